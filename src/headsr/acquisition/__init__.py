@@ -1,0 +1,1 @@
+"""How a scan samples the head: the one forward model A that simulates, fits, projects and measures residuals."""

@@ -1,0 +1,101 @@
+"""A measured low-resolution scan: its intensities with the operator that relates them to the head, on disk and in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from headsr.acquisition.operator import Acquisition
+from headsr.files import read_json, write_json
+from headsr.volumes import AXES, Grid, load_volume, save_volume
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """One scan as measured: its operator A, its intensities y (x, y, z) and the standard deviation of its noise."""
+
+    view: str
+    operator: Acquisition
+    data: Tensor
+    noise: float
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How one low-resolution scan was made; written beside it as JSON.
+
+    ``view`` is axial, coronal or sagittal (the plane of its thick slices), ``thickness`` in mm, ``noise`` a standard
+    deviation in the scan's normalised intensities, ``head_shape`` and ``head_affine`` the grid to reconstruct on, and
+    normalised intensity * ``scale`` + ``offset`` gives the original scan's units.
+    """
+
+    view: str
+    profile: str
+    thickness: float
+    noise: float
+    head_shape: tuple[int, int, int]
+    head_affine: tuple[tuple[float, ...], ...]
+    scale: float
+    offset: float
+    degradation: str
+    source_key: str
+
+    @property
+    def head(self) -> Grid:
+        """The grid to reconstruct on."""
+        return Grid(tuple(self.head_shape), self.head_affine)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """All low-resolution scans of one head, as tensors in normalised intensities, and the grid to reconstruct on."""
+
+    head: Grid
+    scans: tuple[Measurement, ...]
+    scale: float
+    offset: float
+    degradation: str
+    source_key: str
+
+
+def sidecar_of(path: str | os.PathLike[str]) -> Path:
+    """The JSON file beside a NIfTI file."""
+    return Path(str(path).removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
+def save_measurement(path: str | os.PathLike[str], data: Tensor, scan: Grid, protocol: Protocol) -> None:
+    """Write one low-resolution scan (normalised intensities) and its protocol beside it, the protocol first."""
+    write_json(sidecar_of(path), {"headsr": asdict(protocol)})
+    save_volume(path, data.cpu().numpy(), scan, description=f"headsr {protocol.degradation} {protocol.view}")
+
+
+def load_study(paths: Sequence[str | os.PathLike[str]], *, device: torch.device | str = "cpu") -> Study:
+    """Read every low-resolution scan of one head.
+
+    Raises ValueError when the scans do not belong to one head and one intensity scale.
+    """
+    measurements, protocols = [], []
+    for path in paths:
+        protocol = Protocol(**read_json(sidecar_of(path))["headsr"])
+        volume = load_volume(path)
+        operator = Acquisition(
+            protocol.head,
+            volume.grid,
+            axis=AXES[protocol.view],
+            profile=protocol.profile,
+            thickness=protocol.thickness,
+            device=device,
+        )
+        data = torch.as_tensor(volume.data, device=device)
+        measurements.append(Measurement(protocol.view, operator, data, protocol.noise))
+        protocols.append(protocol)
+    first = protocols[0]
+    for path, protocol in zip(paths, protocols, strict=True):
+        if not protocol.head.same_as(first.head) or protocol.scale != first.scale:
+            raise ValueError(f"{path}: does not belong with {paths[0]}: another head grid or intensity scale")
+    return Study(first.head, tuple(measurements), first.scale, first.offset, first.degradation, first.source_key)

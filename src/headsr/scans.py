@@ -1,0 +1,131 @@
+"""A scan, its BIDS name, and the table that pins every scan (``config/scans.tsv``).
+
+Standard library only: Snakemake reads this module again inside every cluster job.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+SUFFIXES = ("T1w", "T2w", "PDw", "FLAIR")
+SPLITS = ("train", "val", "test", "unused")
+
+# The wildcards of the workflow. `folder` is sub-01 or sub-01/ses-a; `scan` is the BIDS stem without its suffix.
+FOLDER_PATTERN = r"sub-[A-Za-z0-9]+(?:/ses-[A-Za-z0-9]+)?"
+SCAN_PATTERN = r"sub-[A-Za-z0-9]+(?:_(?:ses|acq|ce|rec|run)-[A-Za-z0-9]+)*"
+DATASET_PATTERN = r"[A-Za-z0-9]+"
+
+_ANATOMICAL = re.compile(
+    rf"(?P<folder>{FOLDER_PATTERN})/anat/(?P<scan>{SCAN_PATTERN})_(?P<suffix>{'|'.join(SUFFIXES)})\.nii\.gz"
+)
+
+
+class ScansError(ValueError):
+    """The scan table, or a name in it, is not what headsr needs. The message names the file and the way out."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One acquired image file of one subject.
+
+    ``scan`` is the BIDS stem without its suffix (``sub-02_ses-a_run-1``), ``key`` the git-annex key that pins the
+    content, ``bytes`` its size, ``thickness`` the slice thickness in mm from the scan's JSON sidecar ('' when it says
+    nothing) and ``split`` one of train, val, test, unused.
+    """
+
+    dataset: str
+    subject: str
+    scan: str
+    suffix: str
+    path: str
+    key: str
+    bytes: int
+    thickness: str
+    split: str
+
+    @property
+    def folder(self) -> str:
+        """``sub-01`` or ``sub-01/ses-a``: where BIDS keeps the scan."""
+        return self.path.rsplit("/anat/", 1)[0]
+
+    @property
+    def name(self) -> str:
+        """What people call this scan in messages: ``demo/sub-01_T1w``."""
+        return f"{self.dataset}/{self.scan}_{self.suffix}"
+
+    @property
+    def stem(self) -> str:
+        """The scan's place in every results tree, without its suffix: ``demo/sub-01/sub-01``."""
+        return f"{self.dataset}/{self.folder}/{self.scan}"
+
+
+COLUMNS = tuple(field.name for field in fields(Scan))
+
+
+def parse_path(path: str) -> tuple[str, str, str] | None:
+    """Split ``sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz`` into subject, scan and suffix; None for any other file."""
+    match = _ANATOMICAL.fullmatch(path)
+    if match is None or not match["scan"].startswith(match["folder"].replace("/", "_")):
+        return None
+    return match["folder"].split("/")[0], match["scan"], match["suffix"]
+
+
+def read_scans(path: str | os.PathLike[str]) -> tuple[Scan, ...]:
+    """Read and check the scan table.
+
+    Raises ScansError naming the file, the line and the way out when a column, split, name or key is wrong.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ScansError(f"{path}: the scan table does not exist. Write it with: headsr pin") from None
+    rows = csv.DictReader(io.StringIO(text), delimiter="\t")
+    if tuple(rows.fieldnames or ()) != COLUMNS:
+        raise ScansError(f"{path}: its columns must be {' '.join(COLUMNS)}. Write it again with: headsr pin")
+    scans = tuple(_read_row(path, line, row) for line, row in enumerate(rows, start=2))
+    _refuse_repeats(path, scans)
+    return scans
+
+
+def write_scans(path: str | os.PathLike[str], scans: Iterable[Scan]) -> None:
+    """Write the table whole or not at all, sorted by dataset, path: a diff shows what changed and nothing else."""
+    target = Path(path)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, delimiter="\t", lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for scan in sorted(scans, key=lambda scan: (scan.dataset, scan.path)):
+        writer.writerow([getattr(scan, column) for column in COLUMNS])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    partial.write_text(buffer.getvalue(), encoding="utf-8")
+    partial.replace(target)
+
+
+def _read_row(path: str | os.PathLike[str], line: int, row: dict[str, str]) -> Scan:
+    where = f"{path}, line {line}"
+    if None in row or None in row.values():
+        raise ScansError(f"{where}: the row does not have {len(COLUMNS)} columns. Write it again with: headsr pin")
+    parsed = parse_path(row["path"])
+    if parsed != (row["subject"], row["scan"], row["suffix"]):
+        raise ScansError(f"{where}: subject, scan or suffix do not match the path {row['path']!r}")
+    if re.fullmatch(DATASET_PATTERN, row["dataset"]) is None:
+        raise ScansError(f"{where}: the dataset name {row['dataset']!r} must be letters and digits")
+    if row["split"] not in SPLITS:
+        raise ScansError(f"{where}: split {row['split']!r} must be one of {', '.join(SPLITS)}")
+    if not row["key"] or not row["bytes"].isdigit():
+        raise ScansError(f"{where}: key or bytes is missing. Write it again with: headsr pin")
+    return Scan(**{**row, "bytes": int(row["bytes"])})
+
+
+def _refuse_repeats(path: str | os.PathLike[str], scans: Sequence[Scan]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for scan in scans:
+        if (scan.dataset, scan.path) in seen:
+            raise ScansError(f"{path}: {scan.name} is listed twice. Remove one of the rows")
+        seen.add((scan.dataset, scan.path))

@@ -1,0 +1,30 @@
+"""The version of every stage: bump an integer to recompute that stage, and what depends on it, on purpose.
+
+Library edits are invisible to Snakemake, so each rule carries ``STAGE_VERSIONS[rule]`` in its params. Standard library
+only.
+"""
+
+STAGE_VERSIONS: dict[str, int] = {
+    "fetch_scan": 1,
+    "correct_bias": 1,
+    "register_to_template": 1,
+    "mask_head": 1,
+    "normalize_intensity": 1,
+    "extract_slices": 1,
+    "list_training_slices": 1,
+    "simulate_lowres": 1,
+    "train_baseline": 1,
+    "train_autoencoder": 1,
+    "train_ldm_segment": 1,
+    "export_ldm": 1,
+    "interpolate_volume": 1,
+    "upsample_volume": 1,
+    "fit_inr": 1,
+    "render_volume": 1,
+    "check_volume": 1,
+    "score_volume": 1,
+    "collect_scores": 1,
+    "make_table": 1,
+    "draw_figure": 1,
+    "write_report": 1,
+}
