@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import yaml
+
 Recipe = TypeVar("Recipe")
+METHOD_KINDS = ("spline", "average", "tikhonov", "slice_network", "inr")
+MODEL_KINDS = ("baseline", "autoencoder", "ldm")
 
 
 class RecipeError(ValueError):
@@ -220,3 +225,87 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint in (int, str, bool) and type(value) is hint:
         return value
     raise RecipeError(f"{where}: {value!r} is not {getattr(hint, '__name__', hint)}")
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Every name that the configuration gives a meaning to."""
+
+    datasets: dict[str, Dataset]
+    degradations: dict[str, Degradation]
+    models: dict[str, Model]
+    methods: dict[str, Method]
+    tables: dict[str, Table]
+
+
+def load_recipes(config: Mapping[str, Any]) -> Recipes:
+    """Read the recipe files that ``config["recipes"]`` names, with ``config["overrides"]`` laid over them.
+
+    Raises RecipeError for an unknown key and for a name that no file defines.
+    """
+    files, changes = config["recipes"], config.get("overrides", {})
+
+    def blocks(part: str) -> dict[str, Any]:
+        return merged(_read_blocks(files[part]), changes.get(part, {}))
+
+    recipes = Recipes(
+        datasets=build_all(Dataset, blocks("datasets"), files["datasets"]),
+        degradations=build_all(Degradation, blocks("degradations"), files["degradations"]),
+        models=build_all(Model, blocks("models"), files["models"]),
+        methods=build_all(Method, blocks("methods"), files["methods"]),
+        tables=build_all(Table, blocks("tables"), files["tables"]),
+    )
+    _refuse_unknown_names(recipes, config)
+    return recipes
+
+
+def _read_blocks(path: str) -> dict[str, Any]:
+    """The blocks of one YAML file, or of a folder with one file per name."""
+    source = Path(path)
+    if source.is_dir():
+        return {file.stem: _read_blocks(str(file)) for file in sorted(source.glob("*.yaml"))}
+    try:
+        blocks = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: does not exist; config.yaml names it under 'recipes'") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: is not valid YAML ({error})") from error
+    return blocks or {}
+
+
+def _refuse_unknown_names(recipes: Recipes, config: Mapping[str, Any]) -> None:
+    """Every name that one recipe uses must be defined by another."""
+    for name, method in recipes.methods.items():
+        where = f"{config['recipes']['methods']}: {name}"
+        if method.kind not in METHOD_KINDS:
+            raise RecipeError(f"{where}.kind: {_unknown('kind', method.kind, METHOD_KINDS)}")
+        for used in filter(None, (method.model, method.prior)):
+            _require("model", used, recipes.models, where)
+        if (method.kind == "inr") != (method.fit is not None):
+            raise RecipeError(f"{where}: the block 'fit' belongs to methods of kind inr, and each of them needs it")
+        if (method.kind == "slice_network") != bool(method.model):
+            raise RecipeError(f"{where}: the key 'model' belongs to methods of kind slice_network")
+    for name, model in recipes.models.items():
+        where = f"{config['recipes']['models']}: {name}"
+        if model.kind not in MODEL_KINDS:
+            raise RecipeError(f"{where}.kind: {_unknown('kind', model.kind, MODEL_KINDS)}")
+        if model.autoencoder:
+            _require("model", model.autoencoder, recipes.models, where)
+    for name, table in recipes.tables.items():
+        where = f"{config['recipes']['tables']}: {name}"
+        for method in table.methods:
+            _require("method", method, recipes.methods, where)
+        for degradation in table.degradations:
+            _require("degradation", degradation, recipes.degradations, where)
+    for table in config["tables"]:
+        _require("table", table, recipes.tables, "config: tables")
+
+
+def _require(kind: str, name: str, known: Mapping[str, Any], where: str) -> None:
+    if name not in known:
+        raise RecipeError(f"{where}: {_unknown(kind, name, known)}")
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"unknown {kind} {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")

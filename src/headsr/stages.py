@@ -6,6 +6,7 @@ only.
 
 STAGE_VERSIONS: dict[str, int] = {
     "fetch_scan": 1,
+    "make_template": 1,
     "correct_bias": 1,
     "register_to_template": 1,
     "mask_head": 1,
@@ -18,13 +19,16 @@ STAGE_VERSIONS: dict[str, int] = {
     "train_ldm_segment": 1,
     "export_ldm": 1,
     "interpolate_volume": 1,
+    "solve_volume": 1,
     "upsample_volume": 1,
     "fit_inr": 1,
     "render_volume": 1,
+    "describe_derivatives": 1,
     "check_volume": 1,
     "score_volume": 1,
     "collect_scores": 1,
     "make_table": 1,
     "draw_figure": 1,
     "write_report": 1,
+    "sync_mlflow": 1,
 }

@@ -146,6 +146,11 @@ def save_volume(path: str | os.PathLike[str], data: NDArray, grid: Grid, *, desc
         partial.write_bytes(content)
 
 
+def sidecar_of(path: str | os.PathLike[str]) -> Path:
+    """The JSON file beside a NIfTI file."""
+    return Path(str(path).removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
 def cell_average(data: NDArray[np.float32], shape: tuple[int, int, int]) -> NDArray[np.float32]:
     """Average a volume over the cells of a coarser grid with the same box (any factor, exact for integers)."""
     for axis, size in enumerate(shape):
@@ -208,7 +213,8 @@ def _open_whole(path: str | os.PathLike[str]) -> nib.Nifti1Image:
         if str(path).endswith(".gz"):
             content = gzip.decompress(content)
         image = nib.Nifti1Image.from_bytes(content)
-        image.get_fdata(dtype=np.float32, caching="fill")
+        if image.get_data_dtype().fields is None:
+            image.get_fdata(dtype=np.float32, caching="fill")
     except FileNotFoundError:
         raise VolumeError(f"{path}: does not exist. If it is annexed, get its content with: datalad get") from None
     except (OSError, EOFError, zlib.error, gzip.BadGzipFile) as error:

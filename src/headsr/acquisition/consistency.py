@@ -44,10 +44,11 @@ def project(volume: Tensor, scans: Sequence[Measurement], *, iterations: int = 2
         curvature = float(torch.sum(spread.double() ** 2))
         if curvature <= 0:
             break
-        step = energy / curvature
+        change = [scan.operator.forward(spread) for scan in scans]
+        step = energy / curvature * _share_to_the_noise(residual, change, scans, energy / curvature)
         correction += step * spread
-        for r, scan in zip(residual, scans, strict=True):
-            r -= step * scan.operator.forward(spread)
+        for r, c in zip(residual, change, strict=True):
+            r -= step * c
         previous, energy = energy, _dot(residual, residual)
         direction = [r + (energy / previous) * d for r, d in zip(residual, direction, strict=True)]
     return volume + correction
@@ -65,6 +66,26 @@ def estimate_noise(scan: NDArray[np.float32], head: NDArray[np.bool_]) -> float:
         return sigma
     difference = scan[2:] - 2 * scan[1:-1] + scan[:-2]
     return float(np.median(np.abs(difference[head[1:-1]])) / 0.6745 / np.sqrt(6.0))
+
+
+def _share_to_the_noise(
+    residual: Sequence[Tensor], change: Sequence[Tensor], scans: Sequence[Measurement], step: float
+) -> float:
+    """The share of a step at which every residual meets its noise; the whole step where they do not all meet it.
+
+    |r - t step c|^2 is a parabola in t for each scan: the wanted t is its first crossing of the allowed energy.
+    """
+    share = 0.0
+    for r, c, scan in zip(residual, change, scans, strict=True):
+        a, b = step**2 * _dot([c], [c]), -2 * step * _dot([r], [c])
+        gap = _dot([r], [r]) - r.numel() * (0.995 * allowed(scan)) ** 2
+        if gap <= 0:
+            continue
+        root = b * b - 4 * a * gap
+        if a <= 0 or root < 0:
+            return 1.0
+        share = max(share, (-b - root**0.5) / (2 * a))
+    return share if 0.0 < share < 1.0 else 1.0
 
 
 def _rms(residual: Tensor) -> float:

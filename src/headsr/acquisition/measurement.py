@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from headsr.acquisition.operator import Acquisition
 from headsr.files import read_json, write_json
-from headsr.volumes import AXES, Grid, load_volume, save_volume
+from headsr.volumes import AXES, Grid, load_volume, save_volume, sidecar_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +60,6 @@ class Study:
     offset: float
     degradation: str
     source_key: str
-
-
-def sidecar_of(path: str | os.PathLike[str]) -> Path:
-    """The JSON file beside a NIfTI file."""
-    return Path(str(path).removesuffix(".gz").removesuffix(".nii") + ".json")
 
 
 def save_measurement(path: str | os.PathLike[str], data: Tensor, scan: Grid, protocol: Protocol) -> None:

@@ -1,0 +1,61 @@
+# headsr: from a DataLad-fetched BIDS dataset of heads to super-resolved volumes and measured tables.
+from snakemake.utils import min_version
+
+min_version("9.22")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+pathvars:
+    results=config["results"],
+    logs=config["results"] + "/logs",
+    benchmarks=config["results"] + "/benchmarks",
+    head="{dataset}/{folder}/{scan}",
+    volume="<results>/reconstructions/{dataset}/headsr-{method}-{degradation}/{folder}/anat/{scan}",
+    unit="{method}/{degradation}/{dataset}/{folder}/{scan}_{suffix}",
+
+
+wildcard_constraints:
+    dataset=DATASET_PATTERN,
+    folder=FOLDER_PATTERN,
+    scan=SCAN_PATTERN,
+    suffix=one_of(SUFFIXES),
+    view=one_of([*AXES, "acquired"]),
+    degradation=one_of(RECIPES.degradations),
+    method=one_of(RECIPES.methods),
+    model=one_of(RECIPES.models),
+    table=one_of(RECIPES.tables),
+    segment=r"\d+",
+
+
+localrules:
+    all,
+    models,
+    reconstructions,
+    tables,
+    paper,
+    fetch_scan,
+    describe_derivatives,
+    collect_scores,
+    make_table,
+    sync_mlflow,
+
+
+# The targets, by the nouns that people ask for. The first is what a bare `snakemake` makes.
+rule all:
+    input:
+        rules_paper_inputs(),
+
+
+include: "workflow/rules/sourcedata.smk"
+include: "workflow/rules/preprocess.smk"
+include: "workflow/rules/degrade.smk"
+include: "workflow/rules/slices.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/reconstruct.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/paper.smk"

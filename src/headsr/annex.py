@@ -1,0 +1,411 @@
+"""git-annex seen from outside: what a commit holds, without touching content, and one content got by its key.
+
+Standard library only: Snakemake's jobs import this module again and again. The tools (git, git-annex, datalad) are
+called as commands, with time-outs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import gzip
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_log = logging.getLogger(__name__)
+_POINTER = b"/annex/objects/"
+_KEY = re.compile(r"(?P<backend>[A-Z0-9_]+)(?:-s(?P<bytes>\d+))?(?:-[mSC]\d+)*--(?P<hash>[^.]+).*", re.DOTALL)
+_TEXT_BYTES = 2**20  # a larger blob in git is an image, never a link, a pointer or a sidecar
+_QUICK_S = 120  # what answers from the disk
+_SLOWEST_BYTES_PER_S = 100_000  # the slowest line worth waiting for
+# Set where headsr runs inside a git hook; they would send every command to another repository.
+_REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
+
+
+class AnnexError(RuntimeError):
+    """A repository or a content cannot be had. ``lasting`` says that trying again will not help."""
+
+    def __init__(self, message: str, *, lasting: bool = False) -> None:
+        super().__init__(message)
+        self.lasting = lasting
+
+
+class DamagedError(AnnexError):
+    """Bytes are not what their key says."""
+
+
+class TreeFile(NamedTuple):
+    """One file of a commit: ``key`` is its annex key, or ``GIT-s<bytes>--<blob hash>`` for a file that git itself holds.
+
+    ``bytes`` is 0 where the key does not tell; ``content`` is what git holds (at most 1 MiB), None for annexed files.
+    """
+
+    path: str
+    key: str
+    bytes: int
+    content: bytes | None
+
+
+def run_tool(
+    arguments: Sequence[str | os.PathLike[str]],
+    *,
+    timeout_s: float = _QUICK_S,
+    stdin: bytes = b"",
+    stdout: int = subprocess.PIPE,
+    check: bool = True,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run git, git-annex or datalad: no shell, no prompt, its children ended with it.
+
+    Raises AnnexError with the last lines of its standard error when it is missing, takes longer than ``timeout_s``
+    seconds or, with ``check``, fails.
+    """
+    words = [os.fspath(word) for word in arguments]
+    environment = _environment()
+    # Looked up here: Popen would search this process's own PATH, which need not hold the environment's folder.
+    program = shutil.which(words[0], path=environment["PATH"])
+    if program is None:
+        raise AnnexError(f"{words[0]} is not installed. Install it and try again", lasting=True)
+    with subprocess.Popen(
+        [program, *words[1:]],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # also leaves no terminal to ask for a password on
+    ) as process:
+        try:
+            out, err = process.communicate(stdin, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            raise AnnexError(f"{' '.join(words)}: no end after {timeout_s:.0f} s") from None
+        except BaseException:
+            _end(process)
+            raise
+    if check and process.returncode != 0:
+        raise AnnexError(f"{' '.join(words)}: {last_lines(err or out)}")
+    return subprocess.CompletedProcess(words, process.returncode, out or b"", err)
+
+
+def last_lines(output: bytes, count: int = 3) -> str:
+    """The last lines that say something, on one line, for an error message."""
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
+    return " | ".join(lines[-count:]) or "it failed and said nothing"
+
+
+def read_commit(repository: str | os.PathLike[str], commit: str, wanted: Callable[[str], bool]) -> dict[str, TreeFile]:
+    """The files of a commit whose path is ``wanted``, by path, from git alone: one ``ls-tree`` and one ``cat-file``.
+
+    Works without any content and without a checkout. A locked file is a symbolic link and an unlocked one a pointer;
+    both hold the key. A link that leads elsewhere is left out with a warning.
+    """
+    listing = run_tool(["git", "-C", repository, "ls-tree", "-r", "-z", "-l", "--full-tree", commit]).stdout
+    entries = [entry for entry in map(_tree_entry, listing.split(b"\0")) if entry is not None and wanted(entry[0])]
+    texts = _read_blobs(repository, {blob for _, _, blob, size in entries if size <= _TEXT_BYTES})
+    files = (_tree_file(path, mode, blob, size, texts.get(blob)) for path, mode, blob, size in entries)
+    return {file.path: file for file in files if file is not None}
+
+
+def list_images(repository: str | os.PathLike[str], commit: str) -> list[tuple[str, str, int]]:
+    """Path, key and bytes of every ``.nii.gz`` in an ``anat`` folder of a commit, in the order of the paths."""
+    files = read_commit(repository, commit, lambda path: "/anat/" in path and path.endswith(".nii.gz"))
+    return sorted((file.path, file.key, file.bytes) for file in files.values())
+
+
+def get_content(
+    repository: str | os.PathLike[str],
+    key: str,
+    destination: str | os.PathLike[str],
+    *,
+    waits_s: Sequence[float] = (2, 10, 30),
+) -> None:
+    """Write the content of ``key`` to ``destination``, verified; the repository ends as small as it began.
+
+    A failure that may pass is tried again after each of ``waits_s`` seconds. Raises AnnexError (its message says what
+    to try) and then leaves nothing at ``destination``, which need not be atomic: give a path that is moved later.
+    """
+    _parse_key(key)
+    git_dir = _git_dir(repository)
+    target = Path(destination)
+    try:
+        if key.startswith("GIT-"):
+            _copy_blob(repository, key, target)
+            return
+        with _one_at_a_time(git_dir, key), _size_kept(repository, git_dir, key):
+            _get_with_patience(repository, key, target, git_dir=git_dir, waits_s=waits_s)
+    except BaseException as error:
+        target.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise AnnexError(f"the disk of {target.parent} is full. Free space and try again", lasting=True) from error
+        raise
+
+
+def verify_content(path: str | os.PathLike[str], key: str) -> None:
+    """Check size and hash of a file against its key and, for a gzip file, read the stream to its end.
+
+    The gzip check catches what a key without a hash (URL, WORM) cannot: nibabel itself never looks at the CRC. Raises
+    DamagedError naming the file.
+    """
+    match = _parse_key(key)
+    size = os.path.getsize(path)
+    if match["bytes"] is not None and size != int(match["bytes"]):
+        raise DamagedError(f"{path}: {size} bytes, but its key says {match['bytes']}")
+    hasher = _hasher(match, size)
+    if hasher is not None:
+        with open(path, "rb") as stream:
+            while block := stream.read(2**20):
+                hasher.update(block)
+        if hasher.hexdigest() != match["hash"]:
+            raise DamagedError(f"{path}: its {match['backend']} hash is {hasher.hexdigest()}, not that of its key")
+    if os.fspath(path).endswith(".gz"):
+        _read_gzip_to_end(path)
+
+
+# --- running commands ---
+
+
+def _environment() -> dict[str, str]:
+    """What the tools see: the folder of this Python first (git annex is found by PATH), a name for bookkeeping commits."""
+    environment = {name: value for name, value in os.environ.items() if name not in _REDIRECTIONS}
+    environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), environment.get("PATH", os.defpath)])
+    environment["GIT_TERMINAL_PROMPT"] = "0"
+    # git refuses to commit on a machine without a configured identity, and git-annex commits where content is.
+    for role in ("AUTHOR", "COMMITTER"):
+        environment.setdefault(f"GIT_{role}_NAME", "headsr")
+        environment.setdefault(f"GIT_{role}_EMAIL", "headsr@localhost")
+    return environment
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _git_dir(repository: str | os.PathLike[str]) -> Path:
+    if not os.path.isdir(repository):
+        raise AnnexError(f"{repository} does not exist. Clone the dataset with: headsr pin", lasting=True)
+    found = run_tool(["git", "-C", repository, "rev-parse", "--absolute-git-dir"]).stdout
+    return Path(os.fsdecode(found.rstrip(b"\n")))
+
+
+# --- what a commit holds ---
+
+
+def _tree_entry(record: bytes) -> tuple[str, bytes, str, int] | None:
+    """Path, mode, blob hash and bytes of one record of ``ls-tree -z -l``; None for submodules and the empty end."""
+    head, _, path = record.partition(b"\t")
+    fields = head.split()
+    if len(fields) != 4 or fields[1] != b"blob":
+        return None
+    return os.fsdecode(path), fields[0], fields[2].decode(), int(fields[3])
+
+
+def _read_blobs(repository: str | os.PathLike[str], blobs: Iterable[str]) -> dict[str, bytes]:
+    wanted = "".join(f"{blob}\n" for blob in blobs).encode()
+    output = run_tool(["git", "-C", repository, "cat-file", "--batch"], stdin=wanted).stdout
+    contents, at = {}, 0
+    while at < len(output):
+        end = output.index(b"\n", at)
+        blob, kind, *size = output[at:end].split()
+        if kind != b"blob":
+            raise AnnexError(f"{repository}: git lacks the object {blob.decode()}. Delete the clone and pin again")
+        start, at = end + 1, end + 1 + int(size[0]) + 1
+        contents[blob.decode()] = output[start : at - 1]
+    return contents
+
+
+def _tree_file(path: str, mode: bytes, blob: str, size: int, text: bytes | None) -> TreeFile | None:
+    if mode == b"120000":
+        target = (text or b"").replace(b"\\", b"/")
+        if b"annex/objects/" in target:
+            return _annexed(path, target)
+        _log.warning("%s is a link to %s, not to annexed content: left out", path, os.fsdecode(target))
+        return None
+    if text is not None and text.startswith(_POINTER):
+        return _annexed(path, text.splitlines()[0])
+    return TreeFile(path, f"GIT-s{size}--{blob}", size, text)
+
+
+def _annexed(path: str, target: bytes) -> TreeFile:
+    """A file from what its link or pointer says: the key is the last part, with git-annex's escapes undone."""
+    escapes = {"&a": "&", "&s": "%", "&c": ":", "%": "/"}
+    name = os.fsdecode(target.rsplit(b"/", 1)[-1])
+    key = re.sub("&[asc]|%", lambda found: escapes[found[0]], name)
+    return TreeFile(path, key, int(_parse_key(key)["bytes"] or 0), None)
+
+
+def _parse_key(key: str) -> re.Match[str]:
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise AnnexError(f"{key!r} is not a git-annex key. Pin the dataset again with: headsr pin", lasting=True)
+    return match
+
+
+# --- one content ---
+
+
+@contextlib.contextmanager
+def _one_at_a_time(git_dir: Path, key: str) -> Iterator[None]:
+    """Two scans with the same content share a key: hold its byte of a lock file, so neither drops what the other reads."""
+    with open(git_dir / "headsr.lock", "ab") as stream:
+        with contextlib.suppress(OSError):  # some network file systems have no locks; then the retries must do
+            fcntl.lockf(stream, fcntl.LOCK_EX, 1, int(hashlib.sha256(key.encode()).hexdigest()[:12], 16))
+        yield
+
+
+@contextlib.contextmanager
+def _size_kept(repository: str | os.PathLike[str], git_dir: Path, key: str) -> Iterator[None]:
+    """Take back out of the repository what was got inside the block."""
+    was_there = _location(repository, key) is not None
+    try:
+        yield
+    finally:
+        _partial(git_dir, key).unlink(missing_ok=True)
+        if not was_there and _location(repository, key) is not None:
+            # Forced: asking a remote whether it still has what it just sent would cost a round trip per scan.
+            result = _annex(repository, "drop", "--force", f"--key={key}")
+            if result.returncode != 0:
+                _log.warning("%s keeps the content of %s: %s", repository, key, last_lines(result.stderr))
+
+
+def _get_with_patience(
+    repository: str | os.PathLike[str], key: str, target: Path, *, git_dir: Path, waits_s: Sequence[float]
+) -> None:
+    for attempt, wait in enumerate((*waits_s, None)):
+        try:
+            _get(repository, key, git_dir)
+            _copy(_location(repository, key), target)
+            verify_content(target, key)
+            return
+        except (AnnexError, FileNotFoundError) as error:
+            unknown = "not available" in str(error) and attempt > 0
+            if wait is None or unknown or getattr(error, "lasting", False):
+                raise
+            _log.warning("%s; trying again in %g s", error, wait)
+            if isinstance(error, DamagedError):  # git-annex sets a damaged copy aside, in .git/annex/bad
+                _annex(repository, "fsck", f"--key={key}")
+        time.sleep(wait)
+        # The content may have moved to another remote since the clone was made; git-annex reads that from origin.
+        run_tool(["git", "-C", repository, "fetch", "--quiet", "origin"], check=False)
+
+
+def _get(repository: str | os.PathLike[str], key: str, git_dir: Path) -> None:
+    seconds = 600 + int(_parse_key(key)["bytes"] or 0) / _SLOWEST_BYTES_PER_S
+    result = _annex(repository, "get", f"--key={key}", "--json", "--json-error-messages", timeout_s=seconds)
+    if result.returncode == 0:
+        return
+    partial = _partial(git_dir, key)
+    if partial.exists():  # git-annex says no more than "failed"; what it left tells damage from a broken line
+        _refuse_damaged(partial, key)
+    said = _said(result)
+    raise AnnexError(f"{said}. {_remedy(said, repository, key)}", lasting="not enough free space" in said)
+
+
+def _refuse_damaged(partial: Path, key: str) -> None:
+    try:
+        verify_content(partial, key)
+    except DamagedError as error:
+        raise DamagedError(
+            f"what the remote sent is not the pinned content ({str(error).removeprefix(f'{partial}: ')}). Try again; if"
+            " it stays so, tell the dataset's maintainers and set the scan's split to unused in the table"
+        ) from None
+
+
+def _said(result: subprocess.CompletedProcess[bytes]) -> str:
+    """What git-annex gave as reasons, on one line, once each."""
+    reasons: dict[str, None] = {}
+    for line in result.stdout.splitlines():
+        with contextlib.suppress(ValueError):
+            report = json.loads(line)
+            notes = [*report.get("error-messages", ()), *report.get("note", "").splitlines()]
+            reasons.update(dict.fromkeys(note.strip() for note in notes if note.strip()))
+    return "; ".join(reason for reason in reasons if not reason.startswith("from ")) or last_lines(result.stderr)
+
+
+def _remedy(said: str, repository: str | os.PathLike[str], key: str) -> str:
+    if "not enough free space" in said:
+        return f"Free space on the disk of {repository} and try again"
+    if re.search("denied|forbidden|unauthorized|authentication|credential", said, re.IGNORECASE):
+        return "You have no access: log in (datalad download-url or ssh shows what is asked for) and try again"
+    whereis = f"git -C {repository} annex whereis --key={key}"
+    if "not available" in said:
+        return f"No remote that the dataset knows has it. {whereis} names who should; enable or add that remote"
+    return f"Check the network and that the remote still exists, then try again; {whereis} names who has it"
+
+
+def _annex(
+    repository: str | os.PathLike[str], command: str, *arguments: str, timeout_s: float = _QUICK_S
+) -> subprocess.CompletedProcess[bytes]:
+    # The location log stays in git-annex's journal: a commit per scan got would make the clone grow.
+    words = ["git", "-C", repository, "-c", "annex.alwayscommit=false", "annex", command, *arguments]
+    return run_tool(words, timeout_s=timeout_s, check=False)
+
+
+def _location(repository: str | os.PathLike[str], key: str) -> Path | None:
+    result = _annex(repository, "contentlocation", key)
+    found = os.fsdecode(result.stdout.rstrip(b"\n"))
+    return Path(repository, found) if result.returncode == 0 and found else None
+
+
+def _partial(git_dir: Path, key: str) -> Path:
+    escapes = {"&": "&a", "%": "&s", ":": "&c", "/": "%"}
+    return git_dir / "annex" / "tmp" / re.sub("[&%:/]", lambda found: escapes[found[0]], key)
+
+
+def _copy(source: Path | None, target: Path) -> None:
+    """Copy a file, sharing its blocks where the file system can."""
+    if source is None:
+        raise AnnexError("git-annex got the content but does not find it. Try again")
+    with open(source, "rb") as reading, open(target, "wb") as writing:
+        with contextlib.suppress(OSError, AttributeError):
+            while os.copy_file_range(reading.fileno(), writing.fileno(), 2**30):
+                pass
+        # What could not be shared is copied; a full disk shows itself here.
+        reading.seek(writing.seek(0, os.SEEK_END))
+        shutil.copyfileobj(reading, writing, 2**20)
+
+
+def _copy_blob(repository: str | os.PathLike[str], key: str, target: Path) -> None:
+    with open(target, "wb") as writing:
+        words = ["git", "-C", repository, "cat-file", "blob", _parse_key(key)["hash"]]
+        run_tool(words, stdout=writing.fileno(), timeout_s=600)
+    verify_content(target, key)
+
+
+def _hasher(key: re.Match[str], size: int) -> hashlib._Hash | None:
+    """The hash function of a key's backend; None for the backends that have none, or one that Python does not know."""
+    if key["backend"] == "GIT":
+        hasher = hashlib.new("sha1" if len(key["hash"]) == 40 else "sha256", usedforsecurity=False)
+        hasher.update(b"blob %d\0" % size)
+        return hasher
+    name = key["backend"].removesuffix("E").lower()
+    if blake := re.fullmatch(r"blake2([bs])(\d+)", name):
+        return getattr(hashlib, f"blake2{blake[1]}")(digest_size=int(blake[2]) // 8)
+    known = re.fullmatch(r"md5|sha\d+|sha3_\d+", name) and name in hashlib.algorithms_available
+    return hashlib.new(name, usedforsecurity=False) if known else None
+
+
+def _read_gzip_to_end(path: str | os.PathLike[str]) -> None:
+    try:
+        with gzip.open(path, "rb") as stream:
+            while stream.read(2**20):
+                pass
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DamagedError(
+            f"{path}: a damaged gzip file ({error}), though it is what its key says: it was published so. Tell the"
+            " dataset's maintainers and set the scan's split to unused in the table",
+            lasting=True,
+        ) from None

@@ -1,0 +1,110 @@
+"""The commands for people. The work itself is done by Snakemake."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from headsr import __version__
+
+OK, FAILED, USAGE, REJECTED = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong use or configuration, 3 input rejected."""
+    options = _parser().parse_args(arguments)
+    # Children (git-annex, datalad, snakemake) live beside the interpreter that runs this.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    try:
+        return options.command(options)
+    except KeyboardInterrupt:
+        print("headsr: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except ValueError as error:
+        print(f"headsr: {error}", file=sys.stderr)
+        return USAGE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="headsr", description="Super-resolution of human head scans.")
+    parser.add_argument(
+        "--version", action="version", version=f"headsr {__version__} (research use only, not for clinical use)"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    pin = commands.add_parser("pin", help="list every scan of the datasets with its content key in the scan table")
+    pin.add_argument("datasets", nargs="*", metavar="DATASET", help="only these datasets (default: all)")
+    pin.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
+    pin.set_defaults(command=_pin)
+
+    check = commands.add_parser("check", help="say whether a scan file can be used, and what its header says")
+    check.add_argument("scans", nargs="+", metavar="SCAN", help="NIfTI files")
+    check.set_defaults(command=_check)
+
+    demo = commands.add_parser("demo", help="make the embedded dataset and run everything on it")
+    demo.add_argument("--cores", type=int, default=os.cpu_count(), help="how many processor cores (default: all)")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def load_config(deltas: Sequence[str]) -> dict[str, Any]:
+    """``config/config.yaml`` with each delta file laid over it, as Snakemake does it."""
+    import yaml
+
+    from headsr.recipes import RecipeError, merged
+
+    config: dict[str, Any] = {}
+    for path in ("config/config.yaml", *deltas):
+        try:
+            config = merged(config, yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
+        except FileNotFoundError:
+            raise RecipeError(f"{path}: does not exist here. Run headsr in the project's root folder") from None
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{path}: is not valid YAML ({error})") from error
+    return config
+
+
+def _pin(options: argparse.Namespace) -> int:
+    from headsr.recipes import load_recipes
+    from headsr.sourcedata import pin_datasets
+
+    config = load_config(options.configfile)
+    datasets = load_recipes(config).datasets
+    unknown = set(options.datasets) - set(datasets)
+    if unknown:
+        raise ValueError(f"{', '.join(sorted(unknown))}: not in {config['recipes']['datasets']}. Add it there first")
+    report = pin_datasets(datasets, clones=config["clones"], table=config["scans"], only=options.datasets)
+    print(report.text())
+    return OK
+
+
+def _check(options: argparse.Namespace) -> int:
+    from headsr.volumes import VolumeError, load_volume
+
+    code = OK
+    for path in options.scans:
+        try:
+            volume = load_volume(path)
+        except VolumeError as error:
+            print(f"REJECTED {error}")
+            code = REJECTED
+            continue
+        size = " x ".join(f"{mm:.3g}" for mm in volume.grid.voxel_size)
+        shape = " x ".join(map(str, volume.grid.shape))
+        print(f"OK {path}: {shape} voxels of {size} mm, intensities {volume.data.min():g} to {volume.data.max():g}")
+    return code
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from headsr.demo import run_demo
+
+    return run_demo(cores=options.cores)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Degradations: the fixed low-resolution test scans, and the blind high-order pipeline that training slices go through."""

@@ -1,0 +1,1 @@
+"""How near a volume is to the truth and to its scan, and the tables, pictures and report that say so."""

@@ -1,0 +1,109 @@
+"""All scores in one table: one row per volume, variant and mask."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from headsr.evaluate.score import VARIANTS
+from headsr.files import read_json, whole
+
+
+@dataclass(frozen=True)
+class Score:
+    """The scores of one volume inside one mask, before or after the projection (``variant``)."""
+
+    dataset: str
+    scan: str
+    suffix: str
+    method: str
+    degradation: str
+    variant: str
+    mask: str
+    psnr: float
+    ssim: float
+    nrmse: float
+    data_range: float
+    profile: str
+    seed: str
+    trained_on: str
+    source_key: str
+
+    @property
+    def name(self) -> str:
+        """The scan as people call it: ``demo/sub-06_T1w``."""
+        return f"{self.dataset}/{self.scan}_{self.suffix}"
+
+
+COLUMNS = tuple(field.name for field in fields(Score))
+_NUMBERS = ("psnr", "ssim", "nrmse", "data_range")
+
+
+def collect_scores(scores: Iterable[str | os.PathLike[str]], output: str | os.PathLike[str]) -> None:
+    """Write the scores of many volumes as one table, sorted: equal scores give equal bytes in whatever order they come.
+
+    Raises ValueError when two files score one volume, or when they were measured over different data ranges.
+    """
+    rows = sorted((row for path in scores for row in _rows_of(path)), key=lambda row: tuple(map(str, _identity(row))))
+    if len({_identity(row) for row in rows}) != len(rows):
+        raise ValueError(f"{output}: a volume is scored twice. Remove stale files below scores/")
+    if len({row.data_range for row in rows}) > 1:
+        raise ValueError(f"{output}: the scores were measured over different data ranges and cannot be compared")
+    with whole(output) as partial, open(partial, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([_text(getattr(row, column)) for column in COLUMNS] for row in rows)
+
+
+def read_scores(path: str | os.PathLike[str]) -> list[Score]:
+    """Read the table of all scores."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter="\t")
+        if tuple(rows.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"{path}: its columns must be {' '.join(COLUMNS)}. Run collect_scores again")
+        return [Score(**{**row, **{name: float(row[name]) for name in _NUMBERS}}) for row in rows]
+
+
+def select(scores: Iterable[Score], **wanted: str) -> list[Score]:
+    """The scores whose fields have the wanted values, for example ``method="inr", mask="head"``; '' wants any."""
+    return [score for score in scores if all(getattr(score, key) == value for key, value in wanted.items() if value)]
+
+
+def _rows_of(path: str | os.PathLike[str]) -> Iterator[Score]:
+    content = read_json(path)
+    try:
+        common = {name: content[name] for name in ("dataset", "scan", "suffix", "method", "degradation", "profile")}
+        for variant in VARIANTS:
+            for mask, values in (content["scores"][variant] or {}).items():
+                yield Score(
+                    **common,
+                    variant=variant,
+                    mask=mask,
+                    **{name: float(values[name]) for name in ("psnr", "ssim", "nrmse")},
+                    data_range=float(content["data_range"]),
+                    seed="" if content["seed"] is None else str(content["seed"]),
+                    trained_on=_short(content["trained_on"]),
+                    source_key=content["source_key"],
+                )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: is not a score ({error!r}). Delete it and run again to make it anew") from error
+
+
+def _short(trained_on: dict[str, Any] | None) -> str:
+    """Enough to find the model again: its name and the hash of the list of its training keys."""
+    return (
+        ""
+        if trained_on is None
+        else " ".join(str(trained_on[k]) for k in ("model", "training_keys") if k in trained_on)
+    )
+
+
+def _identity(row: Score) -> Sequence[str]:
+    return row.dataset, row.scan, row.suffix, row.degradation, row.method, row.variant, row.mask
+
+
+def _text(value: str | float) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else value

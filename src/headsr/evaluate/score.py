@@ -1,0 +1,120 @@
+"""The scores of one volume: before and after the projection onto its scan, inside the head and inside the brain.
+
+One short process per volume: no torch here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headsr.evaluate.metrics import UNITS, measure
+from headsr.files import read_json, write_json
+from headsr.volumes import Volume, load_volume, sidecar_of
+
+DATA_RANGE = 1.0  # normalised intensity: 1.0 is the 99.9th percentile inside the head mask
+VARIANTS = ("unprojected", "projected")
+
+
+def score_volume(
+    preview: str | os.PathLike[str],
+    unprojected: str | os.PathLike[str] | None,
+    truth: str | os.PathLike[str],
+    head_mask: str | os.PathLike[str],
+    brain_mask: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    method: str,
+    degradation: str,
+    dataset: str,
+    scan: str,
+    suffix: str,
+    profile: str = "",
+    seed: int | None = None,
+    trained_on: Mapping[str, Any] | None = None,
+) -> None:
+    """Score a volume (NIfTI, scan units) against the preprocessed scan that its input was simulated from.
+
+    ``preview`` is the volume as published, ``unprojected`` the one before the projection onto the scan (None: there is
+    none). The truth holds normalised intensities; the JSON beside it says which scale and offset give scan units.
+    ``trained_on`` describes the model behind the method, None where nothing was trained. Infinite values (of equal
+    volumes) are written as the text "inf".
+    Raises ValueError when a file lies on another grid than the truth.
+    """
+    reference = load_volume(truth)
+    record = _intensities_of(truth)
+    masks = {
+        name: _aligned(path, reference, truth).data > 0.5 for name, path in (("head", head_mask), ("brain", brain_mask))
+    }
+    scores: dict[str, Any] = {}
+    for variant, path in zip(VARIANTS, (unprojected, preview), strict=True):
+        estimate = None if path is None else _normalised(_aligned(path, reference, truth), record)
+        scores[variant] = estimate if estimate is None else _writable(measure_at(estimate, reference.data, masks))
+    write_json(
+        output,
+        {
+            "method": method,
+            "degradation": degradation,
+            "profile": profile,
+            "dataset": dataset,
+            "scan": scan,
+            "suffix": suffix,
+            "source_key": record.get("source_key", ""),
+            "seed": seed,
+            "trained_on": None if trained_on is None else dict(trained_on),
+            "data_range": DATA_RANGE,
+            "intensity": "normalised: 1.0 is the 99.9th percentile inside the head mask; never clipped",
+            "units": UNITS,
+            "mask": {name: int(mask.sum()) for name, mask in masks.items()},
+            "scores": scores,
+        },
+    )
+
+
+def measure_at(
+    estimate: NDArray[np.float32], truth: NDArray[np.float32], masks: Mapping[str, NDArray[np.bool_]]
+) -> dict[str, dict[str, float]]:
+    """Every metric inside every mask, of two volumes in normalised intensities."""
+    return measure(estimate, truth, masks, data_range=DATA_RANGE)
+
+
+def _intensities_of(truth: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the truth's sidecar says: scale and offset, and where it came from."""
+    sidecar = sidecar_of(truth)
+    record = read_json(sidecar).get("headsr", {})
+    scale, offset = record.get("scale"), record.get("offset")
+    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in (scale, offset)) or scale <= 0:
+        raise ValueError(f"{sidecar}: says no usable scale and offset. Run normalize_intensity for this scan again")
+    return record
+
+
+def _aligned(path: str | os.PathLike[str], reference: Volume, truth: str | os.PathLike[str]) -> Volume:
+    volume = load_volume(path)
+    if not volume.grid.same_as(reference.grid):
+        raise ValueError(
+            f"{path}: lies on another grid than {truth} ({_describe(volume)} against {_describe(reference)}), so the "
+            "two cannot be compared voxel by voxel. Reconstruct on the grid of the scan"
+        )
+    return volume
+
+
+def _describe(volume: Volume) -> str:
+    shape = "x".join(map(str, volume.grid.shape))
+    return f"{shape} voxels of {'x'.join(f'{size:.3g}' for size in volume.grid.voxel_size)} mm"
+
+
+def _normalised(volume: Volume, record: Mapping[str, Any]) -> NDArray[np.float32]:
+    return ((volume.data - np.float32(record["offset"])) / np.float32(record["scale"])).astype(np.float32)
+
+
+def _writable(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float | str]]:
+    """JSON has no infinity; float("inf") reads this text back."""
+    return {
+        mask: {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+        for mask, values in scores.items()
+    }

@@ -1,0 +1,1 @@
+"""Differences between a predicted and a true image. Only torch is imported here."""

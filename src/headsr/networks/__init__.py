@@ -1,0 +1,1 @@
+"""Network architectures: tensors in, tensors out. Only torch is imported here."""

@@ -1,0 +1,79 @@
+"""The parts that the networks share: norms, residual blocks and changes of resolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Norm = Callable[[int], nn.Module]
+
+
+class PixelNorm(nn.Module):
+    """Divide each pixel's feature vector by its root mean square; learned gain per channel, (N, C, H, W).
+
+    It sees one pixel only, so a crop gives what the whole slice gives there. A GroupNorm would pool over the crop,
+    which is half air in one place and none in another.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalised features of the same shape."""
+        return features * torch.rsqrt(features.square().mean(dim=1, keepdim=True) + 1e-6) * self.gain
+
+
+def group_norm(channels: int) -> nn.Module:
+    """GroupNorm with at least four channels a group, since one channel alone would lose its mean."""
+    return nn.GroupNorm(math.gcd(32, max(1, channels // 4)), channels)
+
+
+def conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """3 x 3 convolution that keeps the size (or halves it, with stride 2)."""
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """The module with all its parameters zero: a branch that begins as no change."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, 3 x 3 convolution, twice, and a skip: (N, inputs, H, W) to (N, outputs, H, W).
+
+    With ``embedding`` features, a vector (N, embedding) scales and shifts the second norm (FiLM).
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, norm: Norm = group_norm, embedding: int = 0) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = norm(inputs), conv3(inputs, outputs)
+        self.norm2, self.conv2 = norm(outputs), zeroed(conv3(outputs, outputs))
+        self.film = zeroed(nn.Linear(embedding, 2 * outputs)) if embedding else None
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, features: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """Features of the same height and width."""
+        hidden = self.norm2(self.conv1(F.silu(self.norm1(features))))
+        if self.film is not None and embedding is not None:
+            scale, shift = self.film(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+            hidden = hidden * (1 + scale) + shift
+        return self.skip(features) + self.conv2(F.silu(hidden))
+
+
+class Upsample(nn.Module):
+    """Double height and width by nearest neighbours, then a 3 x 3 convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = conv3(inputs, outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, 2H, 2W)."""
+        return self.conv(F.interpolate(features, scale_factor=2.0, mode="nearest"))

@@ -1,0 +1,36 @@
+"""The 2-D baseline: a residual convolutional network on slices already interpolated to the fine grid."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from headsr.networks.blocks import conv3, zeroed
+
+
+class _Block(nn.Module):
+    """Convolution, ReLU, convolution, skip; no norm, which would wash out intensities (EDSR, Lim 2017, section 3.1)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = conv3(channels, channels), conv3(channels, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.conv2(F.relu(self.conv1(features)))
+
+
+class ResidualSliceNetwork(nn.Module):
+    """Adds a learned residual to an interpolated slice: (N, 1, H, W) to (N, 1, H, W), any height and width.
+
+    The last layer starts at zero, so that training starts from the interpolated slice itself (VDSR, Kim 2016).
+    """
+
+    def __init__(self, *, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.first = conv3(1, channels)
+        self.body = nn.Sequential(*[_Block(channels) for _ in range(blocks)])
+        self.last = zeroed(conv3(channels, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Super-resolved slices in the intensities of the input."""
+        return images + self.last(self.body(F.relu(self.first(images))))

@@ -1,0 +1,110 @@
+"""The denoiser of the latent diffusion model: a U-Net on latents, conditioned on the degraded slice and its plane."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from headsr.networks.attention import TransformerBlock
+from headsr.networks.blocks import ResidualBlock, Upsample, conv3, group_norm, zeroed
+
+PLANES = ("axial", "coronal", "sagittal")
+
+
+class _Level(nn.Module):
+    """Residual blocks at one resolution, each followed by attention where the level has it."""
+
+    def __init__(self, widths: Sequence[tuple[int, int]], *, embedding: int, attention: dict | None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([ResidualBlock(i, o, embedding=embedding) for i, o in widths])
+        self.transformers = nn.ModuleList([TransformerBlock(o, **attention) for _, o in widths] if attention else [])
+
+    def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+        for index, block in enumerate(self.blocks):
+            features = block(features, embedding)
+            if len(self.transformers):
+                features = self.transformers[index](features)
+        return features
+
+
+class LatentUnet(nn.Module):
+    """Predicts the velocity v of noisy latents (N, latent_channels, h, w); see headsr.diffusion.schedule.
+
+    The degraded slice (N, 1, f h, f w) enters by pixel-unshuffle with f = ``condition_factor`` (lossless, at latent
+    size), concatenated to the latents; its plane (N,) as a class embedding added to that of the time step. ``channels``
+    per level, finest first; ``attention`` says at which levels pixels attend to each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int],
+        blocks: int,
+        attention: Sequence[bool],
+        head_width: int = 32,
+        feedforward: str = "geglu",
+        latent_channels: int = 4,
+        condition_factor: int = 4,
+    ) -> None:
+        super().__init__()
+        if len(attention) != len(channels):
+            raise ValueError(f"{len(channels)} levels of channels but {len(attention)} of attention")
+        self.condition_factor, width = condition_factor, 4 * channels[0]
+        transformer = {"head_width": head_width, "feedforward": feedforward}
+        kinds = [{"embedding": width, "attention": transformer if on else None} for on in attention]
+        self.time_width = channels[0]
+        self.time = nn.Sequential(nn.Linear(self.time_width, width), nn.SiLU(), nn.Linear(width, width))
+        self.plane = nn.Embedding(len(PLANES), width)
+        self.first = conv3(latent_channels + condition_factor**2, channels[0])
+        narrow = [channels[0], *channels[:-1]]
+        ways_down = [[(i, o)] + [(o, o)] * (blocks - 1) for i, o in zip(narrow, channels, strict=True)]
+        self.down = nn.ModuleList([_Level(w, **kind) for w, kind in zip(ways_down, kinds, strict=True)])
+        self.shrink = nn.ModuleList([conv3(c, c, stride=2) for c in channels[:-1]])
+        self.grow = nn.ModuleList([Upsample(below, c) for c, below in pairwise(channels)])
+        ways_up = [[(2 * c, c)] + [(c, c)] * (blocks - 1) for c in channels[:-1]]
+        self.up = nn.ModuleList([_Level(w, **kind) for w, kind in zip(ways_up, kinds, strict=False)])
+        self.norm, self.last = group_norm(channels[0]), zeroed(conv3(channels[0], latent_channels))
+
+    def forward(self, latents: Tensor, timesteps: Tensor, condition: Tensor, plane: Tensor) -> Tensor:
+        """Velocity of the shape of ``latents``; ``timesteps`` and ``plane`` are integers (N,)."""
+        _refuse_misfit(latents, condition, self.condition_factor)
+        embedding = self.time(sinusoids(timesteps, self.time_width)) + self.plane(plane)
+        features = torch.cat([latents, F.pixel_unshuffle(condition, self.condition_factor)], dim=1)
+        height, width = latents.shape[-2:]
+        features = self.first(_padded(features, 2 ** len(self.shrink)))
+        skips = []
+        for level, shrink in zip(self.down, self.shrink, strict=False):
+            skips.append(level(features, embedding))
+            features = shrink(skips[-1])
+        features = self.down[-1](features, embedding)
+        for level, grow, skip in reversed(list(zip(self.up, self.grow, skips, strict=True))):
+            features = level(torch.cat([grow(features), skip], dim=1), embedding)
+        return self.last(F.silu(self.norm(features)))[..., :height, :width]
+
+
+def sinusoids(timesteps: Tensor, width: int) -> Tensor:
+    """Sines and cosines (N, width) of time steps (N,) at periods from 2 pi to 20000 pi (Vaswani 2017, section 3.5)."""
+    half = width // 2
+    rates = torch.exp(-math.log(10_000) * torch.arange(half, device=timesteps.device) / half)
+    angles = timesteps[:, None].float() * rates
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width - 2 * half))
+
+
+def _padded(features: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until both sizes are multiples: each level halves them."""
+    height, width = features.shape[-2:]
+    below, right = -height % multiple, -width % multiple
+    return F.pad(features, (0, right, 0, below), mode="replicate") if below or right else features
+
+
+def _refuse_misfit(latents: Tensor, condition: Tensor, factor: int) -> None:
+    if tuple(condition.shape[-2:]) != tuple(factor * n for n in latents.shape[-2:]):
+        raise ValueError(
+            f"a condition of {tuple(condition.shape[-2:])} pixels does not fit latents of {tuple(latents.shape[-2:])}: "
+            f"it must be {factor} times as large"
+        )

@@ -1,0 +1,1 @@
+"""Methods that make a volume from thick-slice scans; each ends projected onto the measurement and published."""

@@ -1,0 +1,134 @@
+"""Say what a published volume and its dataset are: BIDS sidecars, dataset_description.json, .bidsignore, descriptions.tsv."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import headsr
+from headsr.files import whole, write_json
+from headsr.recipes import Dataset
+from headsr.scans import SCAN_PATTERN, SUFFIXES
+from headsr.volumes import Grid
+
+BIDS_VERSION = "1.11.2"
+# Whatever the method, voxels between the measured ones are an estimate: nobody should take them for measured.
+RESEARCH_ONLY = {"version": headsr.__version__, "SyntheticDetail": True, "IntendedUse": "research"}
+
+_NAME = re.compile(
+    rf"(?P<scan>{SCAN_PATTERN})_(?:res-[A-Za-z0-9]+_)?desc-[A-Za-z0-9]+_(?P<suffix>{'|'.join(SUFFIXES)})"
+)
+
+# Every desc- label that headsr publishes, as BIDS asks for in descriptions.tsv.
+DESCRIPTIONS = {
+    "sr": "Super-resolved volume in the scan's own units, projected onto the measured slices",
+    "unprojected": "The same volume before the projection onto the measured slices",
+    "srresidualAxial": "The volume seen through the axial acquisition, minus the measured axial slices, in scan units",
+    "srresidualCoronal": "The volume seen through the coronal acquisition, minus the measured coronal slices, in scan units",
+    "srresidualSagittal": "The volume seen through the sagittal acquisition, minus the measured sagittal slices, in scan units",
+    "field": "Weights of the implicit neural representation that the volume was rendered from (safetensors)",
+    "fit": "How the fit of that representation went, one JSON object per line",
+    "check": "What was checked on the finished volume, with the residual of every scan",
+}
+
+# What no BIDS rule knows.
+_IGNORED = ("*_desc-field_*.safetensors", "*_desc-fit_*.jsonl", "*_desc-check_*.json")
+
+
+def describe_volume(
+    name: str,
+    grid: Grid,
+    *,
+    preview: Grid,
+    scale: float,
+    offset: float,
+    record: dict[str, Any],
+    projected: bool,
+) -> dict[str, Any]:
+    """The JSON sidecar of a volume (BIDS derivatives, with a ``headsr`` object).
+
+    ``name`` is the file name without endings, from which the source scan follows; ``preview`` the grid of the NIfTI.
+    Keys of ``record`` go into the ``headsr`` object as they are.
+    """
+    match = _NAME.fullmatch(name)
+    return {
+        "Description": DESCRIPTIONS["sr" if projected else "unprojected"],
+        "Sources": [] if match is None else [_source_uri(match["scan"], match["suffix"])],
+        "SkullStripped": False,
+        "Resolution": _resolution(grid, preview),
+        "headsr": {
+            **record,
+            **RESEARCH_ONLY,
+            "affine": grid.affine.tolist(),
+            "shape": list(grid.shape),
+            "scale": float(scale),
+            "offset": float(offset),
+            "projected": projected,
+        },
+    }
+
+
+def describe_derivatives(
+    output: str | os.PathLike[str], *, dataset: Dataset, name: str, method: str, degradation: str
+) -> None:
+    """Write ``dataset_description.json`` (last), and ``.bidsignore`` and ``descriptions.tsv`` beside it.
+
+    ``dataset`` is the dataset that the scans come from and ``name`` what headsr calls it; ``method`` and ``degradation``
+    are names.
+    """
+    folder = Path(output).parent
+    with whole(folder / ".bidsignore") as partial:
+        partial.write_text("".join(f"{pattern}\n" for pattern in _IGNORED), encoding="utf-8")
+    with whole(folder / "descriptions.tsv") as partial:
+        rows = "".join(f"{label}\t{text}\n" for label, text in DESCRIPTIONS.items())
+        partial.write_text("desc_id\tdescription\n" + rows, encoding="utf-8")
+    write_json(output, _dataset_description(dataset, name, method, degradation))
+
+
+def _dataset_description(dataset: Dataset, name: str, method: str, degradation: str) -> dict[str, Any]:
+    return {
+        "Name": f"headsr {method} on {degradation} scans of {name} (research use only)",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "License": dataset.license,
+        "GeneratedBy": [
+            {
+                "Name": "headsr",
+                "Version": headsr.__version__,
+                "Description": f"Super-resolution by {method}, from scans made low-resolution by {degradation}",
+            },
+            {
+                "Name": "ANTs",
+                "Version": _version_of("antspyx"),
+                "Description": "Bias correction and registration, through antspyx",
+            },
+        ],
+        "SourceDatasets": [{"URL": dataset.url, "Version": dataset.version}],
+        "DatasetLinks": {"raw": dataset.url},
+        "HowToAcknowledge": dataset.citation,
+    }
+
+
+def _source_uri(scan: str, suffix: str) -> str:
+    folder = "/".join(part for part in scan.split("_") if part.startswith(("sub-", "ses-")))
+    return f"bids:raw:{folder}/anat/{scan}_{suffix}.nii.gz"
+
+
+def _resolution(grid: Grid, preview: Grid) -> str:
+    text = _voxels(grid)
+    return text if preview is grid else f"{text} in the OME-Zarr; {_voxels(preview)} in the NIfTI beside it"
+
+
+def _voxels(grid: Grid) -> str:
+    size = " x ".join(f"{mm:.4g}" for mm in grid.voxel_size)
+    return f"{' x '.join(map(str, grid.shape))} voxels of {size} mm"
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed where this file was written"

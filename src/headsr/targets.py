@@ -1,0 +1,137 @@
+"""Which files a configuration asks for: pure functions from scans and recipes to lists of paths. Standard library only.
+
+A path here and the output of the rule that makes it are the same text; tests/workflow/test_dag.py holds them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headsr.scans import Scan
+
+if TYPE_CHECKING:
+    from headsr.recipes import Method, Recipes, Table
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """One volume to make: a method on a degradation of a scan."""
+
+    method: str
+    degradation: str
+    scan: Scan
+
+
+def scans_of(table: Table, scans: Sequence[Scan]) -> list[Scan]:
+    """The scans that a table is about: its split and suffixes, or the scans that it names."""
+    chosen = [scan for scan in scans if scan.suffix in table.suffixes and scan.split == table.split]
+    if table.scans:
+        names = {scan.name: scan for scan in chosen}
+        missing = [name for name in table.scans if name not in names]
+        if missing:
+            raise ValueError(f"the table {table.title!r} names scans that are not in its split: {', '.join(missing)}")
+        chosen = [names[name] for name in table.scans]
+    return chosen
+
+
+def units_of(table: Table, scans: Sequence[Scan]) -> list[Unit]:
+    """Every volume that a table compares."""
+    return [
+        Unit(method, degradation, scan)
+        for degradation in table.degradations
+        for scan in scans_of(table, scans)
+        for method in table.methods
+    ]
+
+
+def all_units(names: Iterable[str], recipes: Recipes, scans: Sequence[Scan]) -> list[Unit]:
+    """Every volume of the named tables, each once."""
+    return sorted({unit for name in names for unit in units_of(recipes.tables[name], scans)}, key=_unit_key)
+
+
+def scored(units: Iterable[Unit], recipes: Recipes) -> list[Unit]:
+    """The volumes whose truth is known: those of simulated scans."""
+    return [unit for unit in units if recipes.degradations[unit.degradation].kind == "simulated"]
+
+
+def models_of(units: Iterable[Unit], recipes: Recipes) -> list[str]:
+    """The trained models that the volumes need, with the autoencoders below them."""
+    methods: list[Method] = [recipes.methods[unit.method] for unit in units]
+    used = {name for method in methods for name in (method.model, method.prior) if name}
+    return sorted(used | {recipes.models[name].autoencoder for name in used if recipes.models[name].autoencoder})
+
+
+def training_scans(scans: Sequence[Scan], suffixes: Iterable[str]) -> list[Scan]:
+    """The scans whose slices train or validate models of these suffixes."""
+    wanted = set(suffixes)
+    return [scan for scan in scans if scan.split in ("train", "val") and scan.suffix in wanted]
+
+
+def views_of(degradation: str, recipes: Recipes) -> list[str]:
+    """The low-resolution scans of a degradation: its stacks' views, or the one acquired scan."""
+    recipe = recipes.degradations[degradation]
+    return [stack.view for stack in recipe.stacks] if recipe.kind == "simulated" else ["acquired"]
+
+
+def preprocessed(results: str, scan: Scan, ending: str = "nii.gz") -> str:
+    """The preprocessed scan, or its sidecar."""
+    return f"{results}/preprocessed/{scan.stem}_desc-preproc_{scan.suffix}.{ending}"
+
+
+def mask(results: str, scan: Scan, label: str) -> str:
+    """The head or brain mask of a scan."""
+    return f"{results}/preprocessed/{scan.stem}_label-{label}_desc-{scan.suffix}_mask.nii.gz"
+
+
+def slices(results: str, scan: Scan) -> str:
+    """The store of a scan's slices, by its commit mark."""
+    return f"{results}/slices/{scan.stem}_{scan.suffix}.zarr/zarr.json"
+
+
+def lowres(results: str, degradation: str, scan: Scan, views: Iterable[str]) -> list[str]:
+    """The low-resolution scans of one head."""
+    return [f"{results}/lowres/{degradation}/{scan.stem}_desc-{view}_{scan.suffix}.nii.gz" for view in views]
+
+
+def derivatives(results: str, unit: Unit) -> str:
+    """The BIDS derivatives dataset that a volume belongs to."""
+    return f"{results}/reconstructions/{unit.scan.dataset}/headsr-{unit.method}-{unit.degradation}"
+
+
+def volume(results: str, unit: Unit, desc: str, ending: str, resolution: str = "res-hi_") -> str:
+    """One file of a reconstruction, for example ``desc="sr", ending="nii.gz"``."""
+    scan = unit.scan
+    return f"{derivatives(results, unit)}/{scan.folder}/anat/{scan.scan}_{resolution}desc-{desc}_{scan.suffix}.{ending}"
+
+
+def check(results: str, unit: Unit) -> str:
+    """The record that a volume is whole and agrees with its scan."""
+    return volume(results, unit, "check", "json", resolution="")
+
+
+def score(results: str, unit: Unit) -> str:
+    """The scores of one volume."""
+    return f"{results}/scores/{unit.method}/{unit.degradation}/{unit.scan.stem}_{unit.scan.suffix}.json"
+
+
+def figures(results: str, units: Iterable[Unit]) -> list[str]:
+    """One comparison per head and degradation."""
+    pairs = {(unit.degradation, unit.scan) for unit in units}
+    return sorted(f"{results}/figures/{degradation}/{scan.stem}_{scan.suffix}.png" for degradation, scan in pairs)
+
+
+def histories(results: str, units: Sequence[Unit], recipes: Recipes) -> Mapping[str, str]:
+    """The history of every training and fit, by the name of what was trained."""
+    models = {name: f"{results}/models/{name}/history.jsonl" for name in models_of(units, recipes)}
+    fits = {
+        f"{unit.method} {unit.degradation} {unit.scan.name}": volume(results, unit, "fit", "jsonl", resolution="")
+        for unit in units
+        if recipes.methods[unit.method].kind == "inr"
+    }
+    return {**models, **fits}
+
+
+def _unit_key(unit: Unit) -> tuple[str, str, str, str]:
+    return unit.degradation, unit.scan.dataset, unit.scan.path, unit.method

@@ -1,0 +1,1 @@
+"""Training knows files: slices in, weights out. One loop for every kind of model."""

@@ -1,0 +1,173 @@
+"""What a training leaves on disk: tensors and JSON in safetensors files, nothing that has to be unpickled.
+
+The metadata are one JSON text under one key: safetensors writes several keys in random order, and then equal trainings
+would not give equal bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from headsr import recipes
+from headsr.files import whole
+from headsr.networks.build import build_network
+from headsr.networks.latent_diffusion import LatentDiffusion
+from headsr.training.ema import averaged_copy
+
+_KEY = "headsr"
+
+
+class StateError(ValueError):
+    """A file of weights or training state cannot be used. The message names the file and the way out."""
+
+
+class TrainedModel(NamedTuple):
+    """A model as its users see it: its recipe and its network in evaluation mode.
+
+    ``module`` is a ResidualSliceNetwork (baseline), a KLAutoencoder (autoencoder) or a LatentDiffusion (ldm), which has
+    ``.unet`` and ``.autoencoder``.
+    """
+
+    recipe: recipes.Model
+    module: nn.Module
+
+    @property
+    def kind(self) -> str:
+        """baseline, autoencoder or ldm."""
+        return self.recipe.kind
+
+
+@dataclass
+class TrainingState:
+    """Everything that the next step depends on: weights, their average, the optimiser, the step, and the history.
+
+    ``sums`` and ``count`` accumulate the losses since the last line of ``history``.
+    """
+
+    module: nn.Module
+    averaged: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+
+
+def new_state(module: nn.Module, *, learning_rate: float) -> TrainingState:
+    """The state before the first step: AdamW with weight decay on weights only, not on gains and biases."""
+    parameters = list(module.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2 and min(p.shape[:2]) > 1], "weight_decay": 1e-2},
+        {"params": [p for p in parameters if p.ndim < 2 or min(p.shape[:2]) <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=(0.9, 0.99), fused=True)
+    return TrainingState(module, averaged_copy(module), optimizer)
+
+
+def save_state(path: str | os.PathLike[str], state: TrainingState, *, identity: Mapping[str, Any]) -> None:
+    """Write the state whole or not at all. ``identity`` says what was trained; equal trainings give equal bytes."""
+    tensors = {f"module.{name}": t for name, t in state.module.state_dict().items()}
+    tensors |= {f"average.{name}": t for name, t in state.averaged.state_dict().items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": t for name, t in moments.items()}
+    progress = {"step": state.step, "history": state.history, "sums": state.sums, "count": state.count}
+    save_tensors(path, tensors, {"identity": dict(identity), **progress})
+
+
+def load_state(path: str | os.PathLike[str], state: TrainingState, *, identity: Mapping[str, Any]) -> None:
+    """Read a saved state into ``state``. StateError if it belongs to another recipe, other slices or another stage."""
+    tensors, metadata = load_tensors(path)
+    found, wanted = metadata.get("identity", {}), json.loads(json.dumps(dict(identity)))
+    if found != wanted:
+        changed = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+        raise StateError(f"{path}: is the state of another training (different: {', '.join(changed)}). Delete it")
+    device = next(state.module.parameters()).device
+    state.module.load_state_dict(_part(tensors, "module."))
+    state.averaged.load_state_dict(_part(tensors, "average."))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _part(tensors, "optimizer.").items():
+        index, moment = name.split(".")
+        moments.setdefault(int(index), {})[moment] = tensor.to(device)
+    state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
+    for name in ("step", "history", "sums", "count"):
+        setattr(state, name, metadata[name])
+
+
+def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and JSON metadata whole or not at all, the same bytes for the same content."""
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with whole(path) as partial:
+        safetensors.torch.save_file(stored, partial, {_KEY: json.dumps(metadata, sort_keys=True, allow_nan=False)})
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file that save_tensors wrote; StateError names a damaged or foreign one."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as stream:
+            metadata = json.loads((stream.metadata() or {})[_KEY])
+            return {name: stream.get_tensor(name) for name in stream.keys()}, metadata  # noqa: SIM118
+    except FileNotFoundError:
+        raise StateError(f"{path}: does not exist. Run the training that makes it") from None
+    except (safetensors.SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise StateError(
+            f"{path}: is damaged or was not written by headsr ({error}). Delete it and train again"
+        ) from error
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The metadata of a weights file: model, recipe, training_keys, stage (and autoencoder for an ldm)."""
+    return load_tensors(path)[1]
+
+
+def save_model(
+    path: str | os.PathLike[str], module: nn.Module, recipe: recipes.Model, *, record: Mapping[str, Any]
+) -> None:
+    """Write the weights of a trained model with its recipe and ``record`` (training_keys, stage, ...)."""
+    metadata = {**record, "model": Path(path).parent.name, "recipe": recipes.plain(recipe)}
+    save_tensors(path, module.state_dict(), metadata)
+
+
+def load_model(weights: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> TrainedModel:
+    """A trained model from its weights file alone, in evaluation mode, without gradients."""
+    tensors, metadata = load_tensors(weights)
+    try:
+        recipe = recipes.build(recipes.Model, metadata["recipe"], str(weights))
+        module = build_network(recipe.kind, recipe.network)
+        if recipe.kind == "ldm":
+            module = LatentDiffusion(module, build_network("autoencoder", metadata["autoencoder"]["network"]))
+        module.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise StateError(f"{weights}: does not fit this version of headsr ({error}). Train the model again") from error
+    return TrainedModel(recipe, module.to(device).eval().requires_grad_(False))
+
+
+def write_history(path: str | os.PathLike[str], history: list[dict[str, float]]) -> None:
+    """Write the history as JSON lines, one object a line: step and the measured values by name."""
+    with whole(path) as partial:
+        partial.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in history), encoding="utf-8")
+
+
+def fingerprint_of(content: Any) -> str:
+    """Hex SHA-256 of plain data or a recipe, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(recipes.plain(content), sort_keys=True).encode()).hexdigest()
+
+
+def without_length(recipe: recipes.Model) -> recipes.Model:
+    """The recipe with the length of its training left out: what must agree between segments."""
+    return dataclasses.replace(recipe, budget=dataclasses.replace(recipe.budget, steps=0, segments=0))
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

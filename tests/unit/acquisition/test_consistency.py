@@ -1,0 +1,97 @@
+"""Projection puts a volume onto its measurement, no further than the noise, and leaves agreement alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from headsr.acquisition.consistency import allowed, estimate_noise, project, residuals
+from headsr.acquisition.measurement import Measurement, Protocol, load_study, save_measurement
+from headsr.acquisition.operator import Acquisition
+from headsr.volumes import AXES, Grid
+
+HEAD = Grid((16, 12, 20), np.diag([1.0, 1.0, 1.2, 1.0]))
+
+
+def measured(truth, views, noise, profile="box", factor=4):
+    generator = torch.Generator().manual_seed(3)
+    scans = []
+    for view in views:
+        axis = AXES[view]
+        operator = Acquisition(HEAD, HEAD.thick(axis, factor), axis=axis, profile=profile)
+        clean = operator.forward(truth)
+        scans.append(Measurement(view, operator, clean + noise * torch.randn(clean.shape, generator=generator), noise))
+    return scans
+
+
+def rms(residual):
+    return float(residual.pow(2).mean().sqrt())
+
+
+@pytest.mark.parametrize("views", [["axial"], ["axial", "coronal", "sagittal"]])
+@pytest.mark.parametrize("profile", ["box", "gaussian"])
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_projection_leaves_at_most_the_noise(views, profile, noise):
+    truth = torch.rand(HEAD.shape)
+    scans = measured(truth, views, noise, profile)
+    start = torch.zeros(HEAD.shape)
+    projected = project(start, scans)
+    for residual, scan in zip(residuals(projected, scans), scans, strict=True):
+        assert rms(residual) <= allowed(scan)
+    if noise:
+        assert min(rms(r) for r in residuals(projected, scans)) > 0.2 * noise  # the noise itself is not fitted
+
+
+def test_one_box_scan_is_the_closed_form():
+    truth = torch.rand(HEAD.shape)
+    (scan,) = measured(truth, ["axial"], 0.0)
+    start = torch.rand(HEAD.shape)
+    difference = scan.data - scan.operator.forward(start)
+    closed = start + difference.repeat_interleave(4, dim=2)
+    assert torch.allclose(project(start, [scan], iterations=1), closed, atol=2e-4)  # it stops at rounding
+
+
+def test_agreement_is_left_alone():
+    truth = torch.rand(HEAD.shape)
+    assert torch.equal(project(truth, measured(truth, ["axial", "coronal"], 0.0)), truth)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.05])
+def test_noise_of_air(sigma):
+    rng = np.random.default_rng(0)
+    clean = np.zeros((30, 30, 20), np.float32)
+    clean[8:22, 8:22] = 1.0
+    scan = np.hypot(clean + rng.normal(0, sigma, clean.shape), rng.normal(0, sigma, clean.shape)).astype(np.float32)
+    assert estimate_noise(scan, clean > 0) == pytest.approx(sigma, rel=0.05)
+
+
+def test_noise_where_air_was_zeroed():
+    rng = np.random.default_rng(0)
+    head = np.zeros((30, 30, 20), bool)
+    head[8:22, 8:22] = True
+    scan = np.where(head, 1 + rng.normal(0, 0.03, head.shape), 0).astype(np.float32)
+    assert estimate_noise(scan, head) == pytest.approx(0.03, rel=0.15)
+
+
+def test_study_round_trip(tmp_path):
+    truth = torch.rand(HEAD.shape)
+    paths = []
+    for scan in measured(truth, ["axial", "coronal"], 0.01):
+        protocol = Protocol(
+            view=scan.view,
+            profile="box",
+            thickness=float(scan.operator.scan.voxel_size[AXES[scan.view]]),
+            noise=scan.noise,
+            head_shape=HEAD.shape,
+            head_affine=tuple(map(tuple, HEAD.affine.tolist())),
+            scale=812.5,
+            offset=0.0,
+            degradation="test",
+            source_key="KEY",
+        )
+        paths.append(tmp_path / f"sub-01_desc-{scan.view}_T1w.nii.gz")
+        save_measurement(paths[-1], scan.data, scan.operator.scan, protocol)
+    study = load_study(paths)
+    assert study.head.same_as(HEAD) and study.scale == 812.5
+    for read, scan in zip(study.scans, measured(truth, ["axial", "coronal"], 0.01), strict=True):
+        assert torch.allclose(read.operator.forward(truth), scan.operator.forward(truth), atol=1e-6)
+        assert torch.allclose(read.data, scan.data)

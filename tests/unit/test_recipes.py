@@ -1,0 +1,60 @@
+"""What a name means: every shipped file builds, and every slip is named with the way out."""
+
+import copy
+
+import pytest
+
+from headsr.cli import load_config
+from headsr.recipes import Budget, Method, RecipeError, Stack, build, load_recipes, merged, plain
+
+
+@pytest.mark.parametrize("deltas", [[], ["config/demo.yaml"], ["tests/config/smoke/config.yaml"]])
+def test_every_shipped_configuration_builds(deltas):
+    recipes = load_recipes(load_config(deltas))
+    assert recipes.tables and recipes.methods
+
+
+def test_a_misspelt_key_is_named_with_the_nearest():
+    with pytest.raises(RecipeError, match=r"methods.yaml: spline: unknown key 'titel'; did you mean 'title'\?"):
+        build(Method, {"kind": "spline", "titel": "x"}, "methods.yaml: spline")
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(RecipeError, match="the key 'batch' is missing"):
+        build(Budget, {"steps": 1, "crop": 2}, "m")
+
+
+@pytest.mark.parametrize("value", ["4", None, [4], True])
+def test_a_wrong_type_is_named(value):
+    with pytest.raises(RecipeError, match=r"s\.factor"):
+        build(Stack, {"view": "axial", "factor": value}, "s")
+
+
+def test_whole_numbers_are_good_factors():
+    assert build(Stack, {"view": "axial", "factor": 4}, "s") == Stack("axial", 4.0)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("methods", "inr_prior", "prior"), "ldn", "unknown model 'ldn'; did you mean 'ldm'"),
+        (("methods", "spline", "kind"), "splin", "unknown kind 'splin'; did you mean 'spline'"),
+        (("tables", "one_thick", "methods"), ["splne"], "unknown method 'splne'; did you mean 'spline'"),
+        (("tables", "one_thick", "degradations"), ["axial_x5"], "unknown degradation 'axial_x5'"),
+    ],
+)
+def test_a_name_that_nothing_defines_is_refused(path, value, message):
+    config = copy.deepcopy(load_config([]))
+    config["overrides"] = {path[0]: {path[1]: {path[2]: value}}}
+    with pytest.raises(RecipeError, match=message):
+        load_recipes(config)
+
+
+def test_overrides_change_one_key_and_leave_the_rest():
+    assert merged({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
+
+
+def test_plain_is_the_same_for_reordered_keys():
+    one = plain({"b": {"y": 1, "x": (1, 2)}, "a": 0})
+    other = plain({"a": 0, "b": {"x": [1, 2], "y": 1}})
+    assert list(one) == list(other) == ["a", "b"] and one == other

@@ -1,0 +1,86 @@
+# What the configuration says, and the look-ups that rules share. Parsed again in every cluster job: no heavy imports.
+from headsr import targets
+from headsr.recipes import RecipeError, load_recipes, plain
+from headsr.scans import (
+    DATASET_PATTERN,
+    FOLDER_PATTERN,
+    SCAN_PATTERN,
+    SUFFIXES,
+    ScansError,
+    read_scans,
+)
+from headsr.stages import STAGE_VERSIONS
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+# The views of low-resolution scans; their array axes are known to headsr.volumes, which imports too much for here.
+AXES = ("axial", "coronal", "sagittal")
+
+validate(config, "../schemas/config.schema.yaml")
+try:
+    RECIPES = load_recipes(config)
+    SCANS = read_scans(config["scans"])
+    UNITS = targets.all_units(config["tables"], RECIPES, SCANS)
+except (RecipeError, ScansError, ValueError) as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = config["results"]
+SCORED = targets.scored(UNITS, RECIPES)
+MODELS = targets.models_of(UNITS, RECIPES)
+SCAN_OF = {(scan.stem, scan.suffix): scan for scan in SCANS}
+METHODS_OF_KIND = {
+    kind: [name for name, method in RECIPES.methods.items() if method.kind == kind]
+    for kind in ("spline", "average", "tikhonov", "slice_network", "inr")
+}
+
+
+def one_of(names):
+    """A wildcard constraint: one of these names, or nothing at all when there is none."""
+    return "|".join(sorted(names, key=len, reverse=True)) or r"(?!)"
+
+
+def models_of_kind(kind):
+    return one_of(name for name, model in RECIPES.models.items() if model.kind == kind)
+
+
+def scan_of(wildcards):
+    """The row of the scan table that a job is about."""
+    return SCAN_OF[f"{wildcards.dataset}/{wildcards.folder}/{wildcards.scan}", wildcards.suffix]
+
+
+def key_of(wildcards):
+    return scan_of(wildcards).key
+
+
+def recipe_of(part):
+    """A params function: the recipe of the wildcard of that name, as plain data that Snakemake can compare."""
+    singular = part.rstrip("s")
+
+    def lookup(wildcards):
+        return plain(getattr(RECIPES, part)[getattr(wildcards, singular)])
+
+    return lookup
+
+
+def lowres_of(wildcards):
+    """The low-resolution scans that a volume is made from."""
+    return targets.lowres(
+        RESULTS, wildcards.degradation, scan_of(wildcards), targets.views_of(wildcards.degradation, RECIPES)
+    )
+
+
+def memory(base, bytes_per_voxel=0):
+    """Memory in MB: ``base`` and so much per voxel (a compressed scan holds about a byte of each), more with every attempt."""
+
+    def megabytes(wildcards, attempt):
+        voxels = scan_of(wildcards).bytes if bytes_per_voxel else 0
+        return int((base + voxels * bytes_per_voxel / 1e6) * attempt)
+
+    return megabytes
+
+
+def training_recipe(model):
+    """A model's recipe without its number of segments: raising that number reuses every segment that is done."""
+    recipe = plain(model)
+    recipe["budget"].pop("segments")
+    return recipe

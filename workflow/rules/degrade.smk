@@ -1,0 +1,29 @@
+# Low-resolution scans: simulated from a high-resolution scan, or the scan itself where it is thick already.
+
+
+rule simulate_lowres:
+    input:
+        volume="<results>/preprocessed/<head>_desc-preproc_{suffix}.nii.gz",
+        sidecar="<results>/preprocessed/<head>_desc-preproc_{suffix}.json",
+        head_mask="<results>/preprocessed/<head>_label-head_desc-{suffix}_mask.nii.gz",
+    output:
+        scan="<results>/lowres/{degradation}/<head>_desc-{view}_{suffix}.nii.gz",
+        sidecar="<results>/lowres/{degradation}/<head>_desc-{view}_{suffix}.json",
+    log:
+        "<logs>/simulate_lowres/{degradation}/<head>_desc-{view}_{suffix}.log",
+    threads: 1
+    resources:
+        mem_mb=memory(1200, 40),
+        runtime=10,
+    params:
+        recipe=recipe_of("degradations"),
+        name=lambda wildcards: scan_of(wildcards).name,
+        source_key=key_of,
+        thickness=lambda wildcards: scan_of(wildcards).thickness,
+        stage=STAGE_VERSIONS["simulate_lowres"],
+    conda:
+        "../envs/torch.yaml"
+    message:
+        "Simulate the {wildcards.view} scan of {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}"
+    script:
+        "../scripts/simulate_lowres.py"

@@ -1,0 +1,90 @@
+# Is the volume whole, does it agree with its scan, and how near is it to the truth?
+
+
+rule check_volume:
+    input:
+        store="<volume>_res-hi_desc-sr_{suffix}.ome.zarr/zarr.json",
+        preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
+        unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
+        lowres=lowres_of,
+        description="<results>/reconstructions/{dataset}/headsr-{method}-{degradation}/dataset_description.json",
+    output:
+        # Written last, after the residual maps beside it: the mark that the volume passed.
+        check="<volume>_desc-check_{suffix}.json",
+    log:
+        "<logs>/check_volume/<unit>.log",
+    threads: 1
+    resources:
+        mem_mb=memory(1200, 60),
+        runtime=20,
+    params:
+        stage=STAGE_VERSIONS["check_volume"],
+    conda:
+        "../envs/torch.yaml"
+    message:
+        "Check {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
+    script:
+        "../scripts/check_volume.py"
+
+
+def model_recipe_of(wildcards):
+    """The written recipe of the model behind a method: what its scores were trained on."""
+    method = RECIPES.methods[wildcards.method]
+    model = method.model or method.prior
+    return [f"{RESULTS}/models/{model}/recipe.yaml"] if model else []
+
+
+rule score_volume:
+    input:
+        check="<volume>_desc-check_{suffix}.json",
+        preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
+        unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
+        truth="<results>/preprocessed/<head>_desc-preproc_{suffix}.nii.gz",
+        truth_sidecar="<results>/preprocessed/<head>_desc-preproc_{suffix}.json",
+        head_mask="<results>/preprocessed/<head>_label-head_desc-{suffix}_mask.nii.gz",
+        brain_mask="<results>/preprocessed/<head>_label-brain_desc-{suffix}_mask.nii.gz",
+        model_recipe=model_recipe_of,
+    output:
+        score="<results>/scores/<unit>.json",
+    log:
+        "<logs>/score_volume/<unit>.log",
+    threads: 1
+    resources:
+        mem_mb=memory(700, 120),
+        runtime=20,
+    params:
+        degradation=recipe_of("degradations"),
+        recipe=recipe_of("methods"),
+        source_key=key_of,
+        stage=STAGE_VERSIONS["score_volume"],
+    conda:
+        "../envs/imaging.yaml"
+    message:
+        "Score {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
+    script:
+        "../scripts/score_volume.py"
+
+
+def all_scores(wildcards):
+    return [targets.score(RESULTS, unit) for unit in SCORED]
+
+
+rule collect_scores:
+    input:
+        scores=all_scores,
+    output:
+        scores="<results>/scores/scores.tsv",
+    log:
+        "<logs>/collect_scores.log",
+    threads: 1
+    resources:
+        mem_mb=memory(300),
+        runtime=10,
+    params:
+        stage=STAGE_VERSIONS["collect_scores"],
+    conda:
+        "../envs/imaging.yaml"
+    message:
+        "Collect all scores"
+    script:
+        "../scripts/collect_scores.py"

@@ -1,0 +1,170 @@
+# Volumes: from the low-resolution scans of a head to its super-resolved volume, by every method.
+
+
+rule interpolate_volume:
+    input:
+        lowres=lowres_of,
+    output:
+        store="<volume>_res-hi_desc-sr_{suffix}.ome.zarr/zarr.json",
+        preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
+        sidecar="<volume>_res-hi_desc-sr_{suffix}.json",
+        unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
+    log:
+        "<logs>/interpolate_volume/<unit>.log",
+    wildcard_constraints:
+        method=one_of(METHODS_OF_KIND["spline"] + METHODS_OF_KIND["average"]),
+    threads: 1
+    resources:
+        mem_mb=memory(1200, 80),
+        runtime=30,
+    params:
+        recipe=recipe_of("methods"),
+        stage=STAGE_VERSIONS["interpolate_volume"],
+    conda:
+        "../envs/torch.yaml"
+    message:
+        "Interpolate {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
+    script:
+        "../scripts/interpolate_volume.py"
+
+
+rule solve_volume:
+    input:
+        lowres=lowres_of,
+    output:
+        store="<volume>_res-hi_desc-sr_{suffix}.ome.zarr/zarr.json",
+        preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
+        sidecar="<volume>_res-hi_desc-sr_{suffix}.json",
+        unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
+    log:
+        "<logs>/solve_volume/<unit>.log",
+    wildcard_constraints:
+        method=one_of(METHODS_OF_KIND["tikhonov"]),
+    threads: 1
+    resources:
+        mem_mb=memory(1200, 120),
+        runtime=60,
+    params:
+        recipe=recipe_of("methods"),
+        stage=STAGE_VERSIONS["solve_volume"],
+    conda:
+        "../envs/torch.yaml"
+    message:
+        "Solve for {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation} by regularised least squares"
+    script:
+        "../scripts/solve_volume.py"
+
+
+def method_weights(wildcards):
+    return f"{RESULTS}/models/{RECIPES.methods[wildcards.method].model}/weights.safetensors"
+
+
+rule upsample_volume:
+    input:
+        lowres=lowres_of,
+        weights=method_weights,
+    output:
+        store="<volume>_res-hi_desc-sr_{suffix}.ome.zarr/zarr.json",
+        preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
+        sidecar="<volume>_res-hi_desc-sr_{suffix}.json",
+        unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
+    log:
+        "<logs>/upsample_volume/<unit>.log",
+    wildcard_constraints:
+        method=one_of(METHODS_OF_KIND["slice_network"]),
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=memory(1500, 120),
+        runtime=60,
+    params:
+        recipe=recipe_of("methods"),
+        stage=STAGE_VERSIONS["upsample_volume"],
+    conda:
+        "../envs/torch.yaml"
+    message:
+        "Upsample {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation} by the network of {wildcards.method}"
+    script:
+        "../scripts/upsample_volume.py"
+
+
+def prior_weights(wildcards):
+    prior = RECIPES.methods[wildcards.method].prior
+    return f"{RESULTS}/models/{prior}/weights.safetensors" if prior else []
+
+
+rule fit_inr:
+    input:
+        lowres=lowres_of,
+        prior=prior_weights,
+    output:
+        field="<volume>_desc-field_{suffix}.safetensors",
+        unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
+        history="<volume>_desc-fit_{suffix}.jsonl",
+    log:
+        "<logs>/fit_inr/<unit>.log",
+    benchmark:
+        "<benchmarks>/fit_inr/<unit>.tsv"
+    wildcard_constraints:
+        method=one_of(METHODS_OF_KIND["inr"]),
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=memory(1500, 600),
+        runtime=120,
+    params:
+        recipe=recipe_of("methods"),
+        stage=STAGE_VERSIONS["fit_inr"],
+    conda:
+        "../envs/torch.yaml"
+    message:
+        "Fit the field of {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
+    script:
+        "../scripts/fit_inr.py"
+
+
+rule render_volume:
+    input:
+        field="<volume>_desc-field_{suffix}.safetensors",
+    output:
+        store="<volume>_res-hi_desc-sr_{suffix}.ome.zarr/zarr.json",
+        preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
+        sidecar="<volume>_res-hi_desc-sr_{suffix}.json",
+    log:
+        "<logs>/render_volume/<unit>.log",
+    benchmark:
+        "<benchmarks>/render_volume/<unit>.tsv"
+    wildcard_constraints:
+        method=one_of(METHODS_OF_KIND["inr"]),
+    threads: 1
+    resources:
+        mem_mb=memory(1500, 40),
+        runtime=120,
+    params:
+        stage=STAGE_VERSIONS["render_volume"],
+    conda:
+        "../envs/torch.yaml"
+    message:
+        "Render {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
+    script:
+        "../scripts/render_volume.py"
+
+
+rule describe_derivatives:
+    output:
+        description="<results>/reconstructions/{dataset}/headsr-{method}-{degradation}/dataset_description.json",
+    log:
+        "<logs>/describe_derivatives/{dataset}/{method}-{degradation}.log",
+    threads: 1
+    resources:
+        mem_mb=memory(300),
+        runtime=5,
+    params:
+        source=lambda wildcards: plain(RECIPES.datasets[wildcards.dataset]),
+        stage=STAGE_VERSIONS["describe_derivatives"],
+    conda:
+        "../envs/imaging.yaml"
+    message:
+        "Describe the derivatives of {wildcards.dataset} by {wildcards.method} on {wildcards.degradation}"
+    script:
+        "../scripts/describe_derivatives.py"

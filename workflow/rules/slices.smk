@@ -1,0 +1,54 @@
+# Training slices: one store per scan, so that one changed subject changes one store.
+
+
+rule extract_slices:
+    input:
+        volume="<results>/preprocessed/<head>_desc-preproc_{suffix}.nii.gz",
+        sidecar="<results>/preprocessed/<head>_desc-preproc_{suffix}.json",
+        head_mask="<results>/preprocessed/<head>_label-head_desc-{suffix}_mask.nii.gz",
+    output:
+        store="<results>/slices/<head>_{suffix}.zarr/zarr.json",
+    log:
+        "<logs>/extract_slices/<head>_{suffix}.log",
+    threads: 1
+    resources:
+        mem_mb=memory(700, 40),
+        runtime=10,
+    params:
+        stage=STAGE_VERSIONS["extract_slices"],
+    conda:
+        "../envs/imaging.yaml"
+    message:
+        "Extract axial, coronal and sagittal slices of {wildcards.scan}_{wildcards.suffix}"
+    script:
+        "../scripts/extract_slices.py"
+
+
+TRAINING_SCANS = targets.training_scans(SCANS, {suffix for model in MODELS for suffix in RECIPES.models[model].suffixes})
+
+
+def training_stores(wildcards):
+    return [targets.slices(RESULTS, scan) for scan in TRAINING_SCANS]
+
+
+rule list_training_slices:
+    input:
+        stores=training_stores,
+    output:
+        index="<results>/slices/training.json",
+    log:
+        "<logs>/list_training_slices.log",
+    threads: 1
+    resources:
+        mem_mb=memory(500),
+        runtime=5,
+    params:
+        scans=[[scan.split, scan.suffix, scan.key, targets.slices(RESULTS, scan)] for scan in TRAINING_SCANS],
+        root=RESULTS,
+        stage=STAGE_VERSIONS["list_training_slices"],
+    conda:
+        "../envs/imaging.yaml"
+    message:
+        "List the slices that models are trained on"
+    script:
+        "../scripts/list_training_slices.py"

@@ -1,0 +1,46 @@
+# Scans by content key: the only place where data identity enters the DAG.
+
+
+rule fetch_scan:
+    output:
+        scan=temp("<results>/sourcedata/<head>_{suffix}.nii.gz"),
+    log:
+        "<logs>/fetch_scan/<head>_{suffix}.log",
+    threads: 1
+    resources:
+        mem_mb=memory(500),
+        runtime=30,
+    params:
+        key=key_of,
+        # Where the content comes from does not change it. A function that takes `output` is not tracked by Snakemake, so
+        # moving the clones reruns nothing.
+        clone=lambda wildcards, output: f"{config['clones']}/{wildcards.dataset}",
+        name=lambda wildcards: scan_of(wildcards).name,
+        stage=STAGE_VERSIONS["fetch_scan"],
+    conda:
+        "../envs/datalad.yaml"
+    message:
+        "Fetch {wildcards.scan}_{wildcards.suffix} of {wildcards.dataset} by its content key"
+    script:
+        "../scripts/fetch_scan.py"
+
+
+rule make_template:
+    output:
+        head="<results>/sourcedata/template/head.nii.gz",
+        brain="<results>/sourcedata/template/brain.nii.gz",
+    log:
+        "<logs>/make_template.log",
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=10,
+    params:
+        voxel_mm=config["template_voxel_mm"],
+        stage=STAGE_VERSIONS["make_template"],
+    conda:
+        "../envs/imaging.yaml"
+    message:
+        "Make the whole-head template from the MNI152 maps in nilearn's wheel"
+    script:
+        "../scripts/make_template.py"

@@ -1,0 +1,135 @@
+# Models trained on 2-D slices. A training longer than one wall time is a chain of segments (docs/decisions.md).
+
+
+rule train_baseline:
+    input:
+        index="<results>/slices/training.json",
+    output:
+        weights="<results>/models/{model}/weights.safetensors",
+        history="<results>/models/{model}/history.jsonl",
+        recipe="<results>/models/{model}/recipe.yaml",
+    log:
+        "<logs>/train_baseline/{model}.log",
+    benchmark:
+        "<benchmarks>/train_baseline/{model}.tsv"
+    wildcard_constraints:
+        model=models_of_kind("baseline"),
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=memory(4000),
+        runtime=24 * 60,
+    params:
+        recipe=recipe_of("models"),
+        stage=STAGE_VERSIONS["train_baseline"],
+        scratch=subpath(output.weights, parent=True),
+    conda:
+        "../envs/torch.yaml"
+    message:
+        "Train the baseline network {wildcards.model}"
+    script:
+        "../scripts/train_baseline.py"
+
+
+rule train_autoencoder:
+    input:
+        index="<results>/slices/training.json",
+    output:
+        weights="<results>/models/{model}/weights.safetensors",
+        history="<results>/models/{model}/history.jsonl",
+        recipe="<results>/models/{model}/recipe.yaml",
+    log:
+        "<logs>/train_autoencoder/{model}.log",
+    benchmark:
+        "<benchmarks>/train_autoencoder/{model}.tsv"
+    wildcard_constraints:
+        model=models_of_kind("autoencoder"),
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=memory(4000),
+        runtime=24 * 60,
+    params:
+        recipe=recipe_of("models"),
+        stage=STAGE_VERSIONS["train_autoencoder"],
+        scratch=subpath(output.weights, parent=True),
+    conda:
+        "../envs/torch.yaml"
+    message:
+        "Train the autoencoder {wildcards.model}"
+    script:
+        "../scripts/train_autoencoder.py"
+
+
+def autoencoder_weights(wildcards):
+    return f"{RESULTS}/models/{RECIPES.models[wildcards.model].autoencoder}/weights.safetensors"
+
+
+def previous_segment(wildcards):
+    """The state that a segment continues: none for the first."""
+    segment = int(wildcards.segment)
+    return f"{RESULTS}/models/{wildcards.model}/segment-{segment - 1}.safetensors" if segment else []
+
+
+rule train_ldm_segment:
+    input:
+        index="<results>/slices/training.json",
+        autoencoder=autoencoder_weights,
+        previous=previous_segment,
+    output:
+        state="<results>/models/{model}/segment-{segment}.safetensors",
+        history="<results>/models/{model}/segment-{segment}.jsonl",
+    log:
+        "<logs>/train_ldm_segment/{model}-{segment}.log",
+    benchmark:
+        "<benchmarks>/train_ldm_segment/{model}-{segment}.tsv"
+    wildcard_constraints:
+        model=models_of_kind("ldm"),
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=memory(4000),
+        runtime=24 * 60,
+    params:
+        # The number of segments is left out: raising it reuses every segment that is done.
+        recipe=lambda wildcards: training_recipe(RECIPES.models[wildcards.model]),
+        stage=STAGE_VERSIONS["train_ldm_segment"],
+        scratch=subpath(output.state, parent=True),
+    conda:
+        "../envs/torch.yaml"
+    message:
+        "Train the latent diffusion model {wildcards.model}, segment {wildcards.segment}"
+    script:
+        "../scripts/train_ldm_segment.py"
+
+
+def all_segments(wildcards):
+    return range(RECIPES.models[wildcards.model].budget.segments)
+
+
+rule export_ldm:
+    input:
+        state=lambda w: f"{RESULTS}/models/{w.model}/segment-{all_segments(w)[-1]}.safetensors",
+        autoencoder=autoencoder_weights,
+        histories=lambda w: [f"{RESULTS}/models/{w.model}/segment-{k}.jsonl" for k in all_segments(w)],
+    output:
+        weights="<results>/models/{model}/weights.safetensors",
+        history="<results>/models/{model}/history.jsonl",
+        recipe="<results>/models/{model}/recipe.yaml",
+    log:
+        "<logs>/export_ldm/{model}.log",
+    wildcard_constraints:
+        model=models_of_kind("ldm"),
+    threads: 1
+    resources:
+        mem_mb=memory(3000),
+        runtime=15,
+    params:
+        recipe=recipe_of("models"),
+        stage=STAGE_VERSIONS["export_ldm"],
+    conda:
+        "../envs/torch.yaml"
+    message:
+        "Export the averaged weights of {wildcards.model}"
+    script:
+        "../scripts/export_ldm.py"

@@ -1,0 +1,16 @@
+"""Upsample one volume by a 2-D network."""
+
+from headsr.logs import log_to
+
+log_to(snakemake.log[0])
+
+from headsr.recipes import Method, build  # noqa: E402 - after the log is open
+from headsr.reconstruct.slicewise import upsample_volume  # noqa: E402
+from headsr.render.publish import Outputs  # noqa: E402
+
+upsample_volume(
+    snakemake.input.lowres,
+    method=build(Method, snakemake.params.recipe, snakemake.wildcards.method),
+    weights=snakemake.input.weights,
+    outputs=Outputs(**dict(snakemake.output.items())),
+)
