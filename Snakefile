@@ -19,6 +19,33 @@ pathvars:
     unit="{method}/{degradation}/{dataset}/{folder}/{scan}_{suffix}",
 
 
+localrules:
+    all,
+    fetch_scan,
+    describe_derivatives,
+    collect_scores,
+    make_table,
+
+
+# The targets, by the nouns that people ask for. The first is what a bare `snakemake` makes.
+rule all:
+    input:
+        [targets.check(RESULTS, unit) for unit in UNITS],
+        [f"{RESULTS}/tables/{name}.md" for name in tables_with_truth()],
+        targets.figures(RESULTS, UNITS),
+
+
+include: "workflow/rules/sourcedata.smk"
+include: "workflow/rules/preprocess.smk"
+include: "workflow/rules/degrade.smk"
+include: "workflow/rules/slices.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/reconstruct.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/paper.smk"
+
+
+# After the rules, not before: Snakemake expands pathvars after it constrains wildcards, and only this directive looks again.
 wildcard_constraints:
     dataset=DATASET_PATTERN,
     folder=FOLDER_PATTERN,
@@ -30,32 +57,3 @@ wildcard_constraints:
     model=one_of(RECIPES.models),
     table=one_of(RECIPES.tables),
     segment=r"\d+",
-
-
-localrules:
-    all,
-    models,
-    reconstructions,
-    tables,
-    paper,
-    fetch_scan,
-    describe_derivatives,
-    collect_scores,
-    make_table,
-    sync_mlflow,
-
-
-# The targets, by the nouns that people ask for. The first is what a bare `snakemake` makes.
-rule all:
-    input:
-        rules_paper_inputs(),
-
-
-include: "workflow/rules/sourcedata.smk"
-include: "workflow/rules/preprocess.smk"
-include: "workflow/rules/degrade.smk"
-include: "workflow/rules/slices.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/reconstruct.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/paper.smk"

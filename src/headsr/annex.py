@@ -19,15 +19,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from time import sleep
 from typing import NamedTuple
 
 _log = logging.getLogger(__name__)
 _POINTER = b"/annex/objects/"
-_KEY = re.compile(r"(?P<backend>[A-Z0-9_]+)(?:-s(?P<bytes>\d+))?(?:-[mSC]\d+)*--(?P<hash>[^.]+).*", re.DOTALL)
+_KEY = re.compile(r"(?P<backend>[A-Z0-9_]+)(?:-s(?P<bytes>\d+))?(?:-[mSC]\d+)*--(?P<hash>[^.]*).*", re.DOTALL)
 _TEXT_BYTES = 2**20  # a larger blob in git is an image, never a link, a pointer or a sidecar
 _QUICK_S = 120  # what answers from the disk
 _SLOWEST_BYTES_PER_S = 100_000  # the slowest line worth waiting for
@@ -48,7 +48,7 @@ class DamagedError(AnnexError):
 
 
 class TreeFile(NamedTuple):
-    """One file of a commit: ``key`` is its annex key, or ``GIT-s<bytes>--<blob hash>`` for a file that git itself holds.
+    """One file of a commit: ``key`` is its annex key, or ``GIT-s<bytes>--<blob hash>`` where git itself holds it.
 
     ``bytes`` is 0 where the key does not tell; ``content`` is what git holds (at most 1 MiB), None for annexed files.
     """
@@ -64,7 +64,6 @@ def run_tool(
     *,
     timeout_s: float = _QUICK_S,
     stdin: bytes = b"",
-    stdout: int = subprocess.PIPE,
     check: bool = True,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git, git-annex or datalad: no shell, no prompt, its children ended with it.
@@ -81,7 +80,7 @@ def run_tool(
     with subprocess.Popen(
         [program, *words[1:]],
         stdin=subprocess.PIPE,
-        stdout=stdout,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
         start_new_session=True,  # also leaves no terminal to ask for a password on
@@ -96,7 +95,7 @@ def run_tool(
             raise
     if check and process.returncode != 0:
         raise AnnexError(f"{' '.join(words)}: {last_lines(err or out)}")
-    return subprocess.CompletedProcess(words, process.returncode, out or b"", err)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
 def last_lines(output: bytes, count: int = 3) -> str:
@@ -173,11 +172,8 @@ def verify_content(path: str | os.PathLike[str], key: str) -> None:
         _read_gzip_to_end(path)
 
 
-# --- running commands ---
-
-
 def _environment() -> dict[str, str]:
-    """What the tools see: the folder of this Python first (git annex is found by PATH), a name for bookkeeping commits."""
+    """What the tools see: this Python's folder first, since git finds git-annex by PATH, and a committer's name."""
     environment = {name: value for name, value in os.environ.items() if name not in _REDIRECTIONS}
     environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), environment.get("PATH", os.defpath)])
     environment["GIT_TERMINAL_PROMPT"] = "0"
@@ -195,13 +191,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _git_dir(repository: str | os.PathLike[str]) -> Path:
-    if not os.path.isdir(repository):
-        raise AnnexError(f"{repository} does not exist. Clone the dataset with: headsr pin", lasting=True)
-    found = run_tool(["git", "-C", repository, "rev-parse", "--absolute-git-dir"]).stdout
+    words = ["git", "-C", repository, "rev-parse", "--absolute-git-dir"]
+    found = run_tool(words).stdout if os.path.exists(os.path.join(repository, ".git")) else b""
+    if not found:
+        raise AnnexError(f"{repository} is not a clone. Clone the dataset with: headsr pin", lasting=True)
     return Path(os.fsdecode(found.rstrip(b"\n")))
-
-
-# --- what a commit holds ---
 
 
 def _tree_entry(record: bytes) -> tuple[str, bytes, str, int] | None:
@@ -254,12 +248,9 @@ def _parse_key(key: str) -> re.Match[str]:
     return match
 
 
-# --- one content ---
-
-
 @contextlib.contextmanager
 def _one_at_a_time(git_dir: Path, key: str) -> Iterator[None]:
-    """Two scans with the same content share a key: hold its byte of a lock file, so neither drops what the other reads."""
+    """Two scans of one content share a key: its byte of a lock file is held, so neither drops what the other reads."""
     with open(git_dir / "headsr.lock", "ab") as stream:
         with contextlib.suppress(OSError):  # some network file systems have no locks; then the retries must do
             fcntl.lockf(stream, fcntl.LOCK_EX, 1, int(hashlib.sha256(key.encode()).hexdigest()[:12], 16))
@@ -274,7 +265,7 @@ def _size_kept(repository: str | os.PathLike[str], git_dir: Path, key: str) -> I
         yield
     finally:
         _partial(git_dir, key).unlink(missing_ok=True)
-        if not was_there and _location(repository, key) is not None:
+        if not was_there:
             # Forced: asking a remote whether it still has what it just sent would cost a round trip per scan.
             result = _annex(repository, "drop", "--force", f"--key={key}")
             if result.returncode != 0:
@@ -297,9 +288,10 @@ def _get_with_patience(
             _log.warning("%s; trying again in %g s", error, wait)
             if isinstance(error, DamagedError):  # git-annex sets a damaged copy aside, in .git/annex/bad
                 _annex(repository, "fsck", f"--key={key}")
-        time.sleep(wait)
+        sleep(wait)
         # The content may have moved to another remote since the clone was made; git-annex reads that from origin.
-        run_tool(["git", "-C", repository, "fetch", "--quiet", "origin"], check=False)
+        with contextlib.suppress(AnnexError):
+            run_tool(["git", "-C", repository, "fetch", "--quiet", "origin"])
 
 
 def _get(repository: str | os.PathLike[str], key: str, git_dir: Path) -> None:
@@ -379,9 +371,8 @@ def _copy(source: Path | None, target: Path) -> None:
 
 
 def _copy_blob(repository: str | os.PathLike[str], key: str, target: Path) -> None:
-    with open(target, "wb") as writing:
-        words = ["git", "-C", repository, "cat-file", "blob", _parse_key(key)["hash"]]
-        run_tool(words, stdout=writing.fileno(), timeout_s=600)
+    words = ["git", "-C", repository, "cat-file", "blob", _parse_key(key)["hash"]]
+    target.write_bytes(run_tool(words, timeout_s=600).stdout)
     verify_content(target, key)
 
 

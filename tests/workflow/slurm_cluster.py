@@ -130,16 +130,6 @@ class Cluster:
         log = self.folder / "completed.txt"
         return [_fields(line) for line in log.read_text().splitlines()] if log.exists() else []
 
-    def wait_for(self, rule: str, *, state: str = "RUNNING", jobs: int = 1, timeout: float = 60) -> dict[str, str]:
-        """Wait until a rule has had that many jobs and the newest is in a state; returns its record."""
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            found = self.jobs_of(rule)
-            if len(found) >= jobs and found[-1]["JobState"] == state:
-                return found[-1]
-            time.sleep(0.2)
-        raise TimeoutError(f"no {state} job of rule {rule} within {timeout:.0f} s: {self.jobs_of(rule)}")
-
 
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -61,16 +62,35 @@ def cluster(tmp_path_factory):
         yield cluster
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "Snakefile").write_text(TOY)
-    return tmp_path
+@dataclass(frozen=True)
+class Run:
+    """A run of snakemake that has ended: where, how, what it printed, and the job that was killed in it."""
+
+    folder: Path
+    status: int
+    printed: str
+    killed: str
+
+
+@pytest.fixture(scope="module")
+def toy_runs(cluster, tmp_path_factory):
+    """Two runs through the profile, at the same time: the pauses between the executor's questions are most of each."""
+    to_gpu = [f"{rule}:slurm_partition=gpu" for rule in ("on_gpu", "on_gres")]
+    by_gres = ["on_gres:gpu=0", "on_gres:gres=gpu:1"]
+    asked = {"killed": ["killed.txt"], "killed_once": ["--set-resources", *to_gpu, *by_gres]}
+    folders = {rule: tmp_path_factory.mktemp(rule) for rule in asked}
+    for folder in folders.values():
+        (folder / "Snakefile").write_text(TOY)
+    processes = {rule: submit(cluster, folders[rule], *arguments) for rule, arguments in asked.items()}
+    killed = kill_when_started(cluster, folders)
+    ended = {rule: finish(process, folders[rule]) for rule, process in processes.items()}
+    return {rule: Run(folders[rule], *ended[rule], killed[rule]) for rule in asked}
 
 
 def submit(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.Popen:
     """Start snakemake with the product's own profile; only the pause between status checks is shorter."""
     command = [sys.executable, "-m", "snakemake", "--profile", str(PROFILE), "--directory", str(folder)]
-    command += ["--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "10", *arguments]
+    command += ["--slurm-init-seconds-before-status-checks", "7", "--latency-wait", "10", *arguments]
     with (folder / "snakemake.log").open("w") as log:
         return subprocess.Popen(command, cwd=folder, env=cluster.environment, stdout=log, stderr=subprocess.STDOUT)
 
@@ -86,53 +106,49 @@ def finish(process: subprocess.Popen, folder: Path, *, timeout: float = 120) -> 
     return status, (folder / "snakemake.log").read_text()
 
 
-def kill_when_started(cluster: Cluster, rule: str, folder: Path) -> str:
-    """scancel a rule's job once its shell has written half of its output; returns the job's id."""
-    job = cluster.wait_for(rule)["JobId"]
-    end = time.monotonic() + 60
-    while not (folder / "started").exists():
-        assert time.monotonic() < end, f"job {job} of {rule} did not start its shell"
+def kill_when_started(cluster: Cluster, folders: dict[str, Path]) -> dict[str, str]:
+    """scancel each rule's job once its shell has written half of its output; returns the ids of the jobs, by rule."""
+    killed, end = {}, time.monotonic() + 90
+    while len(killed) < len(folders):
+        assert time.monotonic() < end, f"not all of {sorted(folders)} started: {cluster.jobs()}"
         time.sleep(0.1)
-    cluster.run("scancel", job)
-    return job
+        for rule in folders.keys() - killed.keys():
+            if (folders[rule] / "started").exists():
+                killed[rule] = cluster.jobs_of(rule)[-1]["JobId"]
+                cluster.run("scancel", killed[rule])
+    return killed
 
 
 @pytest.mark.slurm
-def test_jobs_get_what_their_rules_ask_for_and_a_killed_job_is_tried_again(cluster, folder):
-    to_gpu = [f"{rule}:slurm_partition=gpu" for rule in ("on_gpu", "on_gres")]
-    by_gres = ["on_gres:gpu=0", "on_gres:gres=gpu:1"]
-    process = submit(cluster, folder, "--set-resources", *to_gpu, *by_gres)
-    killed = kill_when_started(cluster, "killed_once", folder)
-    status, printed = finish(process, folder)
-    assert status == 0, printed
-
-    seen = cluster.visible_devices()
+def test_the_jobs_that_ask_for_the_gpu_get_it_and_no_other(cluster, toy_runs):
+    run, seen = toy_runs["killed_once"], cluster.visible_devices()
+    assert run.status == 0, run.printed
     (on_cpu,), (on_gpu,), (on_gres,) = (cluster.jobs_of(rule) for rule in ("on_cpu", "on_gpu", "on_gres"))
     assert requests(on_cpu) == ("cpu", "300M", "00:07:00", "2", None)
     assert requests(on_gpu) == ("gpu", "400M", "00:09:00", "1", "gpu:1")
     assert requests(on_gres) == ("gpu", "400M", "00:09:00", "1", "gpu:1")
     assert [seen[job["JobId"]] for job in (on_cpu, on_gpu, on_gres)] == [{"unset"}, {"0"}, {"0"}]
-    written = [(folder / name).read_text().strip() for name in ("cpu.txt", "gpu.txt", "gres.txt")]
-    assert written == ["unset", "0", "0"]
-
-    first, second = cluster.jobs_of("killed_once")
-    assert (first["JobId"], first["JobState"], second["JobState"]) == (killed, "CANCELLED", "COMPLETED")
-    assert (requests(first)[1], requests(second)[1]) == ("100M", "200M")
-    assert (folder / "killed_once.txt").read_text() == "whole\n"
-    ended = {job["JobId"]: job["JobState"] for job in cluster.completed()}
-    assert ended[killed] == "CANCELLED"
-    assert ended[second["JobId"]] == "COMPLETED"
+    assert [read(run.folder / f"{name}.txt") for name in ("cpu", "gpu", "gres")] == ["unset", "0", "0"]
 
 
 @pytest.mark.slurm
-def test_a_killed_job_without_retries_is_an_error_and_leaves_nothing(cluster, folder):
-    process = submit(cluster, folder, "killed.txt")
-    killed = kill_when_started(cluster, "killed", folder)
-    status, printed = finish(process, folder)
-    assert status != 0
-    assert re.search(rf"SLURM-job '{killed}' failed, SLURM status is: 'CANCELLED'", printed), printed
-    assert "killed.txt" in printed
-    assert not (folder / "killed.txt").exists()
+def test_a_killed_job_is_tried_again(cluster, toy_runs):
+    run = toy_runs["killed_once"]
+    first, second = cluster.jobs_of("killed_once")
+    assert (first["JobId"], first["JobState"], second["JobState"]) == (run.killed, "CANCELLED", "COMPLETED")
+    assert (requests(first)[1], requests(second)[1]) == ("100M", "200M")
+    assert read(run.folder / "killed_once.txt") == "whole"
+    ended = {job["JobId"]: job["JobState"] for job in cluster.completed()}
+    assert (ended[run.killed], ended[second["JobId"]]) == ("CANCELLED", "COMPLETED")
+
+
+@pytest.mark.slurm
+def test_a_killed_job_without_retries_is_an_error_and_leaves_nothing(cluster, toy_runs):
+    run = toy_runs["killed"]
+    assert run.status == 1, run.printed
+    assert f"SLURM-job '{run.killed}' failed, SLURM status is: 'CANCELLED'" in run.printed
+    assert "killed.txt" in run.printed
+    assert not (run.folder / "killed.txt").exists()
     assert [job["JobState"] for job in cluster.jobs_of("killed")] == ["CANCELLED"]
 
 
@@ -155,3 +171,7 @@ def requests(job: dict[str, str]) -> tuple[str, str, str, str, str | None]:
     given = dict(part.split("=") for part in job["TRES"].split(","))
     gpu = None if job["JOB_GRES"] == "(null)" else job["JOB_GRES"]
     return job["Partition"], given["mem"], job["TimeLimit"], given["cpu"], gpu
+
+
+def read(path: Path) -> str:
+    return path.read_text().strip()

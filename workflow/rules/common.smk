@@ -84,3 +84,9 @@ def training_recipe(model):
     recipe = plain(model)
     recipe["budget"].pop("segments")
     return recipe
+
+
+def tables_with_truth():
+    """The tables that have scores to show."""
+    simulated = set(SCORED)
+    return [name for name in config["tables"] if simulated & set(targets.units_of(RECIPES.tables[name], SCANS))]

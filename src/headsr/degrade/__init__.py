@@ -1,1 +1,1 @@
-"""Degradations: the fixed low-resolution test scans, and the blind high-order pipeline that training slices go through."""
+"""Degradations: the fixed low-resolution scans of the test heads, and the blind pipeline of the training slices."""

@@ -1,17 +1,18 @@
 """The blind high-order degradation of training slices, drawn anew for every sample.
 
 One stage blurs, samples thick slices along the rows, cuts k-space, adds Rician noise and compresses; what happens after
-the thick slices happens on them, at their low resolution. They are then interpolated by splines back onto the fine rows,
-as any real thick scan is before a network sees it. A second, milder stage may follow (Wang et al. 2021, Real-ESRGAN).
+the thick slices happens on them, at their low resolution. They are then interpolated by splines back onto the fine
+rows, as any real thick scan is before a network sees it. A second, milder stage may follow (Wang et al. 2021,
+Real-ESRGAN).
 
-In the fixed order the truncation comes before the noise's magnitude: both arise in k-space, the magnitude is taken last.
-Rows are the through-plane direction where slices are thick, so there k-space is cut, and noise correlated, along the
-columns only: slices are acquired one by one.
+In the fixed order the truncation comes before the noise: both arise in k-space, and the magnitude is taken last. Rows
+are the through-plane direction where slices are thick, so there k-space is cut, and noise correlated, along the columns
+only: slices are acquired one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +56,9 @@ class _Batch:
     def at(self, index: Tensor) -> _Batch:
         """The part of the batch with these samples."""
         return replace(self, images=self.images[index], rows=self.rows[index], pixel_mm=self.pixel_mm[index])
+
+
+_Operation = Callable[[_Batch, Sequence[dict[str, Any]]], _Batch]
 
 
 class BlindDegradation:
@@ -163,7 +167,7 @@ def _run_stage(images: Tensor, pixel_mm: Tensor, draws: Sequence[dict[str, Any]]
     return batch.images[:, :height]
 
 
-def _apply(batch: _Batch, drawn: Sequence[int], operation: Any, draws: Sequence[dict[str, Any]]) -> _Batch:
+def _apply(batch: _Batch, drawn: Sequence[int], operation: _Operation, draws: Sequence[dict[str, Any]]) -> _Batch:
     if len(drawn) == len(batch.images):
         return operation(batch, draws)
     index = torch.tensor(drawn, device=batch.images.device)
@@ -177,13 +181,13 @@ def _apply(batch: _Batch, drawn: Sequence[int], operation: Any, draws: Sequence[
 
 
 def _blur(batch: _Batch, draws: Sequence[dict[str, Any]]) -> _Batch:
-    spread = covariance(_column(draws, "blur", "sigma_mm", batch), _column(draws, "blur", "angle", batch))
+    spread = covariance(_drawn(draws, "blur", "sigma_mm", batch), _drawn(draws, "blur", "angle", batch))
     return replace(batch, images=gaussian_blur(batch.images, batch.rows, pixel_mm=batch.pixel_mm, covariance_mm=spread))
 
 
 def _thick(batch: _Batch, draws: Sequence[dict[str, Any]]) -> _Batch:
     slices = [ThickSlices(**draw["thick"]) for draw in draws]
-    factor = _column(draws, "thick", "factor", batch)
+    factor = _drawn(draws, "thick", "factor", batch)
     return replace(
         batch,
         images=sample_thick(batch.images, batch.fine_rows, slices),
@@ -198,46 +202,40 @@ def _interpolate(batch: _Batch, draws: Sequence[dict[str, Any]]) -> _Batch:
 
 
 def _ringing(batch: _Batch, draws: Sequence[dict[str, Any]]) -> _Batch:
-    cutoff = _column(draws, "ringing", "cutoff", batch)
-    # A sample without thick slices has its H rows in the plane of acquisition, and is cut along both directions.
-    both_ways = torch.where(_in_plane(draws, batch), cutoff, torch.ones_like(cutoff))
-    images = truncate_rows(truncate_columns(batch.images, cutoff), batch.fine_rows, both_ways)
-    return replace(
-        batch, images=torch.where((both_ways < 1)[:, None, None], images, truncate_columns(batch.images, cutoff))
-    )
+    cutoff = _drawn(draws, "ringing", "cutoff", batch)
+    images = truncate_columns(batch.images, cutoff)
+    in_plane = [i for i, draw in enumerate(draws) if not draw["thick"]]
+    if in_plane:
+        index = torch.tensor(in_plane, device=images.device)
+        images = images.index_put((index,), truncate_rows(images[index], batch.fine_rows, cutoff[index]))
+    return replace(batch, images=images)
 
 
 def _noise(batch: _Batch, draws: Sequence[dict[str, Any]]) -> _Batch:
-    seeds = [draw["noise"]["seed"] for draw in draws]
-    width = _column(draws, "noise", "correlation_px", batch)
-    noise = white_noise(seeds, tuple(batch.images.shape[1:]), batch.images.device)
-    noise = correlate(noise, torch.stack([torch.where(_in_plane(draws, batch), width, 0.0), width], 1))
-    return replace(
-        batch, images=add_rician(batch.images, noise * _column(draws, "noise", "sigma", batch)[:, None, None, None])
-    )
+    noise = white_noise([draw["noise"]["seed"] for draw in draws], tuple(batch.images.shape[1:]), batch.images.device)
+    correlated = [i for i, draw in enumerate(draws) if draw["noise"]["correlation_px"]]
+    if correlated:
+        index = torch.tensor(correlated, device=noise.device)
+        width = _drawn([draws[i] for i in correlated], "noise", "correlation_px", batch)
+        in_plane = torch.tensor([not draws[i]["thick"] for i in correlated], device=noise.device)
+        noise = noise.index_put((index,), correlate(noise[index], torch.stack([width * in_plane, width], 1)))
+    sigma = _drawn(draws, "noise", "sigma", batch)[:, None, None, None]
+    return replace(batch, images=add_rician(batch.images, noise * sigma))
 
 
 def _compression(batch: _Batch, draws: Sequence[dict[str, Any]]) -> _Batch:
-    quality = _column(draws, "compression", "quality", batch)
+    quality = _drawn(draws, "compression", "quality", batch)
     offset = torch.tensor([draw["compression"]["offset"] for draw in draws], device=batch.images.device)
     return replace(batch, images=compress(batch.images, batch.rows, quality=quality, offset=offset))
 
 
-_OPERATIONS = {
-    "blur": _blur,
-    "thick": _thick,
-    "ringing": _ringing,
-    "noise": _noise,
-    "compression": _compression,
-}
+_OPERATIONS: dict[str, _Operation] = dict(
+    zip(FIXED_ORDER, (_blur, _thick, _ringing, _noise, _compression), strict=True)
+)
 
 
-def _column(draws: Sequence[dict[str, Any]], operation: str, key: str, batch: _Batch) -> Tensor:
+def _drawn(draws: Sequence[dict[str, Any]], operation: str, key: str, batch: _Batch) -> Tensor:
     return torch.tensor([draw[operation][key] for draw in draws], dtype=torch.float32, device=batch.images.device)
-
-
-def _in_plane(draws: Sequence[dict[str, Any]], batch: _Batch) -> Tensor:
-    return torch.tensor([draw["thick"] is None for draw in draws], device=batch.images.device)
 
 
 def _check_probability(where: str, value: float) -> None:

@@ -38,7 +38,7 @@ class ThickSlices:
         return (np.arange(self.rows(n)) + 0.5 - self.phase) * self.factor - 0.5
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=1024)
 def matrices(n: int, thick: ThickSlices) -> tuple[Tensor, Tensor]:
     """Sampling (m, n) from n fine rows to m thick slices, and cubic spline interpolation (n, m) back."""
     centres = thick.centres(n)

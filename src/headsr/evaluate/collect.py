@@ -94,11 +94,8 @@ def _rows_of(path: str | os.PathLike[str]) -> Iterator[Score]:
 
 def _short(trained_on: dict[str, Any] | None) -> str:
     """Enough to find the model again: its name and the hash of the list of its training keys."""
-    return (
-        ""
-        if trained_on is None
-        else " ".join(str(trained_on[k]) for k in ("model", "training_keys") if k in trained_on)
-    )
+    known = trained_on or {}
+    return " ".join(str(known[name]) for name in ("model", "training_keys") if name in known)
 
 
 def _identity(row: Score) -> Sequence[str]:

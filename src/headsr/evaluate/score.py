@@ -53,8 +53,10 @@ def score_volume(
     }
     scores: dict[str, Any] = {}
     for variant, path in zip(VARIANTS, (unprojected, preview), strict=True):
-        estimate = None if path is None else _normalised(_aligned(path, reference, truth), record)
-        scores[variant] = estimate if estimate is None else _writable(measure_at(estimate, reference.data, masks))
+        scores[variant] = None
+        if path is not None:
+            estimate = _normalised(_aligned(path, reference, truth), record)
+            scores[variant] = _writable(measure(estimate, reference.data, masks, data_range=DATA_RANGE))
     write_json(
         output,
         {
@@ -74,13 +76,6 @@ def score_volume(
             "scores": scores,
         },
     )
-
-
-def measure_at(
-    estimate: NDArray[np.float32], truth: NDArray[np.float32], masks: Mapping[str, NDArray[np.bool_]]
-) -> dict[str, dict[str, float]]:
-    """Every metric inside every mask, of two volumes in normalised intensities."""
-    return measure(estimate, truth, masks, data_range=DATA_RANGE)
 
 
 def _intensities_of(truth: str | os.PathLike[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Say what a published volume and its dataset are: BIDS sidecars, dataset_description.json, .bidsignore, descriptions.tsv."""
+"""Say what a published volume and its dataset are, as BIDS derivatives do: sidecars and the dataset's description."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _NAME = re.compile(
 DESCRIPTIONS = {
     "sr": "Super-resolved volume in the scan's own units, projected onto the measured slices",
     "unprojected": "The same volume before the projection onto the measured slices",
-    "srresidualAxial": "The volume seen through the axial acquisition, minus the measured axial slices, in scan units",
-    "srresidualCoronal": "The volume seen through the coronal acquisition, minus the measured coronal slices, in scan units",
-    "srresidualSagittal": "The volume seen through the sagittal acquisition, minus the measured sagittal slices, in scan units",
+    "srresidualAxial": "The volume as the axial scan would see it, minus that scan, in scan units",
+    "srresidualCoronal": "The volume as the coronal scan would see it, minus that scan, in scan units",
+    "srresidualSagittal": "The volume as the sagittal scan would see it, minus that scan, in scan units",
     "field": "Weights of the implicit neural representation that the volume was rendered from (safetensors)",
     "fit": "How the fit of that representation went, one JSON object per line",
     "check": "What was checked on the finished volume, with the residual of every scan",
@@ -71,13 +71,24 @@ def describe_volume(
     }
 
 
+def describe_residual(name: str, view: str) -> dict[str, Any]:
+    """The JSON sidecar of a residual map; ``name`` is its file name."""
+    match = _NAME.fullmatch(name.removesuffix(".nii.gz"))
+    return {
+        "Description": DESCRIPTIONS[f"srresidual{view.capitalize()}"],
+        "Sources": [] if match is None else [_source_uri(match["scan"], match["suffix"])],
+        "SkullStripped": False,
+        "headsr": dict(RESEARCH_ONLY),
+    }
+
+
 def describe_derivatives(
     output: str | os.PathLike[str], *, dataset: Dataset, name: str, method: str, degradation: str
 ) -> None:
     """Write ``dataset_description.json`` (last), and ``.bidsignore`` and ``descriptions.tsv`` beside it.
 
-    ``dataset`` is the dataset that the scans come from and ``name`` what headsr calls it; ``method`` and ``degradation``
-    are names.
+    ``dataset`` is the dataset that the scans come from and ``name`` what headsr calls it; ``method`` and
+    ``degradation`` are names.
     """
     folder = Path(output).parent
     with whole(folder / ".bidsignore") as partial:

@@ -1,8 +1,8 @@
 """Render a continuous field on a grid of any size, one tile at a time, into an OME-Zarr store.
 
-The whole volume is never in memory: a tile (one shard) is evaluated chunk by chunk, written, and forgotten; each level of
-the pyramid is then built from the level below in the same way. Tiles run in parallel with Dask, and neither their number
-nor their order changes a byte. A render that was killed goes on with the shards that it had written.
+The whole volume is never in memory: a tile (one shard) is evaluated chunk by chunk, written, and forgotten; each level
+of the pyramid is then built from the level below in the same way. Tiles run in parallel with Dask, and neither their
+number nor their order changes a byte. A render that was killed goes on with the shards that it had written.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ def render(
     chunk: int = CHUNK,
     shard: int = SHARD,
 ) -> None:
-    """Evaluate ``field`` on ``grid`` (its own where None) and publish OME-Zarr, NIfTI preview and sidecar, in scan units.
+    """Evaluate ``field`` on ``grid`` (its own where None) and publish OME-Zarr, preview and sidecar, in scan units.
 
     ``identity`` names the field's content: shards on disk are reused only if they were rendered from the same. At most
     ``workers`` tiles are in memory at once, fewer where ``memory_mb`` asks for it; TileError where one is too many.
-    Prints what it will do before it starts, then how far it is. Raises FloatingPointError for values that are not finite.
+    Prints what it will do before it starts, then how far it is. FloatingPointError for values that are not finite.
     """
     grid = field.grid if grid is None else grid
     grids = level_grids(grid)
@@ -134,9 +134,13 @@ def _announce(outputs: Outputs, grids: list[Grid], layouts: list[Layout], worker
     voxels = sum(math.prod(grid.shape) for grid in grids)
     files = sum(len(layout.tiles) for layout in layouts)
     print(
-        f"{outputs.name}: rendering {'x'.join(map(str, grids[0].shape))} voxels, {len(grids)} levels, "
-        f"{4 * voxels / 1e9:.3g} GB before compression in {files} files; {workers} tiles of "
-        f"{'x'.join(map(str, layouts[0].shard))} at once, {expected_memory(grids, layouts, workers) / 1e9:.2g} GB of memory "
-        "beside the field",
+        f"{outputs.name}: rendering {_by(grids[0].shape)} voxels, {len(grids)} levels, "
+        f"{4 * voxels / 1e9:.3g} GB before compression in {files} files; "
+        f"{workers} tiles of {_by(layouts[0].shard)} at once, "
+        f"{expected_memory(grids, layouts, workers) / 1e9:.2g} GB of memory beside the field",
         flush=True,
     )
+
+
+def _by(shape: tuple[int, int, int]) -> str:
+    return " x ".join(map(str, shape))

@@ -14,7 +14,7 @@ from headsr.files import write_json
 from headsr.render import store as stores
 from headsr.render.describe import RESEARCH_ONLY, describe_volume
 from headsr.render.pyramid import halve, level_grids, preview_level
-from headsr.render.tiles import lay_out, run_tiles
+from headsr.render.tiles import lay_out
 from headsr.volumes import Grid, save_volume
 
 
@@ -22,9 +22,9 @@ from headsr.volumes import Grid, save_volume
 class Outputs:
     """Where one published volume goes.
 
-    ``store`` is the root ``zarr.json`` inside ``X.ome.zarr`` (written last: it says that the volume is whole), ``preview``
-    the NIfTI beside it, ``sidecar`` its JSON, ``unprojected`` the NIfTI from before the projection (None: not kept).
-    Strings are taken too.
+    ``store`` is the root ``zarr.json`` inside ``X.ome.zarr`` (written last: it says that the volume is whole),
+    ``preview`` the NIfTI beside it, ``sidecar`` its JSON, ``unprojected`` the NIfTI from before the projection (None:
+    not kept). Strings are taken too.
     """
 
     store: Path
@@ -75,7 +75,7 @@ def publish_volume(
 def publish_beside(
     preview: NDArray[np.float32], grid: Grid, outputs: Outputs, *, scale: float, offset: float, record: dict[str, Any]
 ) -> None:
-    """Write what lies beside the store: the JSON sidecar, then the NIfTI preview (scan units) of the volume on ``grid``."""
+    """Write the JSON sidecar, then the NIfTI preview (scan units), of the volume on ``grid``."""
     grids = level_grids(grid)
     level = preview_level(grids)
     sidecar = describe_volume(
@@ -97,12 +97,13 @@ def _publish_unprojected(
 
 def _write_levels(data: NDArray[np.float32], grid: Grid, outputs: Outputs) -> list[NDArray[np.float32]]:
     levels = [data]
-    for level, level_grid in enumerate(level_grids(grid)):
-        if level:
-            levels.append(halve(levels[-1]))
-        layout = lay_out(level_grid.shape)
-        array = stores.create_level(outputs.store, level, layout)
-        run_tiles(lambda tile: stores.write_tile(array, tile, levels[-1][tile.slices]), layout.tiles, layout)  # noqa: B023
+    for _ in level_grids(grid)[1:]:
+        levels.append(halve(levels[-1]))
+    for number, level in enumerate(levels):
+        layout = lay_out(level.shape)
+        array = stores.create_level(outputs.store, number, layout)
+        for tile in layout.tiles:
+            stores.write_tile(array, tile, level[tile.slices])
     return levels
 
 

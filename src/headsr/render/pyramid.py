@@ -1,8 +1,8 @@
 """The pyramid of a volume: each level is the 2 x 2 x 2 mean of the one below, down to 64 voxels a side.
 
 Levels are averages, never samples: a field sampled coarsely would alias. Voxels are cells, so a level's first centre
-lies half a fine voxel further inside (``Grid.thick``). A size that is odd is rounded up, and the last cell is the mean of
-what lies inside.
+lies half a fine voxel further inside (``Grid.thick``). A size that is odd is rounded up, and the last cell is the mean
+of what lies inside.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The root metadata is written last, whole or not at all: a store without it is not finished, whatever else lies there.
 OME-Zarr 0.5 knows scale and translation only, so the true affine is kept as raw NIfTI header bytes in the array
-``nifti`` (the layout of NIfTI-Zarr, whose rule is that the NIfTI header wins), as the anatomical orientation of each axis
-(OME-NGFF RFC-4), and in the JSON sidecar. On disk the axes are (z, y, x); here they are (x, y, z).
+``nifti`` (the layout of NIfTI-Zarr, whose rule is that the NIfTI header wins), as the anatomical orientation of each
+axis (OME-NGFF RFC-4), and in the JSON sidecar. On disk the axes are (z, y, x); here they are (x, y, z).
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _ORIENTATIONS = {
 def begin(store: Path, fingerprint: str | None) -> None:
     """Take the commit mark off and make room: shards of the same ``fingerprint`` stay, leftovers of another are wiped.
 
-    Without a fingerprint nothing stays.
-    ``store`` is the root ``zarr.json``; the folder that holds it must be an ``.ome.zarr`` folder, since it is emptied.
+    Without a fingerprint nothing stays. ``store`` is the root ``zarr.json``; the folder that holds it must be named
+    ``*.ome.zarr``, since it is emptied.
     """
     root = store.parent
     if not root.name.endswith(".ome.zarr"):
@@ -93,11 +93,8 @@ def commit(store: Path, grids: list[Grid], *, name: str, record: dict[str, Any])
     """Write the NIfTI header and then the root ``zarr.json``: from now on the store is whole."""
     root = store.parent
     header = np.frombuffer(_nifti_header(grids[0]), dtype=np.uint8)
-    if not (root / "nifti" / "zarr.json").exists():
-        array = zarr.create_array(
-            root / "nifti", shape=header.shape, chunks=header.shape, dtype="uint8", compressors=None, fill_value=0
-        )
-        array[:] = header
+    layout = {"shape": header.shape, "chunks": header.shape, "dtype": "uint8", "compressors": None}
+    zarr.create_array(root / "nifti", **layout, fill_value=0, overwrite=True)[:] = header
     attributes = {"ome": {"version": "0.5", "multiscales": [_multiscale(grids, name)]}, "headsr": record}
     write_json(store, {"zarr_format": 3, "node_type": "group", "attributes": attributes})
     (root / _FINGERPRINT).unlink()
@@ -167,6 +164,8 @@ def _nifti_header(grid: Grid) -> bytes:
     header.set_xyzt_units("mm")
     header.set_sform(grid.affine, code="scanner")
     header.set_qform(grid.affine, code="scanner")
+    if not Grid(grid.shape, header.get_qform()).same_as(grid):
+        header["qform_code"] = 0  # a sheared grid: a qform can turn, and cannot shear
     header["descrip"] = b"headsr research use only"
     header["vox_offset"] = 352
     return header.binaryblock

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 
 CHUNK = 128  # voxels a side: what a viewer reads at once
 SHARD = 512  # voxels a side: one file; 4096 x 4096 x 4096 with its pyramid is 588 files
-_COPIES_OF_A_TILE = 3  # the tile, its compressed chunks, and the shard that they are joined to
+# Measured for noise, the worst that there is to compress: the tile, its compressed chunks, and the shard that they are
+# joined to; and what a field makes and multiplies while one chunk is evaluated.
+_COPIES_OF_A_TILE, _COPIES_OF_A_CHUNK = 3, 4
 _SECONDS_BETWEEN_LINES = 10.0
 
 Triple = tuple[int, int, int]
@@ -67,7 +69,7 @@ class Layout:
     @property
     def tile_bytes(self) -> int:
         """Memory that writing one tile takes, in bytes (float32)."""
-        return _COPIES_OF_A_TILE * 4 * math.prod(self.shard)
+        return 4 * (_COPIES_OF_A_TILE * math.prod(self.shard) + _COPIES_OF_A_CHUNK * math.prod(self.chunk))
 
 
 def lay_out(shape: Triple, *, chunk: int = CHUNK, shard: int = SHARD) -> Layout:

@@ -10,7 +10,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +62,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, float | Tensor] = field(default_factory=dict)
     count: int = 0
 
 
@@ -69,8 +70,8 @@ def new_state(module: nn.Module, *, learning_rate: float) -> TrainingState:
     """The state before the first step: AdamW with weight decay on weights only, not on gains and biases."""
     parameters = list(module.parameters())
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2 and min(p.shape[:2]) > 1], "weight_decay": 1e-2},
-        {"params": [p for p in parameters if p.ndim < 2 or min(p.shape[:2]) <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim in (2, 4)], "weight_decay": 1e-2},
+        {"params": [p for p in parameters if p.ndim not in (2, 4)], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=(0.9, 0.99), fused=True)
     return TrainingState(module, averaged_copy(module), optimizer)
@@ -82,7 +83,7 @@ def save_state(path: str | os.PathLike[str], state: TrainingState, *, identity: 
     tensors |= {f"average.{name}": t for name, t in state.averaged.state_dict().items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": t for name, t in moments.items()}
-    progress = {"step": state.step, "history": state.history, "sums": state.sums, "count": state.count}
+    progress = {"step": state.step, "history": state.history, "sums": _numbers(state.sums), "count": state.count}
     save_tensors(path, tensors, {"identity": dict(identity), **progress})
 
 
@@ -114,21 +115,25 @@ def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], me
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a file that save_tensors wrote; StateError names a damaged or foreign one."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as stream:
-            metadata = json.loads((stream.metadata() or {})[_KEY])
-            return {name: stream.get_tensor(name) for name in stream.keys()}, metadata  # noqa: SIM118
-    except FileNotFoundError:
-        raise StateError(f"{path}: does not exist. Run the training that makes it") from None
-    except (safetensors.SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise StateError(
-            f"{path}: is damaged or was not written by headsr ({error}). Delete it and train again"
-        ) from error
+    with _opened(path) as (stream, metadata):
+        return {name: stream.get_tensor(name) for name in stream.keys()}, metadata  # noqa: SIM118
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The metadata of a weights file: model, recipe, training_keys, stage (and autoencoder for an ldm)."""
-    return load_tensors(path)[1]
+    """Only the metadata: model, recipe, training_keys, stage (and autoencoder for an ldm) of a weights file."""
+    with _opened(path) as (_, metadata):
+        return metadata
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as stream:
+            yield stream, json.loads((stream.metadata() or {})[_KEY])
+    except FileNotFoundError:
+        raise StateError(f"{path}: does not exist. Run the training that makes it") from None
+    except (safetensors.SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise StateError(f"{path}: is damaged or not headsr's ({error!r}). Delete it and train again") from error
 
 
 def save_model(
@@ -167,6 +172,10 @@ def fingerprint_of(content: Any) -> str:
 def without_length(recipe: recipes.Model) -> recipes.Model:
     """The recipe with the length of its training left out: what must agree between segments."""
     return dataclasses.replace(recipe, budget=dataclasses.replace(recipe.budget, steps=0, segments=0))
+
+
+def _numbers(sums: Mapping[str, float | Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in sums.items()}
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

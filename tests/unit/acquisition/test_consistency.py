@@ -47,7 +47,7 @@ def test_one_box_scan_is_the_closed_form():
     start = torch.rand(HEAD.shape)
     difference = scan.data - scan.operator.forward(start)
     closed = start + difference.repeat_interleave(4, dim=2)
-    assert torch.allclose(project(start, [scan], iterations=1), closed, atol=2e-4)  # it stops at rounding
+    assert torch.allclose(project(start, [scan], iterations=1), closed, atol=2e-3)  # it stops at rounding
 
 
 def test_agreement_is_left_alone():

@@ -1,0 +1,139 @@
+"""The fixed low-resolution scans that every method starts from: simulated from a high-resolution scan, or acquired."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headsr.acquisition.consistency import estimate_noise
+from headsr.acquisition.measurement import Protocol, save_measurement
+from headsr.acquisition.operator import Acquisition
+from headsr.degrade.noise import add_rician, white_noise
+from headsr.files import read_json
+from headsr.recipes import Degradation, RecipeError, Stack
+from headsr.seeds import seed_of
+from headsr.volumes import AXES, Grid, Volume, VolumeError, load_volume, sidecar_of
+
+ACQUIRED = "acquired"
+# Without a stated thickness, slices up to this many in-plane voxels apart are taken to have no gap.
+_NEARLY_ISOTROPIC = 1.5
+# A whole number of thin slices per thick one is preferred where it is this near to the in-plane voxel.
+_WHOLE_FACTOR = 0.05
+
+
+def simulate_lowres(
+    volume: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    view: str,
+    degradation: Degradation,
+    name: str,
+    degradation_name: str,
+    thickness: float | str | None,
+    source_key: str,
+    head_mask: str | os.PathLike[str] | None = None,
+) -> None:
+    """Write one low-resolution scan (NIfTI and JSON) from a preprocessed scan and its sidecar.
+
+    ``simulated``: the stack of this ``view``, sampled by the acquisition operator, with Rician noise. ``acquired``: the
+    scan itself, which needs ``head_mask`` to measure its noise; ``thickness`` of its slices is in mm
+    (None or '' where nothing says it) and ``view`` is ``acquired`` or the plane of its slices.
+
+    Raises VolumeError or RecipeError naming the scan, what is missing and where to give it.
+    """
+    source = load_volume(volume)
+    if degradation.kind == "simulated":
+        seed = seed_of(degradation.seed, degradation_name, name, view)
+        scan, data, protocol = _simulate(source, _stack_of(view, degradation, degradation_name), degradation, seed)
+    elif degradation.kind == ACQUIRED:
+        if head_mask is None:
+            raise VolumeError(f"{name}: needs its head mask to measure the noise of an acquired scan")
+        protocol = _acquired(source, view, name, float(thickness) if thickness not in (None, "") else None)
+        protocol["noise"] = _measure_noise(source, head_mask)
+        scan, data = source.grid, torch.as_tensor(source.data)
+    else:
+        raise RecipeError(f"{degradation_name}.kind: {degradation.kind!r} must be simulated or acquired")
+    intensity = read_json(sidecar_of(volume))["headsr"]
+    protocol |= {"scale": float(intensity["scale"]), "offset": float(intensity["offset"])}
+    save_measurement(output, data, scan, Protocol(**protocol, degradation=degradation_name, source_key=source_key))
+
+
+def acquired_head(scan: Grid, axis: int) -> Grid:
+    """The grid to reconstruct an acquired scan on: the same box, refined along ``axis`` to the in-plane voxel size."""
+    in_plane = float(np.sqrt(np.prod(np.delete(scan.voxel_size, axis))))
+    factor = max(1.0, scan.voxel_size[axis] / in_plane)
+    if abs(round(factor) / factor - 1) < _WHOLE_FACTOR:
+        factor = round(factor)
+    shape = list(scan.shape)
+    shape[axis] = round(shape[axis] * factor)
+    return scan.resized(tuple(shape))
+
+
+def _simulate(source: Volume, stack: Stack, degradation: Degradation, seed: int) -> tuple[Grid, Tensor, dict]:
+    """The scan's grid, its intensities and what is known of it."""
+    axis = AXES[stack.view]
+    scan = source.grid.thick(axis, stack.factor)
+    thickness = float(source.grid.voxel_size[axis] * stack.factor)
+    operator = Acquisition(source.grid, scan, axis=axis, profile=stack.profile, thickness=thickness)
+    data = operator.forward(torch.as_tensor(source.data))
+    sigma = degradation.noise_percent / 100
+    if sigma > 0:
+        data = add_rician(data[None], sigma * white_noise([seed], tuple(data.shape), "cpu"))[0]
+    return scan, data, _protocol(stack.view, stack.profile, thickness, source.grid) | {"noise": sigma}
+
+
+def _acquired(source: Volume, view: str, name: str, thickness: float | None) -> dict:
+    sizes = source.grid.voxel_size
+    axis = AXES.get(view, int(np.argmax(sizes)))
+    if view not in AXES and view != ACQUIRED:
+        raise RecipeError(f"{name}: unknown view {view!r}; choose {ACQUIRED} or one of {', '.join(AXES)}")
+    if sizes[axis] < 0.99 * sizes.max():
+        coarsest = next(plane for plane in AXES if AXES[plane] == int(np.argmax(sizes)))
+        raise VolumeError(
+            f"{name}: its thick slices are {coarsest}, not {view}. Name the view {coarsest} or {ACQUIRED}"
+        )
+    plane = next(plane for plane in AXES if AXES[plane] == axis)
+    return _protocol(plane, "box", _thickness(sizes, axis, name, thickness), acquired_head(source.grid, axis))
+
+
+def _thickness(sizes: np.ndarray, axis: int, name: str, thickness: float | None) -> float:
+    """The slice thickness in mm, or an error that says where to give it."""
+    spacing, in_plane = float(sizes[axis]), float(np.delete(sizes, axis).max())
+    where = "'SliceThickness' of its JSON sidecar, or the column 'thickness' of the scan table"
+    if thickness is None and spacing > _NEARLY_ISOTROPIC * in_plane:
+        raise VolumeError(
+            f"{name}: the thickness of its slices is not known; they are {spacing:.2f} mm apart, and there may be "
+            f"gaps or overlaps between them. Give it in mm in {where}"
+        )
+    if thickness is not None and not 0.1 * spacing <= thickness <= 4 * spacing:
+        raise VolumeError(f"{name}: {thickness:g} mm thick slices cannot be {spacing:.2f} mm apart. Correct {where}")
+    return spacing if thickness is None else thickness
+
+
+def _measure_noise(source: Volume, head_mask: str | os.PathLike[str]) -> float:
+    mask = load_volume(head_mask)
+    if not mask.grid.same_as(source.grid):
+        raise VolumeError(f"{head_mask}: is not on the grid of the scan that it belongs to. Make both again")
+    return estimate_noise(source.data, mask.data > 0.5)
+
+
+def _protocol(view: str, profile: str, thickness: float, head: Grid) -> dict:
+    affine = tuple(tuple(row) for row in head.affine.tolist())
+    return {
+        "view": view,
+        "profile": profile,
+        "thickness": thickness,
+        "head_shape": head.shape,
+        "head_affine": affine,
+    }
+
+
+def _stack_of(view: str, degradation: Degradation, degradation_name: str) -> Stack:
+    for stack in degradation.stacks:
+        if stack.view == view and view in AXES:
+            return stack
+    known = ", ".join(stack.view for stack in degradation.stacks) or "none"
+    raise RecipeError(f"{degradation_name}.stacks: no stack of view {view!r}; it has {known} (of {', '.join(AXES)})")

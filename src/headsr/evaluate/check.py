@@ -1,0 +1,174 @@
+"""Does a finished volume, read back from disk, hold what was promised? A volume that does not never counts as done.
+
+It must be finite and not constant, lie on the head's grid to a hundredth of a voxel in the OME-Zarr and in the NIfTI
+alike, and agree with every scan to within that scan's noise: A x - y is what this module maps.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from headsr.acquisition.consistency import allowed, residuals
+from headsr.acquisition.measurement import Study, load_study
+from headsr.files import write_json
+from headsr.render import store as stores
+from headsr.render.describe import describe_residual
+from headsr.render.pyramid import level_grids, preview_level
+from headsr.volumes import Grid, Volume, VolumeError, load_volume, save_volume
+
+TOLERANCE_VOXEL = 0.01
+SLACK = 1.01  # the projection stops at the noise; float32 and the writing in scan units may add this much
+
+
+class CheckError(ValueError):
+    """A finished volume is not what was promised. The message names the file and the number."""
+
+
+def check_volume(
+    store: str | os.PathLike[str],
+    preview: str | os.PathLike[str],
+    lowres: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    unprojected: str | os.PathLike[str] | None = None,
+) -> None:
+    """Check one volume; write the residual map of every scan (its own grid, scan units), then ``output``.
+
+    ``store`` is the root ``zarr.json``, ``output`` the ``_desc-check_`` JSON: per view the root mean square residual
+    and what the noise allows, normalised and in scan units; with ``unprojected`` (NIfTI) before the projection too.
+    Raises CheckError at the first thing that is wrong, and then writes nothing.
+    """
+    output = Path(output)
+    output.unlink(missing_ok=True)
+    study = load_study(lowres)
+    volume = _read_store(store, study.head)
+    _check_preview(store, preview, study.head)
+    maps = _residuals(volume, study)
+    before = None if unprojected is None else _residuals(_read_nifti(unprojected, study.head), study)
+    views = {
+        scan.view: _compare(scan.noise, allowed(scan), after, None if before is None else before[i], study.scale)
+        for i, (scan, after) in enumerate(zip(study.scans, maps, strict=True))
+    }
+    _refuse_disagreement(store, views)
+    for scan, residual in zip(study.scans, maps, strict=True):
+        path = residual_path(output, scan.view)
+        views[scan.view]["map"] = path.name
+        write_json(path.with_name(path.name.replace(".nii.gz", ".json")), describe_residual(path.name, scan.view))
+        save_volume(path, residual * np.float32(study.scale), scan.operator.scan, description=_DESCRIPTION)
+    write_json(output, {"headsr": {**_summary(volume, study), "views": views}})
+
+
+def residual_path(check: str | os.PathLike[str], view: str) -> Path:
+    """Where the residual map of a view lies, beside the ``_desc-check_`` JSON."""
+    check = Path(check)
+    if "_desc-check_" not in check.name:
+        raise ValueError(f"{check}: the name of a check must hold _desc-check_")
+    name = check.name.replace("_desc-check_", f"_desc-srresidual{view.capitalize()}_")
+    return check.with_name(name.removesuffix(".json") + ".nii.gz")
+
+
+_DESCRIPTION = "headsr research use only"
+
+
+def _read_store(store: str | os.PathLike[str], head: Grid) -> NDArray[np.float32]:
+    if not Path(store).exists():
+        raise CheckError(f"{store}: does not exist, so the volume was not finished. Run the job that makes it again")
+    try:
+        grid, data, written = stores.read_grid(store), stores.read_level(store), stores.read_scales(store)
+    except Exception as error:  # zarr, zstd and the operating system each raise their own
+        raise CheckError(f"{store}: cannot be read back ({type(error).__name__}: {error}). Make it again") from error
+    _refuse_other_grid(store, grid, head)
+    wanted = stores.scales(level_grids(head))
+    if len(written) != len(wanted):
+        raise CheckError(f"{store}: has {len(written)} levels, not {len(wanted)}")
+    for level, (said, expected) in enumerate(zip(written, wanted, strict=True)):
+        error = max(np.abs(a - b).max() for a, b in zip(said, expected, strict=True)) / head.voxel_size.min()
+        if not error <= TOLERANCE_VOXEL:
+            raise CheckError(f"{store}: scale or translation of level {level} is {error:.3g} voxels off")
+    _refuse_unusable(store, data)
+    return data
+
+
+def _check_preview(store: str | os.PathLike[str], preview: str | os.PathLike[str], head: Grid) -> None:
+    """The NIfTI must be the level of the pyramid that it says it is: same grid, same values."""
+    grids = level_grids(head)
+    level = preview_level(grids)
+    data = _read_nifti(preview, grids[level])
+    worst = float(np.abs(data - stores.read_level(store, level)).max())
+    if worst > 0:
+        raise CheckError(f"{preview}: differs from level {level} of {store} by up to {worst:g}. Make both again")
+
+
+def _read_nifti(path: str | os.PathLike[str], grid: Grid) -> NDArray[np.float32]:
+    try:
+        volume: Volume = load_volume(path)
+    except VolumeError as error:
+        raise CheckError(str(error)) from error
+    _refuse_other_grid(path, volume.grid, grid)
+    return volume.data
+
+
+def _refuse_other_grid(path: str | os.PathLike[str], grid: Grid, wanted: Grid) -> None:
+    if grid.shape != wanted.shape:
+        raise CheckError(f"{path}: has {grid.shape} voxels, not {wanted.shape}")
+    distance = np.abs(grid.corners - wanted.corners).max() / wanted.voxel_size.min()
+    if not distance <= TOLERANCE_VOXEL:
+        raise CheckError(f"{path}: its affine puts a corner {distance:.3g} voxels from where it belongs")
+
+
+def _refuse_unusable(path: str | os.PathLike[str], data: NDArray[np.float32]) -> None:
+    bad = int((~np.isfinite(data)).sum())
+    if bad:
+        raise CheckError(f"{path}: {bad} of {data.size} voxels are NaN or infinite")
+    if data.min() == data.max():
+        raise CheckError(f"{path}: every voxel is {data.flat[0]:g}; the reconstruction is empty")
+
+
+def _residuals(volume: NDArray[np.float32], study: Study) -> list[NDArray[np.float32]]:
+    """A x - y of every scan, in normalised intensities, of a volume in scan units."""
+    normalised = torch.as_tensor((volume - np.float32(study.offset)) / np.float32(study.scale))
+    return [residual.numpy() for residual in residuals(normalised, study.scans)]
+
+
+def _compare(
+    noise: float, limit: float, after: NDArray[np.float32], before: NDArray[np.float32] | None, scale: float
+) -> dict[str, Any]:
+    """The numbers of one view: normalised intensities, and in scan units what a person reads."""
+    numbers = {"noise": noise, "allowed": limit, "rms_after": _rms(after), "largest": float(np.abs(after).max())}
+    if before is not None:
+        numbers["rms_before"] = _rms(before)
+    return {**numbers, **{f"{key}_scan_units": value * scale for key, value in numbers.items()}}
+
+
+def _refuse_disagreement(store: str | os.PathLike[str], views: dict[str, dict[str, Any]]) -> None:
+    for view, numbers in views.items():
+        # Written so that a NaN is refused too.
+        if not numbers["rms_after"] <= numbers["allowed"] * SLACK:
+            raise CheckError(
+                f"{store}: disagrees with the measured {view} slices: a root mean square residual of "
+                f"{numbers['rms_after']:.4g} (normalised), where their noise allows {numbers['allowed']:.4g}"
+            )
+
+
+def _summary(volume: NDArray[np.float32], study: Study) -> dict[str, Any]:
+    return {
+        "degradation": study.degradation,
+        "source_key": study.source_key,
+        "shape": list(study.head.shape),
+        "scale": study.scale,
+        "offset": study.offset,
+        "lowest_scan_units": float(volume.min()),
+        "highest_scan_units": float(volume.max()),
+        "mean_scan_units": float(volume.mean(dtype=np.float64)),
+    }
+
+
+def _rms(residual: NDArray[np.float32]) -> float:
+    return float(np.sqrt(np.mean(residual.astype(np.float64) ** 2)))

@@ -1,0 +1,97 @@
+"""The losses and validation scores of every training and fit, over its steps."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from headsr.files import whole
+
+NOTICE = "Research use only, not for clinical use"
+_COLUMNS = 3
+_LEFT_OUT = ("step", "seconds", "learning_rate")
+
+
+def read_history(path: str | os.PathLike[str]) -> dict[str, list[tuple[int, float]]]:
+    """The (step, value) pairs of every name in a file of JSON lines ({"step": 10, "loss": 0.1}), in the file's order.
+
+    Values that are no finite number are left out. Raises ValueError, which names the line, for one that is not JSON or
+    has no step.
+    """
+    series: dict[str, list[tuple[int, float]]] = {}
+    with open(path, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                values = json.loads(line)
+                step = int(values["step"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}, line {number}: is no line of a history ({error!r})") from error
+            for name, value in values.items():
+                if name != "step" and isinstance(value, (int, float)) and math.isfinite(value):
+                    series.setdefault(name, []).append((step, float(value)))
+    return series
+
+
+def draw_curves(histories: Mapping[str, str | os.PathLike[str]], output: str | os.PathLike[str]) -> None:
+    """Draw one panel per training, and one per method and degradation for the fits, as a PNG.
+
+    ``histories`` maps what was trained to its JSON lines: a model's name, or ``method degradation dataset/scan_suffix``
+    for a fit; the fits of one method and degradation share a panel. Losses on the left axis (logarithmic), PSNR in dB
+    on the right one.
+    """
+    panels = _panels(histories)
+    rows = math.ceil(max(1, len(panels)) / _COLUMNS)
+    figure = Figure(figsize=(4.0 * _COLUMNS, 3.0 * rows + 0.3), dpi=80, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, _COLUMNS, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, paths) in zip(grid.flat, panels.items(), strict=False):
+        _draw_panel(axes, title, [read_history(path) for path in paths])
+    figure.supxlabel(NOTICE, fontsize=8)
+    with whole(output) as partial:
+        canvas.print_png(partial, metadata={"Software": None})
+
+
+def _panels(histories: Mapping[str, str | os.PathLike[str]]) -> dict[str, list[str | os.PathLike[str]]]:
+    panels: dict[str, list[str | os.PathLike[str]]] = {}
+    for name, path in histories.items():
+        panels.setdefault(" ".join(name.split()[:2]), []).append(path)
+    return panels
+
+
+def _draw_panel(axes: Axes, title: str, histories: Sequence[Mapping[str, list[tuple[int, float]]]]) -> None:
+    names = sorted({name for history in histories for name in history} - set(_LEFT_OUT))
+    decibels = [name for name in names if "psnr" in name]
+    right = axes.twinx() if decibels else axes
+    for number, name in enumerate(names):
+        side = right if name in decibels else axes
+        for first, history in enumerate(histories):
+            points = sorted(history.get(name, []))
+            style = {"linestyle": "--" if name in decibels else "-", "marker": "." if len(points) < 12 else ""}
+            label = name if first == 0 else None
+            side.plot(
+                *zip(*points, strict=True), color=f"C{number}", linewidth=1, label=label, **style
+            ) if points else None
+    _label(axes, right, title, len(histories), logarithmic=len(decibels) < len(names))
+
+
+def _label(axes: Axes, right: Axes, title: str, count: int, *, logarithmic: bool) -> None:
+    axes.set_title(title + (f" ({count} fits)" if count > 1 else ""), fontsize=9)
+    axes.tick_params(labelsize=7)
+    if logarithmic and all((line.get_ydata() > 0).all() for line in axes.get_lines()):
+        axes.set_yscale("log")
+    handles = axes.get_lines()
+    if right is not axes:
+        right.tick_params(labelsize=7)
+        right.set_ylabel("dB", fontsize=7)
+        handles = [*handles, *right.get_lines()]
+    shown = [line for line in handles if not str(line.get_label()).startswith("_")]
+    # Below the panel: inside it, a legend sees the curves of its own axis only and hides the other's.
+    axes.legend(handles=shown, fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)

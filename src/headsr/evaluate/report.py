@@ -1,0 +1,234 @@
+"""The report: one offline HTML file with pictures, below 5 MB, that prints what was measured and not what was hoped."""
+
+from __future__ import annotations
+
+import base64
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import headsr
+from headsr.evaluate.collect import Score, read_scores
+from headsr.evaluate.metrics import UNITS
+from headsr.evaluate.score import DATA_RANGE
+from headsr.evaluate.tables import Outcome, body_of, columns, groups_of, judge
+from headsr.evaluate.wording import methods_text, models_of, seeds_of
+from headsr.files import read_json, whole
+from headsr.recipes import Recipes, Table
+
+REPORT_BYTES = 5_000_000
+NOTICE = "Research use only, not for clinical use"
+_PICTURE_BYTES = 4_400_000
+_HEADLINE_COLUMNS = 2  # PSNR inside the head, as estimated and projected
+_SECTIONS = ("summary", "heads", "residuals", "scores", "curves", "methods", "rules", "software", "seeds", "errors")
+_PACKAGES = (
+    "snakemake", "datalad", "git-annex", "antspyx", "nibabel", "numpy", "scipy", "scikit-image", "torch", "monai",
+    "diffusers", "lightning", "dask", "zarr", "ome-zarr", "safetensors", "mlflow", "matplotlib",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as the report prints it."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class TableView:
+    """One table of the results: its expectations, a short version for the summary and all of it."""
+
+    title: str
+    outcomes: Sequence[Outcome]
+    headline: Sequence[Grid]
+    blocks: Sequence[Grid]
+
+
+def write_report(
+    output: str | os.PathLike[str],
+    *,
+    title: str,
+    recipes: Recipes,
+    tables: Mapping[str, Sequence[str]],
+    scores: str | os.PathLike[str],
+    checks: Mapping[str, str | os.PathLike[str]],
+    figures: Mapping[str, str | os.PathLike[str]],
+    curves: str | os.PathLike[str] | None,
+    rulegraph: str | os.PathLike[str] | None,
+    commit: str = "",
+    errors: Sequence[str] = (),
+) -> None:
+    """Write the report as one HTML file that loads nothing from elsewhere.
+
+    ``tables`` maps each table's name to the scans that it is about (``demo/sub-06_T1w``), ``checks`` names each volume
+    (``method degradation dataset/scan_suffix``) by its ``_desc-check_`` JSON, ``figures`` maps captions to PNG files,
+    ``curves`` and ``rulegraph`` are PNG files. ``errors`` are listed as they are. Pictures that do not fit are left out
+    and named. Raises ValueError if the file would still be too large or would load something.
+    """
+    rows = read_scores(scores)
+    chosen = [recipes.tables[name] for name in tables]
+    pictures, left_out = _pictures(figures)
+    html = _template().render(
+        title=title,
+        notice=NOTICE,
+        version=headsr.__version__,
+        commit=commit,
+        sections=[(anchor, anchor.capitalize()) for anchor in _SECTIONS],
+        ran=_what_ran(recipes, tables, checks, rows),
+        tables=[_view(name, recipes, scans, rows) for name, scans in tables.items()],
+        pictures=pictures,
+        left_out=left_out,
+        residuals=_residuals(checks),
+        units=UNITS,
+        data_range=f"{DATA_RANGE:g}",
+        curves=_embedded(curves),
+        rulegraph=_embedded(rulegraph),
+        methods=methods_text(recipes, tables),
+        software=Grid(("Package", "Version"), software_versions()),
+        seeds=Grid(("What", "Seed"), [(name, str(seed)) for name, seed in seeds_of(recipes, chosen)]),
+        errors=list(errors),
+    )
+    _refuse_unfit(output, html)
+    with whole(output) as partial:
+        partial.write_text(html, encoding="utf-8")
+
+
+def software_versions() -> list[tuple[str, str]]:
+    """The installed version of everything that results depend on, without importing it."""
+    versions = [("headsr", headsr.__version__), ("Python", platform.python_version())]
+    versions.append(("system", f"{platform.system()} {platform.machine()}"))
+    for name in _PACKAGES:
+        try:
+            versions.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            versions.append((name, "not installed"))
+    return versions
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _what_ran(
+    recipes: Recipes, tables: Mapping[str, Sequence[str]], checks: Mapping, rows: Sequence[Score]
+) -> list[str]:
+    scans = sorted({scan for names in tables.values() for scan in names})
+    chosen = [recipes.tables[name] for name in tables]
+    methods = sorted({method for table in chosen for method in table.methods})
+    degradations = sorted({degradation for table in chosen for degradation in table.degradations})
+    outcomes = [outcome for name, scans_of in tables.items() for outcome in _outcomes(name, recipes, scans_of, rows)]
+    scored = len({(row.method, row.degradation, row.name) for row in rows})
+    reached = sum(outcome.reached for outcome in outcomes)
+    return [
+        f"{len(scans)} scans: {', '.join(scans)}",
+        f"{len(degradations)} degradations: {', '.join(degradations)}",
+        f"{len(methods)} methods: {', '.join(methods)}",
+        f"trained models: {', '.join(models_of(recipes, chosen)) or 'none'}",
+        f"{len(checks)} volumes made, projected and checked; {scored} scored against the truth",
+        f"{reached} of {len(outcomes)} expectations reached",
+    ]
+
+
+def _outcomes(name: str, recipes: Recipes, scans: Sequence[str], rows: Iterable[Score]) -> list[Outcome]:
+    return judge(name, recipes.tables[name], [row for row in rows if row.name in set(scans)])
+
+
+def _view(name: str, recipes: Recipes, scans: Sequence[str], rows: Sequence[Score]) -> TableView:
+    table = recipes.tables[name]
+    mine = [row for row in rows if row.name in set(scans)]
+    titles = {method: recipes.methods[method].title for method in table.methods}
+    blocks = _blocks(table, mine, titles)
+    headline = [
+        Grid(
+            (*block.columns[: 1 + _HEADLINE_COLUMNS], block.columns[-1]),
+            [(*row[: 1 + _HEADLINE_COLUMNS], row[-1]) for row in block.rows],
+            block.caption,
+        )
+        for block in blocks
+    ]
+    return TableView(table.title, _outcomes(name, recipes, scans, rows), headline, blocks)
+
+
+def _blocks(table: Table, rows: Sequence[Score], titles: Mapping[str, str]) -> list[Grid]:
+    return [
+        Grid(
+            ("Method", *columns(), "Scans"),
+            [(titles[method], *cells, str(n)) for method, cells, n in body_of(table, rows, degradation, suffix)],
+            degradation + (f", {suffix}" if suffix else ""),
+        )
+        for degradation in table.degradations
+        for suffix in groups_of(table)
+    ]
+
+
+def _residuals(checks: Mapping[str, str | os.PathLike[str]]) -> Grid:
+    """One row per volume and scan, from the checks."""
+    rows = []
+    for name, path in checks.items():
+        for view, numbers in sorted(read_json(path)["headsr"]["views"].items()):
+            before = numbers.get("rms_before")
+            # The check refused the volume unless its residual was within the noise, but the report looks for itself.
+            within = "yes" if numbers["rms_after"] <= 1.01 * numbers["allowed"] else "NO"
+            shown = (
+                "-" if before is None else f"{before:.5f}",
+                f"{numbers['rms_after']:.5f}",
+                f"{numbers['allowed']:.5f}",
+            )
+            rows.append((name, view, *shown, within))
+    return Grid(("Volume", "Scan", "Before", "After", "Noise allows", "Within the noise"), rows)
+
+
+def _pictures(figures: Mapping[str, str | os.PathLike[str]]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Pictures as data, as many as fit; and the captions of the others."""
+    shown, left_out, total = [], [], 0
+    for caption, path in figures.items():
+        image = _embedded(path)
+        if total + len(image) > _PICTURE_BYTES:
+            left_out.append(caption)
+            continue
+        total += len(image)
+        shown.append((caption, image))
+    return shown, left_out
+
+
+def _embedded(path: str | os.PathLike[str] | None) -> str:
+    return "" if path is None else f"data:image/png;base64,{base64.b64encode(Path(path).read_bytes()).decode()}"
+
+
+class _Loads(HTMLParser):
+    """Collects what a page would load: every link, source or style that does not stay inside the file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.external: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Look at one tag. Text needs no look: it is escaped."""
+        for name, value in attrs:
+            inside = (value or "").startswith(("#", "data:image/"))
+            if (name in ("src", "href", "srcset", "action", "data") and not inside) or "url(" in (value or ""):
+                self.external.append(f"<{tag} {name}={value!r}>")
+        if tag in ("script", "link", "iframe", "object", "embed", "base"):
+            self.external.append(f"<{tag}>")
+
+
+def _refuse_unfit(output: str | os.PathLike[str], html: str) -> None:
+    """Offline and small is a promise, so it is checked on the very text that is written."""
+    page = _Loads()
+    page.feed(html)
+    if page.external:
+        raise ValueError(f"{output}: the report would load something from elsewhere: {page.external[0][:80]}")
+    if len(html.encode()) >= REPORT_BYTES:
+        raise ValueError(f"{output}: the report would be {len(html.encode())} bytes; below {REPORT_BYTES} is promised")

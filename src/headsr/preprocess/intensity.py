@@ -1,0 +1,43 @@
+"""Normalised intensities: 1 is the 99.9th percentile inside the head, nothing is shifted and nothing is clipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from headsr.files import write_json
+from headsr.volumes import VolumeError, load_volume, save_volume
+
+_PERCENTILE = 99.9
+
+
+def normalize_intensity(
+    scan: str | os.PathLike[str],
+    head_mask: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    source_key: str,
+) -> None:
+    """Write the scan in normalised intensities (NIfTI, float32) and the JSON beside it that leads back to its units.
+
+    scan units = normalised * scale + offset; the offset is 0, since MR magnitudes start there. ``source_key`` is the
+    annex key that the scan came from. Raises VolumeError when mask and scan do not fit or the head has no signal.
+    """
+    volume, mask = load_volume(scan), load_volume(head_mask)
+    if not mask.grid.same_as(volume.grid):
+        raise VolumeError(f"{head_mask}: is not on the grid of {scan}. Delete both and run again")
+    inside = volume.data[mask.data > 0.5]
+    scale = float(np.percentile(inside, _PERCENTILE))
+    if not scale > 0:
+        raise VolumeError(f"{scan}: no signal inside the head mask (its {_PERCENTILE}th percentile is {scale:g})")
+    record = {
+        "scale": scale,
+        "offset": 0.0,
+        "reference": f"{_PERCENTILE}th percentile inside the head mask",
+        "source_key": source_key,
+        "voxel_mm": [round(float(size), 6) for size in volume.grid.voxel_size],
+    }
+    write_json(str(Path(output)).removesuffix(".gz").removesuffix(".nii") + ".json", {"headsr": record})
+    save_volume(output, volume.data / np.float32(scale), volume.grid, description="headsr normalised")

@@ -1,0 +1,46 @@
+"""Affine registration of a head to the template: rigid, then affine, by mutual information (ANTs)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from headsr.files import whole
+from headsr.preprocess.ants_process import run_ants
+from headsr.preprocess.bias import coarsened
+from headsr.volumes import load_volume, save_volume
+
+_FINEST_MM = 3.0  # twelve parameters need no finer image
+_SCHEDULE = {"-f": "4x2x1", "-s": "2x1x0vox"}
+
+
+def register_to_template(
+    scan: str | os.PathLike[str], template: str | os.PathLike[str], output: str | os.PathLike[str]
+) -> None:
+    """Write the affine (ITK ``.mat``) that maps the template's points to the scan's, which moves the scan to MNI152.
+
+    ``scan`` is bias-corrected, ``template`` a whole head. The same bytes every time.
+    Raises VolumeError for a file that cannot be used, AntsError when ANTs fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="headsr-register-") as folder:
+        fixed, moving = Path(folder) / "template.nii", Path(folder) / "scan.nii"
+        for source, copy in ((template, fixed), (scan, moving)):
+            volume = coarsened(load_volume(source), _FINEST_MM)
+            # A few very bright voxels (vessels, fat) would leave mutual information too few bins for the rest.
+            save_volume(copy, np.clip(volume.data, 0, np.percentile(volume.data, 99.5)), volume.grid)
+        found = Path(folder) / "to-template0GenericAffine.mat"
+        run_ants("antsRegistration", _arguments(fixed, moving, Path(folder) / "to-template"), output=found, scan=str(scan))
+        with whole(output) as partial:
+            shutil.copyfile(found, partial)
+
+
+def _arguments(fixed: Path, moving: Path, prefix: Path) -> list[str]:
+    arguments = ["-d", "3", "--float", "1", "--random-seed", "1", "-r", f"[{fixed},{moving},1]"]
+    for transform, iterations in (("Rigid[0.1]", "300x150x0"), ("Affine[0.1]", "300x150x50")):
+        arguments += ["-m", f"Mattes[{fixed},{moving},1,32,Regular,0.25]", "-t", transform]
+        arguments += ["-c", f"[{iterations},1e-6,10]", *(word for pair in _SCHEDULE.items() for word in pair)]
+    return [*arguments, "-o", str(prefix)]

@@ -1,0 +1,37 @@
+"""The list of all training slices: which store belongs to which scan and split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from headsr.files import read_json, write_json
+
+
+def list_training_slices(stores: Iterable[tuple[str, str, str, str]], output: str | os.PathLike[str]) -> None:
+    """Write ``training.json`` from (name, split, suffix, path of the root zarr.json) of every store.
+
+    Paths are kept relative to the results root, the parent of the folder that ``output`` lies in, so that results can
+    be moved. Raises ValueError when there is no store, or a store does not hold slices.
+    """
+    root = Path(output).resolve().parent.parent
+    entries = [_entry(name, split, suffix, Path(path), root) for name, split, suffix, path in stores]
+    if not entries:
+        raise ValueError(f"{output}: no scan has the split train or val, so there is nothing to train on")
+    write_json(output, {"stores": sorted(entries, key=lambda entry: entry["store"])})
+
+
+def _entry(name: str, split: str, suffix: str, mark: Path, root: Path) -> dict:
+    attributes = read_json(mark).get("attributes", {})
+    if not {"source_key", "pixel_mm", "counts"} <= attributes.keys():
+        raise ValueError(f"{mark}: is not a store of slices. Delete {mark.parent} and run again to make it anew")
+    return {
+        "name": name,
+        "split": split,
+        "suffix": suffix,
+        "store": os.path.relpath(mark.resolve().parent, root),
+        "source_key": attributes["source_key"],
+        "pixel_mm": attributes["pixel_mm"],
+        "counts": attributes["counts"],
+    }

@@ -1,0 +1,383 @@
+"""Source data: every scan pinned by its content in the scan table, and one pinned scan fetched.
+
+Standard library only, since fetching is a job of its own per scan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import stat
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from headsr import annex
+from headsr.files import whole
+from headsr.recipes import Dataset
+from headsr.scans import DATASET_PATTERN, SPLITS, SUFFIXES, Scan, ScansError, parse_path, read_scans, write_scans
+
+_log = logging.getLogger(__name__)
+_CLONE_S = 3600
+_SIDECAR = re.compile(rf"(?:.*/)?(?:sub-[^/]*_)?(?:{'|'.join(SUFFIXES)})\.json")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_SHOWN = 20  # longer lists are cut; the table's diff has them all
+
+
+class SourceDataError(ValueError):
+    """A dataset or one of its scans cannot be had. The message names it and the way out."""
+
+
+@dataclass(frozen=True)
+class PinReport:
+    """What a pin found, as scan names (``demo/sub-01_T1w``): ``added``, ``changed``, ``vanished`` and ``unchanged``.
+
+    ``commits`` is the commit of each dataset, ``notes`` what a person should look at, ``written`` whether the table
+    changed.
+    """
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    vanished: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    commits: dict[str, str]
+    notes: tuple[str, ...]
+    written: bool
+
+    def text(self) -> str:
+        """The report for a person, line by line."""
+        lines = [f"{dataset}: commit {commit}" for dataset, commit in self.commits.items()]
+        lines += _listed("added", self.added)
+        lines += _listed("changed; their volumes will be computed anew", self.changed)
+        lines += _listed("no longer in the dataset; kept in the table as unused, with the last key", self.vanished)
+        lines += [f"unchanged: {len(self.unchanged)}", *(f"note: {note}" for note in self.notes)]
+        lines.append("the table was rewritten: review it (git diff) and commit it" if self.written else "same table")
+        return "\n".join(lines)
+
+
+def pin_datasets(
+    datasets: Mapping[str, Dataset],
+    *,
+    clones: str | os.PathLike[str],
+    table: str | os.PathLike[str],
+    only: Sequence[str] = (),
+) -> PinReport:
+    """Clone or update datasets (all, or ``only`` those named) and write what they hold at their version to the table.
+
+    No content is got and nothing is read from a working tree. A row that exists keeps its split; the first pin of a
+    dataset proposes splits, and whatever comes later enters as ``unused``, so that new data never retrain by accident.
+    A scan that vanished keeps its row, as ``unused``. The table is written once, at the end, and only if it changes.
+    Raises SourceDataError naming the dataset and the way out; the table is then as it was, and no half clone is left.
+    """
+    before = _read_table(table)
+    after = {(scan.dataset, scan.path): scan for scan in before}
+    commits: dict[str, str] = {}
+    found: list[Scan] = []
+    for name in _chosen(datasets, only):
+        clone = Path(clones, name)
+        try:
+            _sync_clone(name, datasets[name], clone)
+            commits[name] = _resolve(name, datasets[name].version, clone)
+            here = _scans_at(name, clone, commits[name])
+        except annex.AnnexError as error:
+            raise SourceDataError(f"dataset {name}: {error}") from error
+        first = not any(scan.dataset == name for scan in before)
+        splits = _proposal(name, datasets[name], here) if first else {}
+        for scan in here:
+            after[name, scan.path] = _merged(scan, after.get((name, scan.path)), splits.get(scan.subject, "unused"))
+        found += here
+    return _publish(table, before, after, found=found, commits=commits)
+
+
+def fetch_scan(output: str | os.PathLike[str], *, clone: str | os.PathLike[str], name: str, key: str) -> None:
+    """Write the content that ``key`` pins to ``output``: verified, whole or not at all.
+
+    ``clone`` is the dataset's clone, which ends as small as it began; ``name`` is what messages call the scan. Needs
+    neither the scan's path nor a checkout, and reaches content that is no longer in the dataset's newest version.
+    Raises SourceDataError naming scan, key and what to try.
+    """
+    try:
+        with whole(output) as partial:
+            annex.get_content(clone, key, partial)
+    except (annex.AnnexError, OSError) as error:
+        raise SourceDataError(f"{name}: the content of {key} could not be fetched: {error}") from error
+
+
+def _sync_clone(name: str, dataset: Dataset, clone: Path) -> None:
+    """Clone the dataset, or bring the clone up to date; half a clone is never left."""
+    url = _address(name, dataset.url)
+    if clone.is_dir() and not any(clone.iterdir()):
+        clone.rmdir()
+    if not clone.exists():
+        return _clone(name, url, clone)
+    if not (clone / ".git").exists():
+        raise SourceDataError(f"dataset {name}: {clone} is in the way: it is not a clone. Move it away and pin again")
+    if _config(clone, "headsr.url") != url:
+        _point_to(clone, url)
+    elif _COMMIT.fullmatch(dataset.version) and _commit_of(clone, dataset.version):
+        return None  # a commit never changes, so this works without the network
+    refs = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
+    _git(clone, "fetch", "--quiet", "--prune", "origin", *refs, timeout_s=_CLONE_S)
+    return None
+
+
+def _clone(name: str, url: str, clone: Path) -> None:
+    partial = clone.with_name(f".{clone.name}.partial")
+    _remove(partial)
+    clone.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        annex.run_tool(["datalad", "clone", url, partial.absolute()], timeout_s=_CLONE_S)
+        _git(partial, "config", "headsr.url", url)
+        partial.rename(clone)
+    except annex.AnnexError as error:
+        raise SourceDataError(
+            f"dataset {name}: {url} could not be cloned. Check the url in the dataset's entry, the network and your"
+            f" access, then pin again. DataLad said: {error}"
+        ) from error
+    finally:
+        _remove(partial)
+
+
+def _address(name: str, url: str) -> str:
+    """The url as git and DataLad take it: a local path made absolute and checked, anything else as it is."""
+    local = Path(url.removeprefix("file://")).expanduser()
+    if not local.exists() and re.match(r"///|[A-Za-z0-9+.@_-]+:", url):
+        return url
+    where = f"dataset {name}: {url}"
+    if not local.exists():
+        raise SourceDataError(f"{where} does not exist. Correct the url in the dataset's entry")
+    if not local.is_dir():
+        raise SourceDataError(f"{where} is a file, not a DataLad dataset. Name the dataset's folder as its url")
+    bare = (local / "HEAD").is_file() and (local / "objects").is_dir()
+    if not (local / ".git").exists() and not bare:
+        bids = "" if any(local.glob("sub-*")) else ", and it holds no sub-* folder, so it is not BIDS either"
+        raise SourceDataError(
+            f"{where} is a plain folder, not a DataLad dataset{bids}. Make it one, in place and without changing the"
+            f' scans: datalad create --force "{local}" && datalad save -d "{local}" -m "Scans as they are"'
+            " --version-tag v1; then give v1 as its version"
+        )
+    return str(local.resolve())
+
+
+def _point_to(clone: Path, url: str) -> None:
+    """Follow a dataset to its new address, forgetting what git-annex knew about the old one."""
+    if url.startswith(("///", "ria+", "osf:")):
+        raise annex.AnnexError(f"{clone} was cloned from elsewhere, not from {url}. Move the clone away and pin again")
+    _git(clone, "remote", "set-url", "origin", url)
+    for setting in ("annex-uuid", "annex-ignore"):
+        annex.run_tool(["git", "-C", clone, "config", "--unset-all", f"remote.origin.{setting}"], check=False)
+    _git(clone, "config", "headsr.url", url)
+
+
+def _resolve(name: str, version: str, clone: Path) -> str:
+    """The commit of a version: a tag, or a commit itself. A branch is refused, for it moves."""
+    where = f"dataset {name}: version {version!r}"
+    commit = _commit_of(clone, f"refs/tags/{version}")
+    if commit is None and _COMMIT.fullmatch(version):
+        commit = _commit_of(clone, version)
+    if commit is not None:
+        return commit
+    branch = _commit_of(clone, f"refs/remotes/origin/{version}") if version else None
+    if branch is not None:
+        raise SourceDataError(f"{where} is a branch, which moves. Give a tag or a commit; now it is at {branch}")
+    tags = _git(clone, "tag", "--sort=-creatordate").split()
+    near = difflib.get_close_matches(version, tags, n=1) or tags[:5]
+    known = f"It has: {', '.join(near)}" if tags else "It has no tags; give a commit (git log shows them)"
+    raise SourceDataError(f"{where} is neither a tag nor a commit of it. {known}")
+
+
+def _commit_of(clone: Path, revision: str) -> str | None:
+    words = ["git", "-C", clone, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
+    return annex.run_tool(words, check=False).stdout.decode().strip() or None
+
+
+def _config(clone: Path, setting: str) -> str:
+    words = ["git", "-C", clone, "config", "--get", setting]
+    return os.fsdecode(annex.run_tool(words, check=False).stdout).strip()
+
+
+def _git(clone: Path, *arguments: str, timeout_s: float = 120) -> str:
+    return os.fsdecode(annex.run_tool(["git", "-C", clone, *arguments], timeout_s=timeout_s).stdout)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, though git-annex write-protects the folders of its content."""
+    for parent, _, _ in os.walk(folder):
+        os.chmod(parent, stat.S_IRWXU)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _scans_at(name: str, clone: Path, commit: str) -> list[Scan]:
+    """Every anatomical image of a commit as a row without a split, with the thickness that its sidecars tell."""
+    files = annex.read_commit(clone, commit, lambda path: parse_path(path) is not None or _is_sidecar(path))
+    sidecars = _by_folder(file for path, file in files.items() if _is_sidecar(path))
+    found = []
+    for path, file in files.items():
+        if (parsed := parse_path(path)) is not None:
+            subject, scan, suffix = parsed
+            thickness = _thickness(f"{scan}_{suffix}", os.path.dirname(path), sidecars)
+            found.append(Scan(name, subject, scan, suffix, path, file.key, file.bytes, thickness, "unused"))
+    if not found:
+        wanted = f"sub-*/[ses-*/]anat/sub-*_{{{','.join(SUFFIXES)}}}.nii.gz"
+        raise SourceDataError(f"dataset {name}: {clone} has no {wanted} at {commit[:10]}. Check its url and version")
+    return found
+
+
+def _is_sidecar(path: str) -> bool:
+    return _SIDECAR.fullmatch(path) is not None
+
+
+def _by_folder(sidecars: Iterable[annex.TreeFile]) -> dict[str, list[tuple[set[str], str, annex.TreeFile]]]:
+    """Entities, suffix and file of every sidecar, by folder; the most specific sidecar of a folder first."""
+    folders = defaultdict(list)
+    for file in sidecars:
+        *entities, suffix = os.path.basename(file.path).removesuffix(".json").split("_")
+        folders[os.path.dirname(file.path)].append((set(entities), suffix, file))
+    for entries in folders.values():
+        entries.sort(key=lambda entry: -len(entry[0]))
+    return folders
+
+
+def _thickness(stem: str, folder: str, sidecars: Mapping[str, list[tuple[set[str], str, annex.TreeFile]]]) -> str:
+    """Slice thickness in mm by BIDS inheritance: the nearest sidecar that says one, '' where it cannot be known.
+
+    An annexed sidecar may overrule those above it, and its content is not here: unknown.
+    """
+    *entities, suffix = stem.split("_")
+    while True:
+        for about, kind, file in sidecars.get(folder, ()):
+            if kind == suffix and about <= set(entities):
+                metadata = _metadata(file)
+                if metadata is None or "SliceThickness" in metadata:
+                    return _millimetres(metadata, file.path)
+        if not folder:
+            return ""
+        folder = os.path.dirname(folder)
+
+
+def _metadata(file: annex.TreeFile) -> dict[str, object] | None:
+    try:
+        content = json.loads(file.content.decode("utf-8-sig")) if file.content is not None else None
+    except ValueError as error:
+        _log.warning("%s is not JSON (%s): its slice thickness counts as unknown", file.path, error)
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _millimetres(metadata: Mapping[str, object] | None, path: str) -> str:
+    value = (metadata or {}).get("SliceThickness")
+    if value is None:
+        return ""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
+        return f"{value:.6g}"
+    _log.warning("%s: SliceThickness %r is not a positive number: it counts as unknown", path, value)
+    return ""
+
+
+def _chosen(datasets: Mapping[str, Dataset], only: Sequence[str]) -> list[str]:
+    for name in only:
+        if name not in datasets:
+            raise SourceDataError(f"there is no dataset {name!r}. Known datasets: {', '.join(datasets) or 'none'}")
+    for name in datasets:
+        if re.fullmatch(DATASET_PATTERN, name) is None:
+            raise SourceDataError(f"dataset {name!r}: its name must be letters and digits, as it is part of file names")
+    return [name for name in datasets if not only or name in only]
+
+
+def _read_table(table: str | os.PathLike[str]) -> tuple[Scan, ...]:
+    if not os.path.exists(table):
+        return ()
+    try:
+        return read_scans(table)
+    except ScansError as error:
+        raise SourceDataError(
+            f"{error}. Pinning keeps the splits of the table, so it does not write over one that it cannot read:"
+            " repair that line, or move the table away to begin anew"
+        ) from error
+
+
+def _proposal(name: str, dataset: Dataset, found: Sequence[Scan]) -> dict[str, str]:
+    """A split per subject: the recipe's where it has any, else 70/10/20 by a hash of the person's name."""
+    subjects = sorted({scan.subject for scan in found})
+    if not dataset.splits:
+        return {subject: _hashed_split(name, subject) for subject in subjects}
+    proposed: dict[str, str] = {}
+    for split, labels in dataset.splits.items():
+        if split not in SPLITS:
+            raise SourceDataError(f"dataset {name}: splits has {split!r}; it must be one of {', '.join(SPLITS)}")
+        for label in labels:
+            subject = f"sub-{str(label).removeprefix('sub-')}"
+            if proposed.setdefault(subject, split) != split:
+                raise SourceDataError(f"dataset {name}: {subject} is in two splits, {proposed[subject]} and {split}")
+            if subject not in subjects:
+                raise SourceDataError(f"dataset {name}: splits names {subject}, which it does not have")
+    return proposed
+
+
+def _hashed_split(name: str, subject: str) -> str:
+    share = int(hashlib.sha256(f"{name}/{subject}".encode()).hexdigest()[:12], 16) / 16**12
+    return "train" if share < 0.7 else "val" if share < 0.8 else "test"
+
+
+def _merged(found: Scan, row: Scan | None, split: str) -> Scan:
+    """The new row: an old one keeps its split, and a thickness that people wrote where the sidecars say none."""
+    if row is None:
+        return dataclasses.replace(found, split=split)
+    thickness = found.thickness or (row.thickness if row.key == found.key else "")
+    return dataclasses.replace(found, split=row.split, thickness=thickness)
+
+
+def _publish(
+    table: str | os.PathLike[str],
+    before: Sequence[Scan],
+    after: dict[tuple[str, str], Scan],
+    *,
+    found: Sequence[Scan],
+    commits: dict[str, str],
+) -> PinReport:
+    """Mark what vanished, write the table if it changed, and report."""
+    present = {(scan.dataset, scan.path) for scan in found}
+    vanished = [place for place in after if place[0] in commits and place not in present]
+    for place in vanished:
+        after[place] = dataclasses.replace(after[place], split="unused")
+    known = {(scan.dataset, scan.path): scan for scan in before}
+    written = after != known or not os.path.exists(table)
+    if written:
+        write_scans(table, after.values())
+    here = [after[place] for place in sorted(present)]
+    return PinReport(
+        added=tuple(scan.name for scan in here if (scan.dataset, scan.path) not in known),
+        changed=tuple(scan.name for scan in here if known.get((scan.dataset, scan.path), scan) != scan),
+        vanished=tuple(after[place].name for place in sorted(vanished)),
+        unchanged=tuple(scan.name for scan in here if known.get((scan.dataset, scan.path)) == scan),
+        commits=commits,
+        notes=tuple(_notes(here, known)),
+        written=written,
+    )
+
+
+def _notes(here: Sequence[Scan], known: Mapping[tuple[str, str], Scan]) -> Iterable[str]:
+    splits: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for scan in here:
+        splits[scan.dataset, scan.subject].add(scan.split)
+    for (dataset, subject), used in splits.items():
+        if len(used - {"unused"}) > 1:
+            yield f"{dataset}/{subject} is in {' and '.join(sorted(used - {'unused'}))}: keep a person in one split"
+    new = sum((scan.dataset, scan.path) not in known and scan.split == "unused" for scan in here)
+    if new:
+        yield f"{new} new scans are unused until you choose their split in the table (one split per person)"
+
+
+def _listed(title: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = [f"  and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return [f"{title} ({len(names)}):", *(f"  {name}" for name in names[:_SHOWN]), *more]

@@ -1,0 +1,116 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from headsr.files import read_json, write_json
+from headsr.slices.dataset import SliceSampler
+from headsr.slices.extract import extract_slices
+from headsr.slices.store import list_training_slices
+from headsr.volumes import AXES, Grid, save_volume
+
+SHAPE = (24, 30, 18)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Three scans in a results tree; an intensity is 100 x + 10 y + z voxels, so a crop tells what it shows."""
+    root = tmp_path_factory.mktemp("results")
+    stores = []
+    for name, split, suffix in (("sub-01", "train", "T1w"), ("sub-02", "train", "T2w"), ("sub-03", "val", "T1w")):
+        data = np.tensordot(np.indices(SHAPE), [100.0, 10.0, 1.0], axes=(0, 0)).astype(np.float32)
+        scan = root / "preprocessed" / f"{name}_{suffix}.nii.gz"
+        save_volume(scan, data, Grid(SHAPE, np.diag([1.0, 2.0, 3.0, 1.0])))
+        mask = np.ones(SHAPE, np.uint8)
+        mask[0, 0, 0] = 0
+        save_volume(root / "mask.nii.gz", mask, Grid(SHAPE, np.diag([1.0, 2.0, 3.0, 1.0])))
+        write_json(root / "preprocessed" / f"{name}_{suffix}.json", {"headsr": {"source_key": f"KEY-{name}"}})
+        mark = root / "slices" / "demo" / name / f"{name}_{suffix}.zarr" / "zarr.json"
+        extract_slices(scan, root / "mask.nii.gz", mark)
+        stores.append((f"demo/{name}_{suffix}", split, suffix, str(mark)))
+    list_training_slices(reversed(stores), root / "slices" / "training.json")
+    return root
+
+
+def sampler(results, **change):
+    arguments = {"suffixes": ("T1w", "T2w"), "split": "train", "crop": 12, "seed": 3} | change
+    return SliceSampler(results / "slices" / "training.json", root=results, **arguments)
+
+
+def test_the_list_names_stores_relative_to_the_results(results):
+    stores = read_json(results / "slices" / "training.json")["stores"]
+    assert [entry["store"] for entry in stores] == sorted(entry["store"] for entry in stores)
+    assert stores[0]["store"] == "slices/demo/sub-01/sub-01_T1w.zarr"
+    assert stores[0] | {"store": ""} == {
+        "name": "demo/sub-01_T1w",
+        "split": "train",
+        "suffix": "T1w",
+        "store": "",
+        "source_key": "KEY-sub-01",
+        "pixel_mm": {"axial": [2.0, 1.0], "coronal": [3.0, 1.0], "sagittal": [3.0, 2.0]},
+        "counts": {"axial": 18, "coronal": 30, "sagittal": 24},
+    }
+
+
+def test_the_list_refuses_nothing_and_what_is_no_store(tmp_path):
+    with pytest.raises(ValueError, match="nothing to train on"):
+        list_training_slices([], tmp_path / "slices" / "training.json")
+    write_json(tmp_path / "a.zarr" / "zarr.json", {"zarr_format": 3, "node_type": "group"})
+    with pytest.raises(ValueError, match="not a store of slices"):
+        list_training_slices([("a", "train", "T1w", tmp_path / "a.zarr" / "zarr.json")], tmp_path / "s" / "t.json")
+
+
+def test_listing_and_extracting_need_no_torch():
+    code = "import sys, headsr.slices.store, headsr.slices.extract; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("crop", [12, 26, 70])
+def test_a_batch_is_a_pure_function_of_seed_and_step(results, crop):
+    first, again = sampler(results, crop=crop), sampler(results, crop=crop)
+    batches = [first.batch(step, 6) for step in (0, 1, 2)]
+    later = again.batch(2, 6)
+    assert batches[2].images.shape == (6, 1, crop, crop) and batches[2].images.dtype == torch.float32
+    for field in ("images", "pixel_mm", "planes"):
+        assert torch.equal(getattr(batches[2], field), getattr(later, field))
+    assert (batches[2].names, batches[2].seeds) == (later.names, later.seeds)
+    assert torch.equal(again.batch(2, 3).images, later.images[:3])
+    assert not torch.equal(batches[0].images, batches[1].images)
+    assert len({seed for batch in batches for seed in batch.seeds}) == 18
+    assert not torch.equal(sampler(results, crop=crop, seed=4).batch(2, 6).images, later.images)
+
+
+def test_crops_show_what_their_plane_pixels_and_names_say(results):
+    batch = sampler(results).batch(0, 300)
+    steps = {0: 100.0, 1: 10.0, 2: 1.0}
+    seen = set()
+    for image, pixel, plane, name in zip(
+        batch.images[:, 0], batch.pixel_mm.tolist(), batch.planes.tolist(), batch.names, strict=True
+    ):
+        along_rows, along_columns = float(image[1, 0] - image[0, 0]), float(image[0, 1] - image[0, 0])
+        axes = [axis for size in pixel for axis, mm in enumerate((1.0, 2.0, 3.0)) if mm == size]
+        assert {plane, *axes} == {0, 1, 2}
+        assert [abs(along_rows), abs(along_columns)] == [steps[axis] for axis in axes]
+        # Only left and right may be exchanged.
+        assert all(step > 0 or axis == 0 for step, axis in zip((along_rows, along_columns), axes, strict=True))
+        seen.add((plane, *axes, along_rows > 0, along_columns > 0, name))
+    kinds = {kind[:5] for kind in seen}
+    # axial as it is, flipped, turned, both; coronal flipped or not; sagittal never flipped.
+    assert len(kinds) == 7 and {kind[5] for kind in seen} == {"demo/sub-01_T1w", "demo/sub-02_T2w"}
+    assert sorted(AXES.values()) == sorted({kind[0] for kind in kinds})
+
+
+def test_splits_and_suffixes_choose_the_scans(results):
+    assert set(sampler(results, suffixes=("T2w",)).batch(0, 20).names) == {"demo/sub-02_T2w"}
+    validation = sampler(results, split="val")
+    assert set(validation.batch(0, 20).names) == {"demo/sub-03_T1w"} and len(validation) == 18 + 30 + 24
+    assert validation.source_keys == ["KEY-sub-03"]
+    with pytest.raises(ValueError, match="no FLAIR scan of split 'train'"):
+        sampler(results, suffixes=("FLAIR",))
+
+
+def test_a_small_slice_is_mirrored_not_stretched(results):
+    image = sampler(results, crop=40).batch(0, 1).images[0, 0].numpy()
+    assert set(np.unique(np.abs(np.diff(image, axis=0)))) <= {0.0, 1.0, 10.0, 100.0}

@@ -1,0 +1,149 @@
+"""The plan, without running it: which jobs, that each names what it needs, and that slips in the configuration are errors."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from project import ROOT, copy_project, delta, made_up_scans, planned, snakemake
+
+PEOPLE = {"sub-01": "train", "sub-02": "train", "sub-03": "val", "sub-04": "test", "sub-05": "test", "sub-06": "unused"}
+DATASETS = {"demo": {"url": "none", "version": "v1", "license": "none", "citation": "none"}}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    project = copy_project(tmp_path_factory.mktemp("dag"))
+    made_up_scans(project, PEOPLE)
+    delta(project, "made_up", {"scans": "scans.tsv", "overrides": {"datasets": DATASETS}})
+    return project
+
+
+SMOKE = ("--configfile", "tests/config/smoke/config.yaml", "made_up.yaml")
+
+
+def test_jobs_of_the_whole_plan(project):
+    jobs = planned(project, *SMOKE)
+    used, test, methods = 5, 2, 10
+    for rule in ("fetch_scan", "correct_bias", "register_to_template", "mask_head", "normalize_intensity"):
+        assert jobs[rule] == used, rule
+    assert jobs["extract_slices"] == 3
+    assert jobs["simulate_lowres"] == test * 4
+    assert (jobs["train_baseline"], jobs["train_autoencoder"], jobs["train_ldm_segment"], jobs["export_ldm"]) == (
+        1,
+        1,
+        2,
+        1,
+    )
+    assert jobs["interpolate_volume"] == 2 * test
+    assert jobs["solve_volume"] == 2 * test
+    assert jobs["upsample_volume"] == 2 * test
+    assert jobs["fit_inr"] == jobs["render_volume"] == 4 * test
+    assert jobs["check_volume"] == jobs["score_volume"] == methods * test
+    assert jobs["make_table"] == 2
+    assert jobs["draw_figure"] == 2 * test
+    assert jobs["write_report"] == jobs["collect_scores"] == jobs["sync_mlflow"] == 1
+
+
+def test_jobs_per_subject_and_method_are_few(project):
+    jobs = planned(project, *SMOKE)
+    fit_and_after = sum(jobs[rule] for rule in ("fit_inr", "render_volume", "check_volume", "score_volume"))
+    assert fit_and_after / 20 <= 12
+
+
+@pytest.mark.parametrize("target", ["models", "reconstructions", "tables"])
+def test_targets_read_like_nouns(project, target):
+    assert planned(project, *SMOKE, "--", target)
+
+
+def test_a_scan_that_is_itself_thick_needs_no_truth(project):
+    table = {
+        "clinical": {"title": "x", "methods": ["spline", "inr"], "degradations": ["acquired"], "suffixes": ["T1w"]}
+    }
+    acquired = delta(project, "acquired", {"tables": ["clinical"], "overrides": {"tables": table}})
+    jobs = planned(project, *SMOKE, acquired)
+    assert jobs["check_volume"] == 4 and jobs["draw_figure"] == 2
+    assert jobs["score_volume"] == jobs["make_table"] == jobs["train_baseline"] == 0
+
+
+def rules_of(path: Path) -> dict[str, str]:
+    parts = re.split(r"^rule (\w+):\n", path.read_text(), flags=re.M)
+    return dict(zip(parts[1::2], (re.split(r"^\S", body, flags=re.M)[0] for body in parts[2::2]), strict=True))
+
+
+RULES = {name: body for path in (ROOT / "workflow/rules").glob("*.smk") for name, body in rules_of(path).items()}
+WORKING = {name: body for name, body in RULES.items() if "script:" in body}
+
+
+@pytest.mark.parametrize("name", sorted(WORKING))
+def test_every_rule_says_what_it_needs(name):
+    for directive in ("log:", "threads:", "mem_mb=", "runtime=", "conda:", "message:", "stage="):
+        assert directive in WORKING[name], f"{name} has no {directive}"
+    assert f"../scripts/{name}.py" in WORKING[name]
+
+
+def test_the_gpu_is_asked_for_by_the_rules_that_use_it():
+    asking = {name for name, body in WORKING.items() if "gpu=1" in body}
+    assert asking == {"train_baseline", "train_autoencoder", "train_ldm_segment", "upsample_volume", "fit_inr"}
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "workflow/scripts").glob("*.py")), ids=lambda path: path.stem)
+def test_scripts_are_one_import_and_one_call(script):
+    lines = [line for line in script.read_text().splitlines() if re.match(r"\w", line) and not line.startswith("from")]
+    calls = [line for line in lines if not line.startswith("log_to(")]
+    assert len(calls) == 1, calls
+    assert script.stem in RULES
+    assert "snakemake.config" not in script.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"resultz": "x"}, "resultz"),
+        ({"tables": ["one_thik"]}, "did you mean 'one_thick'"),
+        ({"overrides": {"methods": {"inr": {"fitt": 1}}}}, "unknown key 'fitt'; did you mean 'fit'"),
+        ({"overrides": {"models": {"ldm": {"budget": {"stepz": 1}}}}}, "unknown key 'stepz'; did you mean 'steps'"),
+        ({"overrides": {"tables": {"one_thick": {"methods": ["inrr"]}}}}, "unknown method 'inrr'; did you mean 'inr'"),
+        ({"overrides": {"degradations": {"axial_x4": {"stacks": [{"view": "axial"}]}}}}, "'factor' is missing"),
+        ({"scans": "absent.tsv"}, "headsr pin"),
+    ],
+)
+def test_slips_are_errors_that_name_the_way_out(project, change, message):
+    slip = delta(project, "slip", change)
+    run = snakemake(project, "--dry-run", "--cores", "1", *SMOKE, slip)
+    assert run.returncode != 0
+    assert message in run.stdout
+
+
+def test_two_rules_never_share_an_output(project):
+    # Snakemake itself refuses an ambiguous plan; every method of every kind is in this one.
+    assert planned(project, *SMOKE)["check_volume"] == 20
+
+
+@pytest.mark.parametrize("schema", ["config"])
+def test_every_configuration_key_is_described(schema):
+    content = yaml.safe_load((ROOT / f"workflow/schemas/{schema}.schema.yaml").read_text())
+
+    def keys(block, path=""):
+        for name, entry in block.get("properties", {}).items():
+            yield f"{path}{name}", entry
+            yield from keys(entry, f"{path}{name}.")
+
+    for name, entry in keys(content):
+        assert entry.get("description"), name
+
+
+def test_parsing_imports_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = "import headsr.targets, headsr.scans, headsr.stages, headsr.recipes, sys; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numpy", "nibabel", "scipy", "ants", "zarr"} & set(modules)
+
+
+def test_lint_is_clean():
+    assert shutil.which("snakemake", path=f"{Path(__import__('sys').executable).parent}")
+    run = snakemake(ROOT, "--lint", "--configfile", "config/config.yaml")
+    assert run.returncode == 0, run.stdout

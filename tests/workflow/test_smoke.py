@@ -1,0 +1,112 @@
+"""The whole pipeline, end to end, on three small heads: fetched from a real DataLad dataset, run twice, damaged on purpose."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from project import copy_project, delta, environment, snakemake
+
+from headsr.simulate.demo import make_demo_dataset
+
+DATASETS = {
+    "demo": {
+        "url": "origin",
+        "version": "v1",
+        "license": "made",
+        "citation": "made",
+        "splits": {"train": ["sub-01"], "val": ["sub-02"], "test": ["sub-03"]},
+    }
+}
+SMOKE = ("--cores", "2", "--profile", "profiles/local", "--configfile", "tests/config/smoke/config.yaml", "made.yaml")
+UNIT = "results/reconstructions/demo/headsr-{method}-{degradation}/sub-03/anat/sub-03"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project whose pipeline ran once."""
+    project = copy_project(tmp_path_factory.mktemp("smoke"))
+    make_demo_dataset(project / "origin", voxel_mm=8.0, heads=3)
+    delta(project, "made", {"scans": "scans.tsv", "overrides": {"datasets": DATASETS}})
+    pin = subprocess.run(
+        [sys.executable, "-m", "headsr.cli", "pin", "demo", "--configfile", *SMOKE[-2:]],
+        cwd=project,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert pin.returncode == 0, pin.stderr
+    run = snakemake(project, *SMOKE)
+    assert run.returncode == 0, run.stdout[-6000:]
+    return project
+
+
+def test_everything_that_was_promised_is_there(project):
+    for method, degradation in (("average", "orthogonal_x4"), ("spline", "axial_x4"), ("inr_prior", "orthogonal_x4")):
+        unit = UNIT.format(method=method, degradation=degradation)
+        for ending in (
+            "_res-hi_desc-sr_T1w.ome.zarr/zarr.json",
+            "_res-hi_desc-sr_T1w.nii.gz",
+            "_res-hi_desc-sr_T1w.json",
+        ):
+            assert (project / (unit + ending)).exists(), unit + ending
+    for name in (
+        "report/report.html",
+        "mlflow.db",
+        "tables/one_thick.md",
+        "scores/scores.tsv",
+        "models/ldm/weights.safetensors",
+    ):
+        assert (project / "results" / name).stat().st_size > 0, name
+    assert (project / "results/report/report.html").stat().st_size < 5e6
+
+
+def test_every_volume_agrees_with_its_scan(project):
+    checks = list(project.glob("results/reconstructions/demo/*/sub-03/anat/*_desc-check_T1w.json"))
+    assert len(checks) == 10
+    for path in checks:
+        for view in json.loads(path.read_text())["views"].values():
+            assert view["rms"] <= view["allowed"] * 1.01, path
+
+
+def test_run_again_it_finds_nothing_to_do(project):
+    again = snakemake(project, *SMOKE)
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout, again.stdout[-3000:]
+
+
+def test_the_clone_is_left_without_content(project):
+    kept = subprocess.run(
+        ["git", "annex", "find"], cwd=project / "results/clones/demo", env=environment(), capture_output=True, text=True
+    )
+    assert kept.stdout.strip() == ""
+
+
+def test_the_sidecar_says_where_the_volume_comes_from(project):
+    sidecar = json.loads(
+        (project / (UNIT.format(method="inr", degradation="axial_x4") + "_res-hi_desc-sr_T1w.json")).read_text()
+    )
+    key = next(line.split("\t")[5] for line in (project / "scans.tsv").read_text().splitlines() if "sub-03" in line)
+    assert sidecar["headsr"]["source_key"] == key
+    assert sidecar["headsr"]["IntendedUse"] == "research"
+
+
+def test_a_damaged_scan_stops_its_own_chain_with_its_name(project, tmp_path):
+    """One flipped bit in the only copy of a test scan: the fetch fails, names it, and leaves no half file."""
+    link = next((project / "origin").glob("sub-03/anat/*_T1w.nii.gz"))
+    content = link.resolve()
+    whole = content.read_bytes()
+    content.chmod(0o644)
+    damaged = bytearray(whole)
+    damaged[len(damaged) // 2] ^= 4
+    try:
+        content.write_bytes(damaged)
+        run = snakemake(
+            project, *SMOKE, "--forcerun", "fetch_scan", "--", "results/sourcedata/demo/sub-03/sub-03_T1w.nii.gz"
+        )
+    finally:
+        content.write_bytes(whole)
+    log = (project / "results/logs/fetch_scan/demo/sub-03/sub-03_T1w.log").read_text()
+    assert run.returncode != 0
+    assert "demo/sub-03_T1w" in log
+    assert not (project / "results/sourcedata/demo/sub-03/sub-03_T1w.nii.gz").exists()
