@@ -43,7 +43,7 @@ rule list_training_slices:
         mem_mb=memory(500),
         runtime=5,
     params:
-        scans=[[scan.split, scan.suffix, scan.key, targets.slices(RESULTS, scan)] for scan in TRAINING_SCANS],
+        scans=[[scan.name, scan.split, scan.suffix, targets.slices(RESULTS, scan)] for scan in TRAINING_SCANS],
         root=RESULTS,
         stage=STAGE_VERSIONS["list_training_slices"],
     conda:

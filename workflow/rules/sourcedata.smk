@@ -29,6 +29,8 @@ rule make_template:
     output:
         head="<results>/sourcedata/template/head.nii.gz",
         brain="<results>/sourcedata/template/brain.nii.gz",
+        gm="<results>/sourcedata/template/gm.nii.gz",
+        wm="<results>/sourcedata/template/wm.nii.gz",
     log:
         "<logs>/make_template.log",
     threads: 1

@@ -7,9 +7,13 @@ per mm, so a width far below a pixel is as exact as one of many pixels and no ke
 from __future__ import annotations
 
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
 
-from headsr.degrade.resample import mirrored
+from headsr.degrade.resample import mirrored, take_rows
+
+# Pixels of mirrored border at least: where the image has as many, that is several widths of the widest kernel.
+_BORDER = 16
 
 
 def covariance(sigma_mm: Tensor, angle: Tensor) -> Tensor:
@@ -26,13 +30,17 @@ def gaussian_blur(images: Tensor, rows: Tensor, *, pixel_mm: Tensor, covariance_
     ``rows`` of the result hold nothing of use.
     """
     height, width = images.shape[-2:]
-    top, left = height // 2, width // 2
-    row = mirrored(torch.arange(-top, 2 * height - top, device=images.device), rows[:, None])
-    column = mirrored(torch.arange(-left, 2 * width - left, device=images.device), width)
-    extended = images.gather(1, row[:, :, None].expand(-1, -1, width))[:, :, column]
+    (top, row), (left, column) = (_around(size, images.device) for size in (height, width))
+    extended = take_rows(images.index_select(2, mirrored(column, width)), mirrored(row, rows[:, None]))
     transfer = _transfer(extended.shape[-2:], pixel_mm, covariance_mm)
     blurred = torch.fft.irfft2(torch.fft.rfft2(extended) * transfer, s=extended.shape[-2:])
     return blurred[:, top : top + height, left : left + width]
+
+
+def _around(size: int, device: torch.device) -> tuple[int, Tensor]:
+    """The mirrored border's width and the indices from its beginning to its end, as many as are fast to transform."""
+    border = min(size // 2, max(_BORDER, size // 4))
+    return border, torch.arange(next_fast_len(size + 2 * border, real=True), device=device) - border
 
 
 def _transfer(shape: tuple[int, int], pixel_mm: Tensor, covariance_mm: Tensor) -> Tensor:

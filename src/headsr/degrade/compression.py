@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from headsr.degrade.resample import mirrored
+from headsr.degrade.resample import mirrored, take_rows
 from headsr.degrade.ringing import cosine_basis
 
 BLOCK = 8
@@ -57,5 +57,4 @@ def _quantise(blocks: Tensor, quality: Tensor) -> Tensor:
 
 def _take(images: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Pixels of images (N, R, W) at ``row`` (N, r) and ``column`` (N, c): (N, r, c)."""
-    picked = images.gather(1, row[:, :, None].expand(-1, -1, images.shape[2]))
-    return picked.gather(2, column[:, None, :].expand(-1, row.shape[1], -1))
+    return take_rows(images, row).gather(2, column[:, None, :].expand(-1, row.shape[1], -1))

@@ -34,6 +34,7 @@ PROFILES = ("box", "gaussian")
 # Half of the kernels are round; noise is correlated over this many pixels (Gaussian sigma).
 _ISOTROPIC = 0.5
 _CORRELATION_PX = (0.5, 1.5)
+_DRAWS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,49 +99,50 @@ class BlindDegradation:
 
     def _draw(self, seed: int) -> list[dict[str, Any]]:
         generator = np.random.default_rng(seed)
-        stages = [_draw_stage(self.recipe.first, generator, shuffled=self.recipe.order == "shuffled")]
-        second = _draw_stage(self.recipe.second, generator, shuffled=self.recipe.order == "shuffled")
-        if generator.random() < self.recipe.second_probability:
-            stages.append(second)
+        first, second = (_draw_stage(stage, generator) for stage in (self.recipe.first, self.recipe.second))
+        stages = [first, second] if generator.random() < self.recipe.second_probability else [first]
         for number, stage in enumerate(stages):
+            stage["order"] = list(FIXED_ORDER)
+            if self.recipe.order == "shuffled":
+                stage["order"] = _thick_before_noise(list(generator.permutation(FIXED_ORDER).tolist()))
             if stage["noise"]:
                 stage["noise"]["seed"] = seed_of(seed, "noise", number)
         return stages
 
 
-def _draw_stage(stage: BlindStage, generator: np.random.Generator, *, shuffled: bool) -> dict[str, Any]:
-    """All draws of one stage; an operation that does not happen is None."""
+def _draw_stage(stage: BlindStage, generator: np.random.Generator) -> dict[str, Any]:
+    """All draws of one stage but their order; an operation that does not happen is None."""
+    uniform = iter(generator.random(_DRAWS).tolist())
 
     def between(limits: tuple[float, float]) -> float:
-        return limits[0] + (limits[1] - limits[0]) * float(generator.random())
+        return limits[0] + (limits[1] - limits[0]) * next(uniform)
+
+    def below(n: int) -> int:
+        return int(n * next(uniform))
 
     def perhaps(probability: float, draws: dict[str, Any]) -> dict[str, Any] | None:
-        return draws if generator.random() < probability else None
+        return draws if next(uniform) < probability else None
 
     sigma, second_sigma, angle = between(stage.blur_sigma_mm), between(stage.blur_sigma_mm), between((0.0, np.pi))
-    if generator.random() < _ISOTROPIC:
+    if next(uniform) < _ISOTROPIC:
         second_sigma, angle = sigma, 0.0
-    blur = {"sigma_mm": [sigma, second_sigma], "angle": angle}
-    thick = {
-        "factor": round(between(stage.thick_factor) * STEPS) / STEPS,
-        "phase": int(generator.integers(STEPS)) / STEPS,
-        "profile": PROFILES[int(generator.integers(len(PROFILES)))],
-    }
-    noise = {"sigma": between(stage.noise_sigma), "correlation_px": between(_CORRELATION_PX)}
-    if generator.random() >= stage.correlated_noise_probability:
-        noise["correlation_px"] = 0.0
-    offset = [int(start) for start in generator.integers(BLOCK, size=2)]
-    compression = {"quality": between(stage.compression_quality), "offset": offset}
-    order = list(FIXED_ORDER)
-    if shuffled:
-        order = _thick_before_noise([FIXED_ORDER[i] for i in generator.permutation(len(FIXED_ORDER))])
+    factor = round(between(stage.thick_factor) * STEPS) / STEPS
+    correlation = between(_CORRELATION_PX)
+    if next(uniform) >= stage.correlated_noise_probability:
+        correlation = 0.0
+    # Every number is drawn whether it is used or not: changing one probability changes nothing else.
     return {
-        "order": order,
-        "blur": perhaps(stage.blur_probability, blur),
-        "thick": perhaps(stage.thick_probability, thick),
+        "blur": perhaps(stage.blur_probability, {"sigma_mm": [sigma, second_sigma], "angle": angle}),
+        "thick": perhaps(
+            stage.thick_probability,
+            {"factor": factor, "phase": below(STEPS) / STEPS, "profile": PROFILES[below(len(PROFILES))]},
+        ),
         "ringing": perhaps(stage.ringing_probability, {"cutoff": between(stage.ringing_cutoff)}),
-        "noise": perhaps(stage.noise_probability, noise),
-        "compression": perhaps(stage.compression_probability, compression),
+        "noise": perhaps(stage.noise_probability, {"sigma": between(stage.noise_sigma), "correlation_px": correlation}),
+        "compression": perhaps(
+            stage.compression_probability,
+            {"quality": between(stage.compression_quality), "offset": [below(BLOCK), below(BLOCK)]},
+        ),
     }
 
 
@@ -171,13 +173,14 @@ def _apply(batch: _Batch, drawn: Sequence[int], operation: _Operation, draws: Se
     if len(drawn) == len(batch.images):
         return operation(batch, draws)
     index = torch.tensor(drawn, device=batch.images.device)
-    part = operation(batch.at(index), draws)
-    return replace(
-        batch,
-        images=batch.images.index_put((index,), part.images),
-        rows=batch.rows.index_put((index,), part.rows),
-        pixel_mm=batch.pixel_mm.index_put((index,), part.pixel_mm),
-    )
+    part = batch.at(index)
+    result = operation(part, draws)
+    changed = {}
+    for name in ("images", "rows", "pixel_mm"):
+        values = getattr(result, name)
+        if values is not getattr(part, name):
+            changed[name] = getattr(batch, name).index_put((index,), values)
+    return replace(batch, **changed)
 
 
 def _blur(batch: _Batch, draws: Sequence[dict[str, Any]]) -> _Batch:

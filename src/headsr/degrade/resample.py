@@ -69,3 +69,9 @@ def mirrored(index: Tensor, size: Tensor | int) -> Tensor:
     """Indices folded back into 0 .. size - 1 at both ends, with the outermost sample repeated; sizes broadcast."""
     index = index % (2 * size)
     return torch.minimum(index, 2 * size - 1 - index)
+
+
+def take_rows(images: Tensor, index: Tensor) -> Tensor:
+    """Rows of images (N, R, W) at ``index`` (N, r), each image at its own: (N, r, W)."""
+    first = torch.arange(len(images), device=images.device)[:, None] * images.shape[1]
+    return images.flatten(0, 1).index_select(0, (index + first).flatten()).unflatten(0, index.shape)

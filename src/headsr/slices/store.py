@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from headsr.files import read_json, write_json
+from headsr.scans import SPLITS, SUFFIXES
 
 
 def list_training_slices(stores: Iterable[tuple[str, str, str, str]], output: str | os.PathLike[str]) -> None:
@@ -23,6 +24,8 @@ def list_training_slices(stores: Iterable[tuple[str, str, str, str]], output: st
 
 
 def _entry(name: str, split: str, suffix: str, mark: Path, root: Path) -> dict:
+    if split not in SPLITS or suffix not in SUFFIXES:
+        raise ValueError(f"{name}: {split!r} is not a split or {suffix!r} not a suffix of the scan table")
     attributes = read_json(mark).get("attributes", {})
     if not {"source_key", "pixel_mm", "counts"} <= attributes.keys():
         raise ValueError(f"{mark}: is not a store of slices. Delete {mark.parent} and run again to make it anew")

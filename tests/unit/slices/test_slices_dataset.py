@@ -1,70 +1,14 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 
-from headsr.files import read_json, write_json
 from headsr.slices.dataset import SliceSampler
-from headsr.slices.extract import extract_slices
-from headsr.slices.store import list_training_slices
-from headsr.volumes import AXES, Grid, save_volume
-
-SHAPE = (24, 30, 18)
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """Three scans in a results tree; an intensity is 100 x + 10 y + z voxels, so a crop tells what it shows."""
-    root = tmp_path_factory.mktemp("results")
-    stores = []
-    for name, split, suffix in (("sub-01", "train", "T1w"), ("sub-02", "train", "T2w"), ("sub-03", "val", "T1w")):
-        data = np.tensordot(np.indices(SHAPE), [100.0, 10.0, 1.0], axes=(0, 0)).astype(np.float32)
-        scan = root / "preprocessed" / f"{name}_{suffix}.nii.gz"
-        save_volume(scan, data, Grid(SHAPE, np.diag([1.0, 2.0, 3.0, 1.0])))
-        mask = np.ones(SHAPE, np.uint8)
-        mask[0, 0, 0] = 0
-        save_volume(root / "mask.nii.gz", mask, Grid(SHAPE, np.diag([1.0, 2.0, 3.0, 1.0])))
-        write_json(root / "preprocessed" / f"{name}_{suffix}.json", {"headsr": {"source_key": f"KEY-{name}"}})
-        mark = root / "slices" / "demo" / name / f"{name}_{suffix}.zarr" / "zarr.json"
-        extract_slices(scan, root / "mask.nii.gz", mark)
-        stores.append((f"demo/{name}_{suffix}", split, suffix, str(mark)))
-    list_training_slices(reversed(stores), root / "slices" / "training.json")
-    return root
+from headsr.volumes import AXES
 
 
 def sampler(results, **change):
     arguments = {"suffixes": ("T1w", "T2w"), "split": "train", "crop": 12, "seed": 3} | change
     return SliceSampler(results / "slices" / "training.json", root=results, **arguments)
-
-
-def test_the_list_names_stores_relative_to_the_results(results):
-    stores = read_json(results / "slices" / "training.json")["stores"]
-    assert [entry["store"] for entry in stores] == sorted(entry["store"] for entry in stores)
-    assert stores[0]["store"] == "slices/demo/sub-01/sub-01_T1w.zarr"
-    assert stores[0] | {"store": ""} == {
-        "name": "demo/sub-01_T1w",
-        "split": "train",
-        "suffix": "T1w",
-        "store": "",
-        "source_key": "KEY-sub-01",
-        "pixel_mm": {"axial": [2.0, 1.0], "coronal": [3.0, 1.0], "sagittal": [3.0, 2.0]},
-        "counts": {"axial": 18, "coronal": 30, "sagittal": 24},
-    }
-
-
-def test_the_list_refuses_nothing_and_what_is_no_store(tmp_path):
-    with pytest.raises(ValueError, match="nothing to train on"):
-        list_training_slices([], tmp_path / "slices" / "training.json")
-    write_json(tmp_path / "a.zarr" / "zarr.json", {"zarr_format": 3, "node_type": "group"})
-    with pytest.raises(ValueError, match="not a store of slices"):
-        list_training_slices([("a", "train", "T1w", tmp_path / "a.zarr" / "zarr.json")], tmp_path / "s" / "t.json")
-
-
-def test_listing_and_extracting_need_no_torch():
-    code = "import sys, headsr.slices.store, headsr.slices.extract; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("crop", [12, 26, 70])
