@@ -31,6 +31,7 @@ _KEY = re.compile(r"(?P<backend>[A-Z0-9_]+)(?:-s(?P<bytes>\d+))?(?:-[mSC]\d+)*--
 _TEXT_BYTES = 2**20  # a larger blob in git is an image, never a link, a pointer or a sidecar
 _QUICK_S = 120  # what answers from the disk
 _SLOWEST_BYTES_PER_S = 100_000  # the slowest line worth waiting for
+_REPORT = "if it stays so, tell the dataset's maintainers and set the scan's split to unused in the table"
 # Set where headsr runs inside a git hook; they would send every command to another repository.
 _REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 
@@ -267,9 +268,10 @@ def _size_kept(repository: str | os.PathLike[str], git_dir: Path, key: str) -> I
         _partial(git_dir, key).unlink(missing_ok=True)
         if not was_there:
             # Forced: asking a remote whether it still has what it just sent would cost a round trip per scan.
-            result = _annex(repository, "drop", "--force", f"--key={key}")
-            if result.returncode != 0:
-                _log.warning("%s keeps the content of %s: %s", repository, key, last_lines(result.stderr))
+            try:
+                run_tool(_annex_words(repository, "drop", "--force", f"--key={key}"))
+            except AnnexError as error:  # the scan itself is there, or has a better reason why not
+                _log.warning("%s keeps the content of %s: %s", repository, key, error)
 
 
 def _get_with_patience(
@@ -310,10 +312,8 @@ def _refuse_damaged(partial: Path, key: str) -> None:
     try:
         verify_content(partial, key)
     except DamagedError as error:
-        raise DamagedError(
-            f"what the remote sent is not the pinned content ({str(error).removeprefix(f'{partial}: ')}). Try again; if"
-            " it stays so, tell the dataset's maintainers and set the scan's split to unused in the table"
-        ) from None
+        what = str(error).removeprefix(f"{partial}: ")
+        raise DamagedError(f"what the remote sent is not the pinned content ({what}). Try again; {_REPORT}") from None
 
 
 def _said(result: subprocess.CompletedProcess[bytes]) -> str:
@@ -341,9 +341,12 @@ def _remedy(said: str, repository: str | os.PathLike[str], key: str) -> str:
 def _annex(
     repository: str | os.PathLike[str], command: str, *arguments: str, timeout_s: float = _QUICK_S
 ) -> subprocess.CompletedProcess[bytes]:
+    return run_tool(_annex_words(repository, command, *arguments), timeout_s=timeout_s, check=False)
+
+
+def _annex_words(repository: str | os.PathLike[str], command: str, *arguments: str) -> list[str]:
     # The location log stays in git-annex's journal: a commit per scan got would make the clone grow.
-    words = ["git", "-C", repository, "-c", "annex.alwayscommit=false", "annex", command, *arguments]
-    return run_tool(words, timeout_s=timeout_s, check=False)
+    return ["git", "-C", os.fspath(repository), "-c", "annex.alwayscommit=false", "annex", command, *arguments]
 
 
 def _location(repository: str | os.PathLike[str], key: str) -> Path | None:
@@ -395,8 +398,6 @@ def _read_gzip_to_end(path: str | os.PathLike[str]) -> None:
             while stream.read(2**20):
                 pass
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DamagedError(
-            f"{path}: a damaged gzip file ({error}), though it is what its key says: it was published so. Tell the"
-            " dataset's maintainers and set the scan's split to unused in the table",
-            lasting=True,
-        ) from None
+        # Size and hash were right, so getting it again would give the same.
+        message = f"{path}: a damaged gzip file ({error}), and it was published so: {_REPORT}"
+        raise DamagedError(message, lasting=True) from None

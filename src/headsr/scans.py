@@ -71,7 +71,8 @@ COLUMNS = tuple(field.name for field in fields(Scan))
 def parse_path(path: str) -> tuple[str, str, str] | None:
     """Split ``sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz`` into subject, scan and suffix; None for any other file."""
     match = _ANATOMICAL.fullmatch(path)
-    if match is None or not match["scan"].startswith(match["folder"].replace("/", "_")):
+    # The underscore keeps sub-01's folder from taking a file of sub-012.
+    if match is None or not f"{match['scan']}_".startswith(f"{match['folder'].replace('/', '_')}_"):
         return None
     return match["folder"].split("/")[0], match["scan"], match["suffix"]
 

@@ -19,11 +19,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headsr import annex
 from headsr.files import whole
-from headsr.recipes import Dataset
 from headsr.scans import DATASET_PATTERN, SPLITS, SUFFIXES, Scan, ScansError, parse_path, read_scans, write_scans
+
+if TYPE_CHECKING:  # the types only: recipes reads YAML, which no job here needs
+    from headsr.recipes import Dataset
 
 _log = logging.getLogger(__name__)
 _CLONE_S = 3600
@@ -125,8 +128,16 @@ def _sync_clone(name: str, dataset: Dataset, clone: Path) -> None:
     elif _COMMIT.fullmatch(dataset.version) and _commit_of(clone, dataset.version):
         return None  # a commit never changes, so this works without the network
     refs = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
-    _git(clone, "fetch", "--quiet", "--prune", "origin", *refs, timeout_s=_CLONE_S)
+    try:
+        _git(clone, "fetch", "--quiet", "--prune", "origin", *refs, timeout_s=_CLONE_S)
+    except annex.AnnexError as error:
+        raise _unreachable(name, url, error) from error
     return None
+
+
+def _unreachable(name: str, url: str, error: Exception) -> SourceDataError:
+    way_out = "Check the url in the dataset's entry, the network and your access, then pin again"
+    return SourceDataError(f"dataset {name}: {url} could not be cloned or brought up to date. {way_out}. {error}")
 
 
 def _clone(name: str, url: str, clone: Path) -> None:
@@ -134,14 +145,11 @@ def _clone(name: str, url: str, clone: Path) -> None:
     _remove(partial)
     clone.parent.mkdir(parents=True, exist_ok=True)
     try:
-        annex.run_tool(["datalad", "clone", url, partial.absolute()], timeout_s=_CLONE_S)
+        annex.run_tool(["datalad", "-l", "error", "clone", url, partial.absolute()], timeout_s=_CLONE_S)
         _git(partial, "config", "headsr.url", url)
         partial.rename(clone)
     except annex.AnnexError as error:
-        raise SourceDataError(
-            f"dataset {name}: {url} could not be cloned. Check the url in the dataset's entry, the network and your"
-            f" access, then pin again. DataLad said: {error}"
-        ) from error
+        raise _unreachable(name, url, error) from error
     finally:
         _remove(partial)
 
@@ -190,7 +198,7 @@ def _resolve(name: str, version: str, clone: Path) -> str:
         raise SourceDataError(f"{where} is a branch, which moves. Give a tag or a commit; now it is at {branch}")
     tags = _git(clone, "tag", "--sort=-creatordate").split()
     near = difflib.get_close_matches(version, tags, n=1) or tags[:5]
-    known = f"It has: {', '.join(near)}" if tags else "It has no tags; give a commit (git log shows them)"
+    known = f"It has: {', '.join(near)}" if tags else "It has no tags: make one in it (git tag v1) or give a commit"
     raise SourceDataError(f"{where} is neither a tag nor a commit of it. {known}")
 
 

@@ -138,6 +138,9 @@ def save_volume(path: str | os.PathLike[str], data: NDArray, grid: Grid, *, desc
     image.header["descrip"] = description.encode()[:79]
     image.set_sform(grid.affine, code="scanner")
     image.set_qform(grid.affine, code="scanner")
+    if not Grid(grid.shape, image.get_qform()).same_as(grid):
+        # A sheared affine (gantry tilt) is no rotation: the qform cannot say it and must not claim to.
+        image.set_qform(grid.affine, code="unknown")
     with whole(path) as partial:
         content = image.to_bytes()
         if partial.suffix == ".gz":

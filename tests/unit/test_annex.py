@@ -1,4 +1,3 @@
-import errno
 import gzip
 import hashlib
 import os
@@ -59,9 +58,12 @@ def test_lists_locked_unlocked_and_plain_files_without_content(tiny_clone: Path,
 
 def test_the_key_is_the_same_locked_and_unlocked(tiny_dataset: Path) -> None:
     before = keys_of(tiny_dataset)
-    run_tool(["git", "-C", tiny_dataset, "annex", "lock", "sub-01/anat/sub-01_T2w.nii.gz"])
-    run_tool(["git", "-C", tiny_dataset, "commit", "-qam", "lock"])
-    modes = run_tool(["git", "-C", tiny_dataset, "ls-tree", "HEAD", "sub-01/anat/sub-01_T2w.nii.gz"]).stdout
+    path = "sub-01/anat/sub-01_T2w.nii.gz"
+    link = f"../../.git/annex/objects/aa/bb/{before[path]}/{before[path]}".encode()
+    blob = run_tool(["git", "-C", tiny_dataset, "hash-object", "-w", "--stdin"], stdin=link).stdout.decode().strip()
+    run_tool(["git", "-C", tiny_dataset, "update-index", "--cacheinfo", f"120000,{blob},{path}"])
+    run_tool(["git", "-C", tiny_dataset, "commit", "-qm", "lock"])
+    modes = run_tool(["git", "-C", tiny_dataset, "ls-tree", "HEAD", path]).stdout
     assert modes.startswith(b"120000")
     assert keys_of(tiny_dataset) == before
 
@@ -213,13 +215,13 @@ def test_no_space_in_the_clone(tiny_clone: Path, tmp_path: Path) -> None:
 def test_a_full_disk_at_the_destination(path: str, tiny_clone: Path, tmp_path: Path) -> None:
     full = tmp_path / "full.nii.gz"
     full.symlink_to("/dev/full")
-    with pytest.raises(AnnexError, match="is full. Free space"):
+    with pytest.raises(AnnexError, match=r"is full. Free space"):
         get_content(tiny_clone, keys_of(tiny_clone)[path], full, waits_s=(1000,))
     assert not full.is_symlink() and sizes(tiny_clone) == (0, 0)
 
 
 def test_without_a_clone(tmp_path: Path) -> None:
-    with pytest.raises(AnnexError, match="is not a clone.*headsr pin"):
+    with pytest.raises(AnnexError, match=r"is not a clone.*headsr pin"):
         get_content(tmp_path / "nosuch", "MD5E-s1--aa.nii.gz", tmp_path / "got.nii.gz")
 
 
@@ -232,15 +234,15 @@ def test_what_is_no_key_is_refused(key: str, tiny_clone: Path, tmp_path: Path) -
 def test_two_at_once_for_one_key(tiny_clone: Path, pristine_dataset: Path, tmp_path: Path) -> None:
     path = "sub-01/anat/sub-01_T1w.nii.gz"
     program = "import sys; from headsr.annex import get_content; get_content(*sys.argv[1:], waits_s=())"
-    outputs = [tmp_path / f"{i}.nii.gz" for i in range(3)]
+    outputs = [tmp_path / f"{i}.nii.gz" for i in range(2)]
     words = [sys.executable, "-c", program, tiny_clone, keys_of(tiny_clone)[path]]
     jobs = [subprocess.Popen([*words, output]) for output in outputs]
-    assert [job.wait(60) for job in jobs] == [0, 0, 0]
+    assert [job.wait(60) for job in jobs] == [0, 0]
     assert {output.read_bytes() for output in outputs} == {(pristine_dataset / path).read_bytes()}
     assert sizes(tiny_clone) == (0, 0)
 
 
-CONTENT = gzip.compress(bytes(range(256)) * 9, mtime=0)
+CONTENT = gzip.compress(bytes(range(256)), mtime=0)
 HASHES = {
     "MD5E": hashlib.md5,
     "SHA1": hashlib.sha1,
@@ -285,7 +287,7 @@ def test_a_wrong_size_is_damage(tmp_path: Path) -> None:
 def test_a_truncated_gzip_is_damage_even_without_a_hash(kept: int, tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
     path.write_bytes(CONTENT[:kept])
-    with pytest.raises(DamagedError, match="damaged gzip file"):
+    with pytest.raises(DamagedError, match=r"damaged gzip file"):
         verify_content(path, "URL--http://example.org/x.nii.gz")
 
 
@@ -303,10 +305,10 @@ def test_a_tool_that_is_missing_hangs_or_fails() -> None:
     with pytest.raises(AnnexError, match="nosuchtool is not installed"):
         run_tool(["nosuchtool"])
     begin = time.monotonic()
-    with pytest.raises(AnnexError, match="no end after 0 s|no end after 1 s"):
+    with pytest.raises(AnnexError, match=r"no end after 0 s|no end after 1 s"):
         run_tool(["sh", "-c", "sleep 60 & sleep 60"], timeout_s=0.5)
     assert time.monotonic() - begin < 10
-    with pytest.raises(AnnexError, match="first . second"):
+    with pytest.raises(AnnexError, match=r"first . second"):
         run_tool(["sh", "-c", "echo first >&2; echo second >&2; exit 3"])
     assert run_tool(["sh", "-c", "exit 3"], check=False).returncode == 3
 

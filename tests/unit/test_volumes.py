@@ -182,3 +182,10 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="do not fit"):
         save_volume(tmp_path / "x.nii.gz", np.zeros((2, 2, 2)), Grid((3, 3, 3), np.eye(4)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sheared_affine_survives_its_own_file(tmp_path):
+    tilted = np.array([[1.0, 0, 0, 3], [0, 1, 0.3, -2], [0, 0, 2, 5], [0, 0, 0, 1]])
+    data = np.random.default_rng(3).random((5, 6, 7), dtype=np.float32)
+    save_volume(tmp_path / "tilted.nii.gz", data, Grid(data.shape, tilted))
+    assert np.allclose(load_volume(tmp_path / "tilted.nii.gz").grid.affine, tilted)

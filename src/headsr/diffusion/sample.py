@@ -23,7 +23,8 @@ def predict_clean(
 ) -> Tensor:
     """The mean clean latent (N, C, h, w) that the network expects behind noisy ones at integer time steps ``t`` (N,).
 
-    ``condition`` is the degraded slice (N, 1, f h, f w) in normalised intensity, ``plane`` the index (N,) into PLANES.
+    ``condition`` is the degraded slice (N, 1, f h, f w) in normalised intensity, ``plane`` (N,) its number
+    in networks.unet2d.PLANES.
     """
     timesteps = torch.as_tensor(t, device=latent_noisy.device).expand(len(latent_noisy))
     velocity = unet(latent_noisy, timesteps, condition, plane).to(latent_noisy.dtype)

@@ -47,14 +47,19 @@ def draw_curves(histories: Mapping[str, str | os.PathLike[str]], output: str | o
     """
     panels = _panels(histories)
     rows = math.ceil(max(1, len(panels)) / _COLUMNS)
-    figure = Figure(figsize=(4.0 * _COLUMNS, 3.0 * rows + 0.3), dpi=80, layout="constrained")
+    width, height = 4.2 * _COLUMNS, 3.0 * rows + 0.3
+    figure = Figure(figsize=(width, height), dpi=80)
+    # Places in inches, since automatic layout is the slowest part of such a picture.
+    figure.subplots_adjust(
+        left=0.6 / width, right=1 - 0.6 / width, bottom=0.9 / height, top=1 - 0.35 / height, wspace=0.42, hspace=0.5
+    )
     canvas = FigureCanvasAgg(figure)
     grid = figure.subplots(rows, _COLUMNS, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes, (title, paths) in zip(grid.flat, panels.items(), strict=False):
         _draw_panel(axes, title, [read_history(path) for path in paths])
-    figure.supxlabel(NOTICE, fontsize=8)
+    figure.text(0.5, 0.1 / height, NOTICE, fontsize=8, ha="center")
     with whole(output) as partial:
         canvas.print_png(partial, metadata={"Software": None})
 

@@ -26,6 +26,7 @@ from headsr.recipes import Recipes, Table
 REPORT_BYTES = 5_000_000
 NOTICE = "Research use only, not for clinical use"
 _PICTURE_BYTES = 4_400_000
+_ROUNDING = 1.01
 _HEADLINE_COLUMNS = 2  # PSNR inside the head, as estimated and projected
 _SECTIONS = ("summary", "heads", "residuals", "scores", "curves", "methods", "rules", "software", "seeds", "errors")
 _PACKAGES = (
@@ -53,6 +54,17 @@ class TableView:
     blocks: Sequence[Grid]
 
 
+@dataclass(frozen=True)
+class Residual:
+    """Root mean square of A x - y of one volume against one scan, before and after the projection (normalised)."""
+
+    volume: str
+    view: str
+    before: float | None
+    after: float
+    allowed: float
+
+
 def write_report(
     output: str | os.PathLike[str],
     *,
@@ -77,17 +89,18 @@ def write_report(
     rows = read_scores(scores)
     chosen = [recipes.tables[name] for name in tables]
     pictures, left_out = _pictures(figures)
+    residuals = read_residuals(checks)
     html = _template().render(
         title=title,
         notice=NOTICE,
         version=headsr.__version__,
         commit=commit,
         sections=[(anchor, anchor.capitalize()) for anchor in _SECTIONS],
-        ran=_what_ran(recipes, tables, checks, rows),
+        ran=[*_what_ran(recipes, tables, rows), *_what_agrees(checks, residuals)],
         tables=[_view(name, recipes, scans, rows) for name, scans in tables.items()],
         pictures=pictures,
         left_out=left_out,
-        residuals=_residuals(checks),
+        residuals=_residual_grid(residuals),
         units=UNITS,
         data_range=f"{DATA_RANGE:g}",
         curves=_embedded(curves),
@@ -121,9 +134,7 @@ def _template() -> Any:
     return environment.get_template("report.html.j2")
 
 
-def _what_ran(
-    recipes: Recipes, tables: Mapping[str, Sequence[str]], checks: Mapping, rows: Sequence[Score]
-) -> list[str]:
+def _what_ran(recipes: Recipes, tables: Mapping[str, Sequence[str]], rows: Sequence[Score]) -> list[str]:
     scans = sorted({scan for names in tables.values() for scan in names})
     chosen = [recipes.tables[name] for name in tables]
     methods = sorted({method for table in chosen for method in table.methods})
@@ -132,12 +143,12 @@ def _what_ran(
     scored = len({(row.method, row.degradation, row.name) for row in rows})
     reached = sum(outcome.reached for outcome in outcomes)
     return [
-        f"{len(scans)} scans: {', '.join(scans)}",
-        f"{len(degradations)} degradations: {', '.join(degradations)}",
-        f"{len(methods)} methods: {', '.join(methods)}",
+        f"scans ({len(scans)}): {', '.join(scans)}",
+        f"degradations ({len(degradations)}): {', '.join(degradations)}",
+        f"methods ({len(methods)}): {', '.join(methods)}",
         f"trained models: {', '.join(models_of(recipes, chosen)) or 'none'}",
-        f"{len(checks)} volumes made, projected and checked; {scored} scored against the truth",
-        f"{reached} of {len(outcomes)} expectations reached",
+        f"volumes scored against the truth: {scored}",
+        f"expectations reached: {reached} of {len(outcomes)}",
     ]
 
 
@@ -173,21 +184,37 @@ def _blocks(table: Table, rows: Sequence[Score], titles: Mapping[str, str]) -> l
     ]
 
 
-def _residuals(checks: Mapping[str, str | os.PathLike[str]]) -> Grid:
-    """One row per volume and scan, from the checks."""
+def read_residuals(checks: Mapping[str, str | os.PathLike[str]]) -> list[Residual]:
+    """Every volume's agreement with every one of its scans, from the checks."""
+    return [
+        Residual(name, view, numbers.get("rms_before"), numbers["rms_after"], numbers["allowed"])
+        for name, path in checks.items()
+        for view, numbers in sorted(read_json(path)["headsr"]["views"].items())
+    ]
+
+
+def _what_agrees(checks: Mapping, residuals: Sequence[Residual]) -> list[str]:
+    before = [r for r in residuals if r.before is not None and within(r.before, r.allowed)]
+    after = [r for r in residuals if within(r.after, r.allowed)]
+    counts = f"{len(after)} of {len(residuals)} after the projection, {len(before)} before it"
+    return [
+        f"volumes made and checked: {len(checks)}",
+        f"residuals against the measured slices within the noise: {counts}",
+    ]
+
+
+def _residual_grid(residuals: Sequence[Residual]) -> Grid:
     rows = []
-    for name, path in checks.items():
-        for view, numbers in sorted(read_json(path)["headsr"]["views"].items()):
-            before = numbers.get("rms_before")
-            # The check refused the volume unless its residual was within the noise, but the report looks for itself.
-            within = "yes" if numbers["rms_after"] <= 1.01 * numbers["allowed"] else "NO"
-            shown = (
-                "-" if before is None else f"{before:.5f}",
-                f"{numbers['rms_after']:.5f}",
-                f"{numbers['allowed']:.5f}",
-            )
-            rows.append((name, view, *shown, within))
+    for r in residuals:
+        before = "-" if r.before is None else f"{r.before:.5f}"
+        verdict = "yes" if within(r.after, r.allowed) else "NO"
+        rows.append((r.volume, r.view, before, f"{r.after:.5f}", f"{r.allowed:.5f}", verdict))
     return Grid(("Volume", "Scan", "Before", "After", "Noise allows", "Within the noise"), rows)
+
+
+def within(residual: float, allowed: float) -> bool:
+    """Whether a residual is explained by the noise, to the same rounding that the check of a volume grants."""
+    return residual <= _ROUNDING * allowed
 
 
 def _pictures(figures: Mapping[str, str | os.PathLike[str]]) -> tuple[list[tuple[str, str]], list[str]]:

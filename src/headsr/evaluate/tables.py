@@ -65,7 +65,7 @@ class Outcome:
         return (
             f"measured {_decibel(self.measured[wanted])} {VARIANTS[wanted]} "
             f"(required: at least {_decibel(self.expectation.at_least_db)}; "
-            f"{VARIANTS[other]}: {_decibel(self.measured[other])}; {self.scans} scans)"
+            f"{VARIANTS[other]}: {_decibel(self.measured[other])}; scans: {self.scans})"
         )
 
 

@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headsr.networks.blocks import PixelNorm, ResidualBlock, Upsample, conv3
@@ -86,12 +85,6 @@ def kl_divergence(posterior: Posterior) -> Tensor:
     """
     mean, log_variance = (part.float() for part in posterior)
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-
-
-def padded(images: Tensor, multiple: int) -> Tensor:
-    """Slices continued below and to the right by their edge values until both sizes are multiples of ``multiple``."""
-    below, right = -images.shape[-2] % multiple, -images.shape[-1] % multiple
-    return F.pad(images, (0, right, 0, below), mode="replicate")
 
 
 def _level(channels: int, blocks: int) -> list[nn.Module]:

@@ -38,6 +38,12 @@ def conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
 
 
+def padded(images: Tensor, multiple: int) -> Tensor:
+    """Images continued below and to the right by their edge values until both sizes are multiples of ``multiple``."""
+    below, right = -images.shape[-2] % multiple, -images.shape[-1] % multiple
+    return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
+
+
 def zeroed(module: nn.Module) -> nn.Module:
     """The module with all its parameters zero: a branch that begins as no change."""
     for parameter in module.parameters():

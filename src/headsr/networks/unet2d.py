@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headsr.networks.attention import TransformerBlock
-from headsr.networks.blocks import ResidualBlock, Upsample, conv3, group_norm, zeroed
+from headsr.networks.blocks import ResidualBlock, Upsample, conv3, group_norm, padded, zeroed
 
-PLANES = ("axial", "coronal", "sagittal")
+PLANES = ("sagittal", "coronal", "axial")  # a plane's number is the array axis (RAS) its slices are stacked along
 
 
 class _Level(nn.Module):
@@ -76,7 +76,7 @@ class LatentUnet(nn.Module):
         embedding = self.time(sinusoids(timesteps, self.time_width)) + self.plane(plane)
         features = torch.cat([latents, F.pixel_unshuffle(condition, self.condition_factor)], dim=1)
         height, width = latents.shape[-2:]
-        features = self.first(_padded(features, 2 ** len(self.shrink)))
+        features = self.first(padded(features, 2 ** len(self.shrink)))
         skips = []
         for level, shrink in zip(self.down, self.shrink, strict=False):
             skips.append(level(features, embedding))
@@ -93,13 +93,6 @@ def sinusoids(timesteps: Tensor, width: int) -> Tensor:
     rates = torch.exp(-math.log(10_000) * torch.arange(half, device=timesteps.device) / half)
     angles = timesteps[:, None].float() * rates
     return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width - 2 * half))
-
-
-def _padded(features: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column until both sizes are multiples: each level halves them."""
-    height, width = features.shape[-2:]
-    below, right = -height % multiple, -width % multiple
-    return F.pad(features, (0, right, 0, below), mode="replicate") if below or right else features
 
 
 def _refuse_misfit(latents: Tensor, condition: Tensor, factor: int) -> None:

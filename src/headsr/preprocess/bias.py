@@ -6,16 +6,19 @@ import os
 import tempfile
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from headsr.preprocess.ants_process import run_ants
+from headsr.preprocess.ants_process import AntsError, run_ants
 from headsr.preprocess.mask import foreground
-from headsr.volumes import Volume, cell_average, load_volume, save_volume, spline_resample
+from headsr.volumes import Grid, Volume, cell_average, load_volume, save_volume, spline_resample
 
-_COARSE_MM = 7.0  # a field with control points 75 mm apart has nothing finer to show
-_ITERATIONS = "40x30"
-_KNOTS_MM = 150
+# N4 looks at every n-th voxel, about this far apart. Averaging instead would blur the tissues' peaks in the histogram
+# that it sharpens: measured on simulated heads (field +-20 %), what is left of the field is twice as large.
+_SAMPLES_MM = 7.5
+_QUIET_MM = 2.0  # finer voxels are averaged to this size first, against their noise
+_SETTINGS = ("-s", "1", "-b", "[150]", "-c", "[40x30,1e-5]", "-t", "[0.2,0.01,200]")
 
 
 def correct_bias(
@@ -42,17 +45,35 @@ def coarsened(volume: Volume, voxel_mm: float | None) -> Volume:
 
 def bias_field_of(volume: Volume, *, name: str) -> NDArray[np.float32]:
     """The bias field (X, Y, Z) of a scan, geometric mean 1 over its foreground; ``name`` is for error messages."""
-    coarse = coarsened(volume, _COARSE_MM)
-    mask = foreground(coarse)
+    samples = _sampled(coarsened(volume, _QUIET_MM), _SAMPLES_MM)
+    mask = foreground(samples)
     with tempfile.TemporaryDirectory(prefix="headsr-n4-") as folder:
         image, region, corrected, field = (Path(folder) / f"{part}.nii" for part in ("scan", "mask", "out", "field"))
         # N4 works on logarithms and treats what is not positive as outside.
-        save_volume(image, np.maximum(coarse.data, 0), coarse.grid)
-        save_volume(region, mask.astype(np.uint8), coarse.grid)
-        arguments = ["-d", "3", "-i", str(image), "-x", str(region), "-s", "1", "-b", f"[{_KNOTS_MM}]"]
-        arguments += ["-c", f"[{_ITERATIONS},1e-5]", "-o", f"[{corrected},{field}]"]
+        save_volume(image, np.maximum(samples.data, 0), samples.grid)
+        save_volume(region, mask.astype(np.uint8), samples.grid)
+        arguments = ["-d", "3", "-i", str(image), "-x", str(region), *_SETTINGS, "-o", f"[{corrected},{field}]"]
         run_ants("N4BiasFieldCorrection", arguments, output=field, scan=name)
-        found = load_volume(field)
-    log_field = np.log(np.maximum(found.data, 1e-3))
+        log_field = np.log(np.maximum(_read_field(field, samples), 1e-3))
     log_field -= log_field[mask].mean()
-    return np.exp(spline_resample(Volume(log_field, coarse.grid), volume.grid))
+    return np.exp(spline_resample(Volume(log_field, samples.grid), volume.grid))
+
+
+def _sampled(volume: Volume, spacing_mm: float) -> Volume:
+    """Every n-th voxel of each axis, about ``spacing_mm`` apart and centred in the field of view."""
+    step = np.maximum(1, np.rint(spacing_mm / volume.grid.voxel_size)).astype(int)
+    step = np.minimum(step, np.maximum(1, np.array(volume.grid.shape) // 4))
+    start = (np.array(volume.grid.shape) - 1) % step // 2
+    data = np.ascontiguousarray(volume.data[tuple(slice(a, None, n) for a, n in zip(start, step, strict=True))])
+    affine = volume.grid.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ start
+    affine[:3, :3] *= step
+    return Volume(data, Grid(data.shape, affine))
+
+
+def _read_field(path: Path, samples: Volume) -> NDArray[np.float32]:
+    """N4's field; a scan without any bias gives a field of ones, which load_volume would refuse as constant."""
+    field = np.asarray(nib.load(path).dataobj, dtype=np.float32)
+    if field.shape != samples.grid.shape or not np.isfinite(field).all():
+        raise AntsError(f"{path}: N4 gave no usable field. Run again")
+    return field

@@ -1,4 +1,4 @@
-"""Regularised least squares with the scans' own operators (methods a.6): the voxel anchor that every prior has to beat."""
+"""Regularised least squares with the scans' own operators (methods a.6): the voxel anchor that a prior has to beat."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def solve_volume(lowres: Sequence[str | os.PathLike[str]], *, method: Method, ou
 def tikhonov(study: Study, *, weight: float, iterations: int) -> NDArray[np.float32]:
     """min_x sum_k v_k |A_k x - y_k|^2 + weight |grad x|^2 by conjugate gradients from the fused average.
 
-    ``v_k`` is 1/noise_k^2 relative to the least noisy scan, so ``weight`` means the same whatever the noise. The gradient is
-    in units of the finest voxel. Few iterations regularise too. Returns (X, Y, Z), normalised intensities.
+    ``v_k`` is 1/noise_k^2 relative to the least noisy scan, so ``weight`` means the same at any noise. The gradient
+    is per finest voxel size. Few iterations regularise too. Returns (X, Y, Z), normalised intensities.
     """
     trust = _trust(study.scans)
     steepness = torch.as_tensor((study.head.voxel_size.min() / study.head.voxel_size) ** 2)

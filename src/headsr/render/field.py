@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headsr.files import sha256_of
+from headsr.inr.field import load_field
 from headsr.render import store as stores
 from headsr.render.describe import RESEARCH_ONLY
 from headsr.render.publish import Outputs, publish_beside
@@ -53,8 +54,6 @@ def render_field(
     memory_mb: int | None = None,
 ) -> None:
     """Render a fitted field (the safetensors of ``fit_inr``) and publish it; see ``render``."""
-    from headsr.inr.field import load_field  # torch, which rendering any other field does not need
-
     render(load_field(field), outputs, identity=sha256_of(field), grid=grid, workers=workers, memory_mb=memory_mb)
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 CHUNK = 128  # voxels a side: what a viewer reads at once
 SHARD = 512  # voxels a side: one file; 4096 x 4096 x 4096 with its pyramid is 588 files
 # Measured for noise, the worst that there is to compress: the tile, its compressed chunks, and the shard that they are
-# joined to; and what a field makes and multiplies while one chunk is evaluated.
-_COPIES_OF_A_TILE, _COPIES_OF_A_CHUNK = 3, 4
+# joined to; and per chunk the eight below it with their means, or what a field makes while it is evaluated.
+_COPIES_OF_A_TILE, _COPIES_OF_A_CHUNK = 3, 16
 _SECONDS_BETWEEN_LINES = 10.0
 
 Triple = tuple[int, int, int]

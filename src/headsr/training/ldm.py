@@ -146,7 +146,7 @@ def export_ldm(
     """
     trained, device = load_model(autoencoder, device=choose_device()), choose_device()
     task, identity = _task(recipe, index, trained, device), _identity(recipe, index, autoencoder)
-    last = new_state(_denoiser(recipe, device), learning_rate=recipe.learning_rate)
+    last = new_state(_denoiser(recipe, device))
     load_state(state, last, identity=identity)
     measures = finite({**task.validate(last.averaged), **task.sampled(last.averaged)})
     lines = with_last_line(last.history, last.step, measures)
@@ -181,7 +181,7 @@ def _identity(recipe: Model, index: str | os.PathLike[str], autoencoder: str | o
     """What every segment of one training has in common; the length of the training is not part of it."""
     return {
         "recipe": plain(without_length(recipe)),
-        "training_keys": training_keys(index),
+        "training_keys": training_keys(index, recipe.suffixes),
         "stage": STAGE_VERSIONS["train_ldm_segment"],
         "autoencoder": sha256_of(autoencoder),
     }

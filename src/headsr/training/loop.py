@@ -73,7 +73,7 @@ def train(task: Task, module: nn.Module, plan: Plan) -> TrainingState:
     TrainingError when the loss stops being finite. The caller writes its outputs and then calls forget_rolling.
     """
     device = next(module.parameters()).device
-    state = new_state(module, learning_rate=plan.recipe.learning_rate)
+    state = new_state(module)
     kept = {**plan.identity, "stretch": [plan.first, plan.last], "previous": _content(plan.previous)}
     _begin(state, plan, kept)
     precision = choose_precision(plan.recipe.precision, device)
@@ -177,16 +177,13 @@ def _begin(state: TrainingState, plan: Plan, kept: Mapping[str, Any]) -> None:
 def _descend(state: TrainingState, task: Task, plan: Plan, precision: torch.dtype | None) -> Tensor:
     """One optimiser step; returns its weighted loss."""
     step, device = state.step + 1, next(state.module.parameters()).device
-    for group in state.optimizer.param_groups:
-        group["lr"] = plan.rate(step)
     state.module.train()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is not None):
         terms = task.terms(state.module, step)
     loss = weighted_sum(terms, plan.recipe.losses)
-    state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(state.module.parameters(), 1.0)
-    state.optimizer.step()
+    state.optimizer.step(step, rate=plan.rate(step))
     update_average(state.averaged, state.module, decay=plan.recipe.ema_decay, step=step)
     state.step, state.count = step, state.count + 1
     for name, term in {**terms, "loss": loss}.items():

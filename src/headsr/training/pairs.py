@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ class SlicePairs:
         self.device, self.size = device, recipe.budget.batch
         self.sampler = SliceSampler(
             index,
-            root=Path(index).parent,
+            root=Path(index).resolve().parent.parent,
             suffixes=recipe.suffixes,
             split=split,
             crop=recipe.budget.crop,
@@ -52,6 +53,7 @@ class SlicePairs:
         return Pairs(clean, degraded, batch.planes.to(self.device))
 
 
-def training_keys(index: str | os.PathLike[str]) -> str:
-    """Fingerprint of the slices that a training sees: of everything that the index of training slices says of them."""
-    return fingerprint_of(read_json(index))
+def training_keys(index: str | os.PathLike[str], suffixes: Iterable[str]) -> str:
+    """Fingerprint of the scans that a training sees: what the index says of every store of the named suffixes."""
+    wanted = set(suffixes)
+    return fingerprint_of([store for store in read_json(index)["stores"] if store["suffix"] in wanted])

@@ -25,6 +25,7 @@ from headsr import recipes
 from headsr.files import whole
 from headsr.networks.build import build_network
 from headsr.networks.latent_diffusion import LatentDiffusion
+from headsr.training.adamw import AdamW
 from headsr.training.ema import averaged_copy
 
 _KEY = "headsr"
@@ -59,30 +60,23 @@ class TrainingState:
 
     module: nn.Module
     averaged: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: AdamW
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     sums: dict[str, float | Tensor] = field(default_factory=dict)
     count: int = 0
 
 
-def new_state(module: nn.Module, *, learning_rate: float) -> TrainingState:
-    """The state before the first step: AdamW with weight decay on weights only, not on gains and biases."""
-    parameters = list(module.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim in (2, 4)], "weight_decay": 1e-2},
-        {"params": [p for p in parameters if p.ndim not in (2, 4)], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=(0.9, 0.99), fused=True)
-    return TrainingState(module, averaged_copy(module), optimizer)
+def new_state(module: nn.Module) -> TrainingState:
+    """The state before the first step."""
+    return TrainingState(module, averaged_copy(module), AdamW(module))
 
 
 def save_state(path: str | os.PathLike[str], state: TrainingState, *, identity: Mapping[str, Any]) -> None:
     """Write the state whole or not at all. ``identity`` says what was trained; equal trainings give equal bytes."""
     tensors = {f"module.{name}": t for name, t in state.module.state_dict().items()}
     tensors |= {f"average.{name}": t for name, t in state.averaged.state_dict().items()}
-    for index, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": t for name, t in moments.items()}
+    tensors |= {f"optimizer.{name}": t for name, t in state.optimizer.moments.items()}
     progress = {"step": state.step, "history": state.history, "sums": _numbers(state.sums), "count": state.count}
     save_tensors(path, tensors, {"identity": dict(identity), **progress})
 
@@ -94,14 +88,10 @@ def load_state(path: str | os.PathLike[str], state: TrainingState, *, identity: 
     if found != wanted:
         changed = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
         raise StateError(f"{path}: is the state of another training (different: {', '.join(changed)}). Delete it")
-    device = next(state.module.parameters()).device
     state.module.load_state_dict(_part(tensors, "module."))
     state.averaged.load_state_dict(_part(tensors, "average."))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _part(tensors, "optimizer.").items():
-        index, moment = name.split(".")
-        moments.setdefault(int(index), {})[moment] = tensor.to(device)
-    state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
+    for name, moment in _part(tensors, "optimizer.").items():
+        state.optimizer.moments[name].copy_(moment)
     for name in ("step", "history", "sums", "count"):
         setattr(state, name, metadata[name])
 

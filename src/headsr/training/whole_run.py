@@ -38,7 +38,7 @@ def run_whole(
 ) -> None:
     """Train all steps of the recipe, let ``finish`` measure what the averaged network needs, and write the outputs."""
     name, total = outputs.weights.parent.name, recipe.budget.steps * recipe.budget.segments
-    record = {"training_keys": training_keys(index), "stage": stage}
+    record = {"training_keys": training_keys(index, recipe.suffixes), "stage": stage}
     plan = Plan(
         label=name,
         recipe=recipe,

@@ -106,7 +106,7 @@ def test_a_shard_of_zeros_is_written_too(root):
 
 def test_only_a_folder_named_ome_zarr_is_emptied(tmp_path):
     (tmp_path / "precious").touch()
-    with pytest.raises(ValueError, match="ome.zarr"):
+    with pytest.raises(ValueError, match=r"ome\.zarr"):
         stores.begin(tmp_path / "zarr.json", None)
     assert (tmp_path / "precious").exists()
 

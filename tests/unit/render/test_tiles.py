@@ -81,7 +81,7 @@ def test_workers_follow_the_memory_and_too_little_is_refused():
     assert workers_within(layout, 16, None) == 8
     assert workers_within(layout, 16, 4 * gib) == 2
     assert workers_within(layout, 1, 64 * gib) == 1
-    with pytest.raises(TileError, match="1568 MiB.*512 MiB"):
+    with pytest.raises(TileError, match=r"1664 MiB.*512 MiB"):
         workers_within(layout, 16, gib // 2)
 
 

@@ -1,0 +1,42 @@
+# make demo: the whole pipeline on an embedded data set.   make test: all tests.   make lint   make bench
+# Each sets up what it needs in .venv first: Python 3.11 or 3.12 with its venv module, git and the network are enough.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+READY := .venv/installed
+# git-annex, datalad and snakemake are found by the programs that call them, in .venv and nowhere else first.
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help demo test lint bench
+help:
+	@echo "make demo   the whole pipeline on an embedded data set; prints where report, volumes and MLflow database are"
+	@echo "make test   all tests; ARGS='-k volumes' for some"
+	@echo "make lint   style of Python and Snakefiles"
+	@echo "make bench  benchmarks: ratios measured in one run"
+
+demo: $(READY)
+	headsr demo
+
+test: $(READY)
+	python -m pytest $(ARGS)
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+bench: $(READY)
+	for benchmark in benchmarks/*.py; do echo "== $$benchmark"; python "$$benchmark"; done
+
+# Made again when what is asked for or pinned changes; an installation that was interrupted leaves no mark and goes on.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else \
+	    "headsr needs Python 3.11 or 3.12 and $(PYTHON) is %d.%d: say make PYTHON=python3.12" % v)'
+	@echo "Installing into .venv: some minutes the first time."
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Implicit neural representations: one continuous field per head, fitted to its scans."""

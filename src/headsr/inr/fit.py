@@ -1,0 +1,180 @@
+"""Fit a field to the scans of one head, with their own acquisition operators and, if wanted, a frozen slice prior."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headsr import recipes
+from headsr.acquisition.consistency import allowed
+from headsr.acquisition.measurement import Study, load_study, sidecar_of
+from headsr.files import sha256_of, write_json
+from headsr.inr.field import Field, FieldDesign, save_field
+from headsr.inr.grid_network import GridNetwork
+from headsr.inr.prior import SlicePrior
+from headsr.reconstruct.interpolate import fused_average
+from headsr.reconstruct.projected import describe_study, project_onto
+from headsr.render.describe import describe_volume
+from headsr.training.loop import choose_device, generator_of
+from headsr.training.progress import Progress
+from headsr.training.state import write_history
+from headsr.volumes import save_volume
+
+_EDGE = 0.02  # differences between neighbours above this (normalised intensity) count as edges, which smoothing spares
+_LOG_EVERY = 10
+
+
+class FitError(RuntimeError):
+    """A fit cannot go on. The message says at which step and what to try."""
+
+
+def fit_inr(
+    lowres: Sequence[str | os.PathLike[str]],
+    *,
+    method: recipes.Method,
+    prior: str | os.PathLike[str] | None,
+    field: str | os.PathLike[str],
+    unprojected: str | os.PathLike[str],
+    history: str | os.PathLike[str],
+) -> None:
+    """Fit the field of one head and write it.
+
+    ``field`` agrees with the scans at the head's voxels, to within their noise; ``unprojected`` is the NIfTI (scan
+    units) of the field before that correction; ``history`` holds JSON lines of the losses. ``prior`` are the weights of
+    an ldm.
+    Raises ValueError if method and prior do not belong together, FitError if the loss stops being finite.
+    """
+    if method.fit is None or (prior is None) != (not method.prior):
+        raise ValueError(
+            f"method {method.title!r}: an inr needs a fit block, and weights if and only if it names a prior"
+        )
+    study = load_study(lowres, device=choose_device())
+    start = _start(study, method.fit)
+    slice_prior = None if prior is None else SlicePrior(prior, study, fit=method.fit)
+    network, lines = fit_network(study, start, fit=method.fit, prior=slice_prior, label=Path(field).stem)
+    record = {**describe_study(study), "method": recipes.plain(method), "steps": method.fit.steps}
+    if prior is not None:
+        record["prior_sha256"] = sha256_of(prior)
+    fitted, estimate = consistent_field(network, start, study, record=record)
+    _save_unprojected(unprojected, estimate, fitted)
+    write_history(history, lines)
+    save_field(field, fitted)
+
+
+def fit_network(
+    study: Study, start: NDArray[np.float32], *, fit: recipes.Fit, prior: SlicePrior | None = None, label: str = "fit"
+) -> tuple[GridNetwork, list[dict[str, float]]]:
+    """Minimise, over the field f on the head's voxels, with Adam and a cosine rate:
+
+    sum_k v_k/2 |A_k f - y_k|^2 + smoothness sum rho(grad f) + the prior's penalty,
+
+    v_k = 1/noise_k^2 relative to the least noisy scan, rho the pseudo-Huber function that spares edges. f is ``start``
+    (X, Y, Z) plus the network. Returns the network and the lines of its history.
+    """
+    device, design = study.scans[0].data.device, field_design(fit)
+    generator = generator_of(fit.seed, study.source_key, "field")
+    network = GridNetwork(study.head.shape, design, generator=generator).to(device)
+    optimizer = torch.optim.Adam(network.parameter_groups(fit.learning_rate), betas=(0.9, 0.99), eps=1e-15)
+    carried = torch.as_tensor(start, device=device)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step / fit.steps))
+    progress, lines = Progress(label, first=0, last=fit.steps), []
+    print(f"{label}: fitting {'x'.join(map(str, study.head.shape))} voxels to {len(study.scans)} scans on {device}")
+    for step in range(1, fit.steps + 1):
+        volume = carried + network()
+        terms = {"data": _misfit(volume, study), "smoothness": fit.smoothness * _roughness(volume, study)}
+        measures = {}
+        if prior is not None and step > fit.prior_from * fit.steps:
+            if (step - 1) % fit.prior_every == 0:
+                measures["prior_change"] = prior.visit(volume.detach())
+            terms["prior"] = prior.penalty(volume)
+        loss = sum(terms.values())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % _LOG_EVERY == 0 or step == fit.steps or measures:
+            lines.append(_line(step, terms, measures))
+        if progress.due():
+            progress.report(step, float(loss.detach()))
+    return network, lines
+
+
+def consistent_field(
+    network: GridNetwork, start: NDArray[np.float32], study: Study, *, record: dict[str, Any]
+) -> tuple[Field, NDArray[np.float32]]:
+    """The field with the correction that makes it agree with the scans, and its voxels (X, Y, Z) before it."""
+    scale, offset = study.scale, study.offset
+    raw = network.as_field(study.head, start, scale=scale, offset=offset, record=record)
+    estimate = raw.evaluate(study.head)
+    projected, agreement = project_onto(estimate, study)
+    fitted = network.as_field(
+        study.head,
+        start + (projected - estimate),
+        scale=scale,
+        offset=offset,
+        record={**record, "consistency": agreement},
+    )
+    return fitted, estimate
+
+
+def field_design(fit: recipes.Fit) -> FieldDesign:
+    """The field block of a fit's recipe; RecipeError names an unknown key or a wrong value."""
+    try:
+        return recipes.build(FieldDesign, fit.field, "fit.field")
+    except ValueError as error:
+        raise recipes.RecipeError(str(error)) from None
+
+
+def _start(study: Study, fit: recipes.Fit) -> NDArray[np.float32]:
+    if field_design(fit).start == "average":
+        return fused_average(study)
+    return np.zeros(study.head.shape, dtype=np.float32)
+
+
+def _misfit(volume: Tensor, study: Study) -> Tensor:
+    least = min(allowed(scan) for scan in study.scans)
+    misfits = [
+        (least / allowed(scan)) ** 2 * (scan.operator.forward(volume) - scan.data).square().sum()
+        for scan in study.scans
+    ]
+    return 0.5 * sum(misfits)
+
+
+def _roughness(volume: Tensor, study: Study) -> Tensor:
+    """sum sqrt(d^2 + edge^2) - edge over the differences d of neighbours, per finest voxel size."""
+    steepness = study.head.voxel_size.min() / study.head.voxel_size
+    return sum(
+        (torch.sqrt((float(s) * volume.diff(dim=axis)) ** 2 + _EDGE**2) - _EDGE).sum()
+        for axis, s in enumerate(steepness)
+    )
+
+
+def _cosine(done: float) -> float:
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _line(step: int, terms: dict[str, Tensor | float], measures: dict[str, float]) -> dict[str, float]:
+    line = {"step": step, **{name: float(torch.as_tensor(term).detach()) for name, term in terms.items()}, **measures}
+    if not all(math.isfinite(value) for value in line.values()):
+        raise FitError(f"the fit diverged by step {step} ({line}). Lower fit.learning_rate in the method's recipe")
+    return line
+
+
+def _save_unprojected(path: str | os.PathLike[str], estimate: NDArray[np.float32], fitted: Field) -> None:
+    target = Path(path)
+    name = target.name.removesuffix(".gz").removesuffix(".nii")
+    scale, offset, grid = fitted.scale, fitted.offset, fitted.grid
+    sidecar = describe_volume(
+        name, grid, preview=grid, scale=scale, offset=offset, record=fitted.record, projected=False
+    )
+    write_json(sidecar_of(target), sidecar)
+    data = estimate * np.float32(scale) + np.float32(offset)
+    save_volume(target, data, grid, description="headsr research use only")

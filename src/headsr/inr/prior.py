@@ -1,0 +1,112 @@
+"""A frozen 2-D latent diffusion model as the prior of a fit: what slices through the volume should look like."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headsr.acquisition.measurement import Study
+from headsr.diffusion.sample import predict_clean
+from headsr.diffusion.schedule import SCHEDULE
+from headsr.networks.autoencoder import decode, encode
+from headsr.networks.blocks import padded
+from headsr.recipes import Fit
+from headsr.reconstruct.interpolate import spline_of
+from headsr.reconstruct.slicewise import edge_on_orders
+from headsr.training.loop import choose_precision, generator_of
+from headsr.training.state import load_model
+
+_HEAD_LEVEL, _HEAD_SHARE = 0.1, 0.05  # a slice is asked about if this share of it is brighter than this
+
+
+class _Family(NamedTuple):
+    """The slices of one plane through one scan: its interpolation as (stack, rows, columns), and which show head."""
+
+    condition: Tensor
+    order: tuple[int, int, int]
+    shown: Tensor
+
+
+class SlicePrior:
+    """Pulls a volume towards what the denoiser makes of its slices.
+
+    The two routes of methods e.3 in one: each visit moves a few slices x to x + (D(z0) - D(z)), z = E(x), z0 the clean
+    latent that the model expects behind z with noise at a random time; the difference of two decodings cancels what the
+    autoencoder itself loses. The visited targets are kept, and the fit regresses on them in every step ("sample, then
+    fit"), each with RED-diff's weight min(s/a, 1) of its noise. The slices are those that show a scan's thick slices
+    edge-on, conditioned on that scan's interpolation, exactly as in training.
+    """
+
+    def __init__(self, weights: str | os.PathLike[str], study: Study, *, fit: Fit) -> None:
+        device = study.scans[0].data.device
+        recipe, self.model = load_model(weights, device=device)
+        if recipe.kind != "ldm":
+            raise ValueError(f"{weights}: holds a model of kind {recipe.kind!r}; the prior of a fit is an ldm")
+        self.fit, self.source_key = fit, study.source_key
+        self.precision = choose_precision(recipe.precision, device)
+        self.families = [
+            family for scan in study.scans for family in _families(spline_of(scan, study.head), scan, device)
+        ]
+        self.total = torch.zeros(study.head.shape, device=device)
+        self.weight = torch.zeros(study.head.shape, device=device)
+        self.visits = 0
+
+    @torch.no_grad()
+    def visit(self, volume: Tensor) -> float:
+        """Ask the model about the next slices of ``volume`` (X, Y, Z); returns the rms change that it wants there.
+
+        Families take turns and each goes through its slices in a random order that depends on the seed and the scan.
+        """
+        family, chosen, turn = self._next_slices()
+        slices = volume.permute(family.order)[chosen]
+        change, share = self._change(slices, family.condition[chosen], family.order[0], turn)
+        self.total.permute(family.order)[chosen] += share * (slices + change)
+        self.weight.permute(family.order)[chosen] += share
+        return float(change.square().mean().sqrt())
+
+    def penalty(self, volume: Tensor) -> Tensor:
+        """1/2 sum_v w_v (x_v - target_v)^2 over the voxels visited so far, w_v at most 1; times the recipe's weight."""
+        target = self.total / self.weight.clamp_min(1e-12)
+        return 0.5 * self.fit.prior_weight * (self.weight.clamp_max(1.0) * (volume - target) ** 2).sum()
+
+    def _next_slices(self) -> tuple[_Family, Tensor, int]:
+        turn, which = divmod(self.visits, len(self.families))
+        self.visits += 1
+        family = self.families[which]
+        count = min(self.fit.prior_slices, len(family.shown))
+        visits_per_round = -(-len(family.shown) // count)
+        round_number, place = divmod(turn, visits_per_round)
+        generator = generator_of(self.fit.seed, self.source_key, "prior slices", which, round_number)
+        shuffled = family.shown[torch.randperm(len(family.shown), generator=generator)]
+        return family, shuffled[place * count : (place + 1) * count], turn
+
+    def _change(self, slices: Tensor, condition: Tensor, plane: int, turn: int) -> tuple[Tensor, Tensor]:
+        """D(z0) - D(z) of slices (N, H, W), and RED-diff's weight (N, 1, 1) of each."""
+        generator = generator_of(self.fit.seed, self.source_key, "prior noise", plane, self.visits, turn)
+        height, width = slices.shape[1:]
+        model, factor = self.model, self.model.autoencoder.factor
+        low, high = (SCHEDULE.timestep_at(fraction) for fraction in self.fit.prior_noise)
+        times = torch.randint(low, high + 1, (len(slices),), generator=generator).to(slices.device)
+        planes = torch.full_like(times, plane)
+        with torch.autocast(slices.device.type, dtype=torch.bfloat16, enabled=self.precision is not None):
+            latents = encode(model.autoencoder, padded(slices[:, None], factor)).float()
+            noise = torch.randn(latents.shape, generator=generator).to(latents)
+            noisy = SCHEDULE.add_noise(latents, noise, times)
+            clean = predict_clean(model.unet, noisy, times, padded(condition[:, None], factor), planes).float()
+            change = decode(model.autoencoder, clean).float() - decode(model.autoencoder, latents).float()
+        signal, deviation = SCHEDULE.signal_and_noise(times, latents)
+        return change[:, 0, :height, :width], (deviation / signal).clamp_max(1.0)[:, :, 0]
+
+
+def _families(interpolated: np.ndarray, scan: object, device: torch.device) -> list[_Family]:
+    families = []
+    for order in edge_on_orders(scan.operator.axis):
+        condition = torch.as_tensor(interpolated, device=device).permute(order).contiguous()
+        shown = torch.nonzero((condition > _HEAD_LEVEL).float().mean(dim=(1, 2)) >= _HEAD_SHARE).flatten().cpu()
+        if len(shown):
+            families.append(_Family(condition, order, shown))
+    return families

@@ -1,0 +1,107 @@
+"""Pictures: what is in them, where, and how large the files are."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headsr.evaluate.figures import _LEVELS, FIGURE_BYTES, Panel, _indexed, _nearest, draw_figure
+from headsr.files import write_json
+from headsr.volumes import Grid, Volume, cell_average, save_volume
+
+SHAPE = (31, 36, 28)
+SCALE = 500.0
+
+
+@pytest.fixture
+def head(tmp_path):
+    """A noisy ball as truth, its thick axial slices, and volumes of it in scan units."""
+    grid = Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))
+    index = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij"))
+    ball = ((index**2).sum(0) < 0.8).astype(np.float32)
+    rng = np.random.default_rng(0)
+    truth = (ball * rng.uniform(0.2, 0.9, SHAPE)).astype(np.float32)
+    thick = grid.resized((31, 36, 7))
+    save_volume(tmp_path / "mask.nii.gz", ball, grid)
+    save_volume(tmp_path / "truth.nii.gz", truth, grid)
+    save_volume(tmp_path / "lowres.nii.gz", cell_average(truth, thick.shape), thick)
+    write_json(tmp_path / "lowres.json", {"headsr": {"view": "axial", "noise": 0.01, "scale": SCALE, "offset": 0.0}})
+    save_volume(tmp_path / "residual.nii.gz", (0.01 * SCALE * rng.standard_normal(thick.shape)).astype("f4"), thick)
+    for name, noise in (("good", 0.01), ("bad", 0.1)):
+        save_volume(tmp_path / f"{name}.nii.gz", ((truth + noise * ball) * SCALE).astype(np.float32), grid)
+    return tmp_path
+
+
+def draw(head, **change):
+    inputs = {
+        "lowres": [head / "lowres.nii.gz"],
+        "volumes": {"A good one": head / "good.nii.gz", "A bad one": head / "bad.nii.gz"},
+        "residuals": {"A good one": head / "residual.nii.gz"},
+        "truth": head / "truth.nii.gz",
+        "head_mask": head / "mask.nii.gz",
+        "title": "demo/sub-06_T1w",
+    }
+    draw_figure(head / "figure.png", **(inputs | change))
+    return Image.open(head / "figure.png")
+
+
+def test_a_small_readable_file(head):
+    picture = draw(head)
+    assert (head / "figure.png").stat().st_size <= FIGURE_BYTES
+    assert picture.width > 4 * 170
+    colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    assert (colours.max(axis=1) - colours.min(axis=1) > 100).any()  # error maps and residuals are not grey
+
+
+def test_the_same_bytes_each_time(head):
+    draw(head)
+    first = (head / "figure.png").read_bytes()
+    draw(head)
+    assert (head / "figure.png").read_bytes() == first
+
+
+def test_larger_errors_are_brighter(head):
+    """The error row of the bad volume (column 2) against that of the good one (column 1)."""
+    picture = np.asarray(draw(head).convert("L"), dtype=float)
+    height = round(176 * 32 / 27)  # about: the axial plane is as high as its box
+    row = picture[56 + height + 20 : 56 + 2 * height - 20]
+    good, bad = row[:, 74 + 180 : 74 + 350].mean(), row[:, 74 + 360 : 74 + 530].mean()
+    assert bad > good + 30
+
+
+def test_without_a_truth_there_are_no_error_rows(head):
+    with_truth = draw(head).size
+    without = draw(head, truth=None).size
+    assert without[0] < with_truth[0]
+    assert without[1] < 0.7 * with_truth[1]
+
+
+def test_another_grid_is_refused(head):
+    save_volume(
+        head / "good.nii.gz", np.random.default_rng(0).random((9, 9, 9)).astype("f4"), Grid((9, 9, 9), np.eye(4))
+    )
+    with pytest.raises(ValueError, match="another grid"):
+        draw(head)
+
+
+def test_a_voxel_outside_is_refused(head):
+    with pytest.raises(ValueError, match="outside"):
+        draw(head, voxel=(99, 0, 0))
+
+
+def test_thick_slices_stay_visible():
+    """Every voxel of the head shows the thick slice that it lies in."""
+    fine = Grid((2, 2, 12), np.eye(4))
+    thick = fine.thick(2, 4)
+    scan = Volume(np.arange(3, dtype=np.float32) * np.ones((2, 2, 3), dtype=np.float32), thick)
+    assert (
+        _nearest(scan, Volume(np.zeros(fine.shape, dtype=np.float32), fine))[0, 0].tolist()
+        == [0] * 4 + [1] * 4 + [2] * 4
+    )
+
+
+def test_the_window_is_shown_from_end_to_end():
+    image = np.array([[-1.0, 0.0], [1.0, 9.0]], dtype=np.float32)
+    grey = _indexed(Panel(image, 0.0, 1.0), (4, 4))
+    assert grey[0, 0] == grey[0, 3] == 0
+    assert grey[3, 0] == grey[3, 3] == _LEVELS["gray"] - 1
+    assert _indexed(Panel(image, 0.0, 1.0, "inferno"), (4, 4)).min() == _LEVELS["gray"]

@@ -1,0 +1,80 @@
+"""Metrics against known answers and against the libraries."""
+
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from headsr.evaluate.metrics import measure, nrmse, psnr, ssim_map
+
+
+def volumes(shape=(17, 23, 14), noise=0.1, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.random(shape, dtype=np.float32)
+    return truth, (truth + noise * rng.standard_normal(shape)).astype(np.float32)
+
+
+def test_psnr_of_a_known_error():
+    truth = np.zeros((12, 11, 13), dtype=np.float32)
+    mask = np.ones(truth.shape, dtype=bool)
+    assert psnr(truth + 0.1, truth, mask, data_range=1.0) == pytest.approx(20.0, abs=1e-4)
+    assert psnr(truth + 0.1, truth, mask, data_range=10.0) == pytest.approx(40.0, abs=1e-4)
+    assert psnr(truth, truth, mask, data_range=1.0) == float("inf")
+
+
+def test_only_the_mask_counts():
+    truth, estimate = volumes()
+    mask = np.zeros(truth.shape, dtype=bool)
+    mask[3:9, 4:, :7] = True
+    spoilt = np.where(mask, estimate, 1000.0).astype(np.float32)
+    assert psnr(spoilt, truth, mask, data_range=1.0) == psnr(estimate, truth, mask, data_range=1.0)
+    assert nrmse(spoilt, truth, mask) == nrmse(estimate, truth, mask)
+
+
+def test_values_outside_the_range_are_not_clipped():
+    truth = np.full((11, 11, 11), 1.5, dtype=np.float32)
+    mask = np.ones(truth.shape, dtype=bool)
+    assert psnr(truth + 0.5, truth, mask, data_range=1.0) == pytest.approx(20 * np.log10(2), abs=1e-5)
+    assert nrmse(truth + 0.5, truth, mask) == pytest.approx(1 / 3)
+
+
+def test_whole_volume_agrees_with_the_library():
+    truth, estimate = volumes()
+    mask = np.ones(truth.shape, dtype=bool)
+    values = measure(estimate, truth, {"all": mask}, data_range=1.0)["all"]
+    assert values["psnr"] == pytest.approx(peak_signal_noise_ratio(truth, estimate, data_range=1.0), abs=1e-4)
+    _, similarity = structural_similarity(
+        truth, estimate, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+    )
+    # The mean of the whole map, where the library crops the border.
+    assert values["ssim"] == pytest.approx(similarity.mean(), abs=1e-5)
+
+
+def test_the_box_around_the_mask_changes_nothing():
+    truth, estimate = volumes((41, 37, 29))
+    mask = np.zeros(truth.shape, dtype=bool)
+    mask[14:20, 16:21, :6] = True
+    inside = measure(estimate, truth, {"head": mask}, data_range=1.0)["head"]["ssim"]
+    whole = ssim_map(estimate, truth, data_range=1.0)[mask].mean(dtype=np.float64)
+    assert inside == pytest.approx(whole, abs=1e-6)
+
+
+def test_equal_volumes_are_perfect():
+    truth, _ = volumes()
+    mask = truth > 0.5
+    assert measure(truth, truth, {"m": mask}, data_range=1.0)["m"] == {
+        "psnr": float("inf"),
+        "ssim": pytest.approx(1.0),
+        "nrmse": 0.0,
+    }
+
+
+def test_too_small_for_the_window():
+    tiny = np.zeros((10, 20, 20), dtype=np.float32)
+    with pytest.raises(ValueError, match="at least 11 voxels"):
+        ssim_map(tiny, tiny, data_range=1.0)
+
+
+def test_empty_mask():
+    truth, estimate = volumes()
+    with pytest.raises(ValueError, match="empty"):
+        measure(estimate, truth, {"m": np.zeros(truth.shape, dtype=bool)}, data_range=1.0)

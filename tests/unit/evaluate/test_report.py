@@ -1,0 +1,140 @@
+"""The report: offline, small, truthful, whatever it is given."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headsr.evaluate import report
+from headsr.evaluate.collect import collect_scores
+from headsr.evaluate.report import read_residuals, write_report
+from headsr.files import write_json
+from headsr.recipes import Budget, Dataset, Degradation, Fit, Method, Model, Recipes, Stack, Table
+
+GAIN = {"text": "the field is above <the> spline", "degradation": "axial_x4", "method": "inr", "than": "spline"}
+
+
+def recipes(at_least_db=1.0):
+    table = Table("One thick scan", ("spline", "inr"), ("axial_x4",), ("T1w",))
+    return Recipes(
+        datasets={"demo": Dataset("url", "v1", "CC0", "none")},
+        degradations={"axial_x4": Degradation("simulated", (Stack("axial", 4),), 1.0, seed=11)},
+        models={"ldm": Model("ldm", {}, ("T1w",), Budget(10, 2, 32), 1e-3, seed=12)},
+        methods={
+            "spline": Method("spline", "Cubic B-spline"),
+            "inr": Method("inr", "INR with prior", prior="ldm", fit=Fit({}, 100, 0.01, prior_weight=0.1, seed=13)),
+        },
+        tables={"thick": Table(**{**vars(table), "expectations": ({**GAIN, "at_least_db": at_least_db},)})},
+    )
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    paths = []
+    for method, value in (("spline", 20.0), ("inr", 22.5)):
+        values = {mask: {"psnr": value, "ssim": 0.9, "nrmse": 0.1} for mask in ("head", "brain")}
+        names = {"method": method, "degradation": "axial_x4", "dataset": "demo", "scan": "sub-06", "suffix": "T1w"}
+        more = {"profile": "box", "seed": 0, "trained_on": None, "data_range": 1.0, "source_key": "k"}
+        paths.append(tmp_path / f"{method}.json")
+        write_json(paths[-1], {**names, **more, "scores": {"unprojected": values, "projected": values}})
+    collect_scores(paths, tmp_path / "scores.tsv")
+    views = {"axial": {"noise": 0.01, "allowed": 0.01, "rms_after": 0.0099, "rms_before": 0.04}}
+    write_json(tmp_path / "good.json", {"headsr": {"views": views}})
+    views = {"axial": {"noise": 0.01, "allowed": 0.01, "rms_after": 0.02}}
+    write_json(tmp_path / "bad.json", {"headsr": {"views": views}})
+    Image.fromarray(np.zeros((9, 9), dtype=np.uint8)).save(tmp_path / "a.png")
+    return {
+        "title": "headsr <demo>",
+        "recipes": recipes(),
+        "tables": {"thick": ["demo/sub-06_T1w"]},
+        "scores": tmp_path / "scores.tsv",
+        "checks": {"spline axial_x4 demo/sub-06_T1w": tmp_path / "good.json", "inr axial_x4 x": tmp_path / "bad.json"},
+        "figures": {"demo/sub-06_T1w, axial_x4": tmp_path / "a.png"},
+        "curves": tmp_path / "a.png",
+        "rulegraph": tmp_path / "a.png",
+        "commit": "0123abc",
+    }
+
+
+def written(tmp_path, inputs, **change):
+    write_report(tmp_path / "report.html", **(inputs | change))
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_section_and_nothing_from_elsewhere(tmp_path, inputs):
+    html = written(tmp_path, inputs)
+    for section in report._SECTIONS:
+        assert f'id="{section}"' in html
+    assert "http" not in html
+    assert "No errors" in html
+    assert html.count("Research use only, not for clinical use") == 2
+    assert html.count("data:image/png;base64,") == 3
+    assert "0123abc" in html
+    assert len(html) < 5_000_000
+
+
+def test_what_was_measured_is_printed(tmp_path, inputs):
+    html = written(tmp_path, inputs)
+    assert ">reached</td>" in html
+    assert "measured +2.50 dB as estimated" in html
+    missed = written(tmp_path, inputs, recipes=recipes(at_least_db=3.0))
+    assert ">NOT reached</td>" in missed
+    assert "expectations reached: 0 of 1" in missed
+
+
+def test_residuals_before_and_after(tmp_path, inputs):
+    html = written(tmp_path, inputs)
+    assert "<td>0.04000</td><td>0.00990</td><td>0.01000</td><td>yes</td>" in html
+    assert "<td>-</td><td>0.02000</td><td>0.01000</td><td>NO</td>" in html
+    assert "1 of 2 after the projection, 0 before it" in html
+    assert len(read_residuals(inputs["checks"])) == 2
+
+
+def test_text_is_escaped(tmp_path, inputs):
+    html = written(tmp_path, inputs, errors=['<script src="http://x"></script>', "href=http://y"])
+    assert "<script" not in html
+    assert "No errors" not in html
+    assert "headsr &lt;demo&gt;" in html
+    assert "above &lt;the&gt; spline" in html
+
+
+def test_seeds_versions_and_methods(tmp_path, inputs):
+    html = written(tmp_path, inputs)
+    for what, seed in (("degradation axial_x4", 11), ("model ldm", 12), ("fit inr", 13)):
+        assert f'<td class="words">{what}</td><td>{seed}</td>' in html
+    assert re.search(r'<td class="words">torch</td><td>\d', html)
+    assert "the frozen latent diffusion model ldm as a prior of weight 0.1" in html
+
+
+def test_nothing_at_all_is_a_report_too(tmp_path, inputs):
+    html = written(tmp_path, inputs, checks={}, figures={}, curves=None, rulegraph=None)
+    assert "No picture was made." in html
+    assert "Nothing was trained." in html
+
+
+def test_pictures_that_do_not_fit_are_named(tmp_path, inputs):
+    noise = np.random.default_rng(0).integers(0, 255, (1500, 1500), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.png")
+    figures = {"first": tmp_path / "large.png", "second": tmp_path / "large.png", "small": tmp_path / "a.png"}
+    html = written(tmp_path, inputs, figures=figures)
+    assert "Left out, so that this file stays small: second." in html
+    assert (tmp_path / "report.html").stat().st_size < 5_000_000
+
+
+def test_too_large_is_refused_and_nothing_is_left(tmp_path, inputs):
+    with pytest.raises(ValueError, match="bytes"):
+        written(tmp_path, inputs, errors=["x" * 5_000_000])
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "html", ['<img src="http://x/a.png">', "<a href='//x'>", "<script>1</script>", '<p style="a:url(x)">']
+)
+def test_what_loads_something_is_refused(html):
+    with pytest.raises(ValueError, match="elsewhere"):
+        report._refuse_unfit("report.html", html)
+
+
+def test_the_same_bytes_each_time(tmp_path, inputs):
+    assert written(tmp_path, inputs) == written(tmp_path, inputs)

@@ -1,0 +1,131 @@
+import fnmatch
+import json
+
+import numpy as np
+import pytest
+from bidsschematools.rules import regexify_filename_rules
+from bidsschematools.schema import load_schema
+from bidsschematools.validator import validate_all
+
+from headsr.evaluate.check import residual_path
+from headsr.recipes import Dataset
+from headsr.render.describe import DESCRIPTIONS, describe_derivatives, describe_residual, describe_volume
+from headsr.volumes import AXES, Grid
+
+DATASET = Dataset(url="https://example.org/ds1", version="v1", license="CC0", citation="Somebody (2020)")
+
+
+@pytest.fixture
+def derivatives(tmp_path):
+    folder = tmp_path / "headsr-inr-axial4"
+    describe_derivatives(
+        folder / "dataset_description.json", dataset=DATASET, name="demo", method="inr", degradation="axial4"
+    )
+    return folder
+
+
+def publish_names(folder, stem, suffix):
+    """Every file that headsr writes for one volume, empty."""
+    check = folder / f"{stem}_desc-check_{suffix}.json"
+    residuals = [residual_path(check, view) for view in AXES]
+    names = [
+        f"{stem}_res-hi_desc-sr_{suffix}.ome.zarr/zarr.json",
+        f"{stem}_res-hi_desc-sr_{suffix}.ome.zarr/0/c/0/0/0",
+        *(f"{stem}_res-hi_desc-sr_{suffix}.{ending}" for ending in ("nii.gz", "json")),
+        *(f"{stem}_res-hi_desc-unprojected_{suffix}.{ending}" for ending in ("nii.gz", "json")),
+        *(path.name for path in residuals),
+        *(path.name.replace(".nii.gz", ".json") for path in residuals),
+        f"{stem}_desc-field_{suffix}.safetensors",
+        f"{stem}_desc-fit_{suffix}.jsonl",
+        check.name,
+    ]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def validate(folder):
+    """The names that BIDS knows no rule for, and all names it was asked about.
+
+    ``validate_bids`` itself knows the rules of raw datasets only, so it is given those of derivatives here.
+    """
+    schema = load_schema()
+    groups = (schema.rules.files.common, schema.rules.files.deriv)
+    rules = [rule for group in groups for rule in regexify_filename_rules(group, schema, level=2)]
+    ignored = (folder / ".bidsignore").read_text().splitlines()
+    names = []
+    for path in folder.rglob("*"):
+        if path.suffix == ".zarr":
+            names.append(f"{path.relative_to(folder)}/")
+        elif path.is_file() and not path.name.startswith(".") and ".ome.zarr" not in str(path.parent):
+            names.append(str(path.relative_to(folder)))
+    names = [name for name in names if not any(fnmatch.fnmatch(name.rsplit("/", 1)[-1], rule) for rule in ignored)]
+    refused = validate_all(names, rules)["path_tracking"]
+    return {name.rstrip("/").rsplit("/")[-1] for name in refused}, {name.rstrip("/").rsplit("/")[-1] for name in names}
+
+
+def test_the_bids_schema_accepts_every_published_name(derivatives):
+    publish_names(derivatives / "sub-01/anat", "sub-01", "T1w")
+    publish_names(derivatives / "sub-02/ses-a/anat", "sub-02_ses-a_acq-x_rec-y_run-1", "FLAIR")
+    publish_names(derivatives / "sub-02/ses-a/anat", "sub-02_ses-a_ce-z", "PDw")
+    refused, listed = validate(derivatives)
+    assert refused == set()
+    assert {"dataset_description.json", "descriptions.tsv", "sub-01_res-hi_desc-sr_T1w.ome.zarr"} <= listed
+    assert "sub-01_desc-srresidualAxial_T1w.nii.gz" in listed and len(listed) == 2 + 3 * 11
+    assert not any("desc-field" in name or "desc-fit" in name or "desc-check" in name for name in listed)
+
+
+def test_the_schema_would_have_refused_a_wrong_name(derivatives):
+    publish_names(derivatives / "sub-01/anat", "sub-01", "T1w")
+    (derivatives / "sub-01/anat/sub-01_desc-sr_res-hi_T1w.nii.gz").touch()
+    (derivatives / ".bidsignore").write_text("")
+    refused, _ = validate(derivatives)
+    assert {"sub-01_desc-sr_res-hi_T1w.nii.gz", "sub-01_desc-field_T1w.safetensors"} <= refused
+
+
+def test_the_dataset_says_who_made_it_from_what(derivatives):
+    said = json.loads((derivatives / "dataset_description.json").read_text())
+    assert said["DatasetType"] == "derivative" and said["BIDSVersion"].startswith("1.11")
+    headsr, ants = said["GeneratedBy"]
+    assert headsr["Name"] in derivatives.name and headsr["Version"]
+    assert ants["Name"] == "ANTs" and ants["Version"][0].isdigit()
+    assert said["SourceDatasets"] == [{"URL": DATASET.url, "Version": "v1"}]
+    assert said["License"] == "CC0" and said["DatasetLinks"] == {"raw": DATASET.url}
+
+
+def test_every_desc_label_is_explained_once(derivatives):
+    header, *rows = (derivatives / "descriptions.tsv").read_text().splitlines()
+    assert header.split("\t") == ["desc_id", "description"]
+    labels = [row.split("\t")[0] for row in rows]
+    assert labels == list(DESCRIPTIONS) and all(
+        len(row.split("\t")) == 2 and label.isalnum() for row, label in zip(rows, labels, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "sources"),
+    [
+        ("sub-01_res-hi_desc-sr_T1w", ["bids:raw:sub-01/anat/sub-01_T1w.nii.gz"]),
+        ("sub-2_ses-b_run-1_desc-sr_PDw", ["bids:raw:sub-2/ses-b/anat/sub-2_ses-b_run-1_PDw.nii.gz"]),
+        ("volume", []),
+    ],
+)
+def test_the_source_follows_from_the_name(name, sources):
+    grid = Grid((4, 5, 6), np.eye(4))
+    said = describe_volume(name, grid, preview=grid, scale=2.0, offset=0.0, record={"seed": 3}, projected=True)
+    assert said["Sources"] == sources
+    assert said["headsr"]["seed"] == 3
+
+
+def test_a_record_cannot_deny_that_it_is_research():
+    grid = Grid((4, 5, 6), np.eye(4))
+    said = describe_volume(
+        "x", grid, preview=grid, scale=2.0, offset=0.0, record={"IntendedUse": "diagnosis"}, projected=True
+    )
+    assert said["headsr"]["IntendedUse"] == "research"
+
+
+@pytest.mark.parametrize("view", AXES)
+def test_every_view_has_a_residual_with_its_source(view):
+    path = residual_path("anat/sub-01_desc-check_T1w.json", view)
+    assert describe_residual(path.name, view)["Sources"] == ["bids:raw:sub-01/anat/sub-01_T1w.nii.gz"]

@@ -1,0 +1,130 @@
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headsr.scans import COLUMNS, SPLITS, SUFFIXES, Scan, ScansError, parse_path, read_scans, write_scans
+
+KEY = f"SHA256E-s12--{'0' * 64}.nii.gz"
+SCAN = Scan("demo", "sub-01", "sub-01", "T1w", "sub-01/anat/sub-01_T1w.nii.gz", KEY, 12, "", "train")
+SESSION = Scan(
+    "demo", "sub-02", "sub-02_ses-a_run-1", "FLAIR", "sub-02/ses-a/anat/sub-02_ses-a_run-1_FLAIR.nii.gz", KEY, 0, "2.5",
+    "test",
+)  # fmt: skip
+
+labels = st.text("abcXYZ019", min_size=1, max_size=8)
+entities = st.dictionaries(st.sampled_from(["acq", "ce", "rec", "run"]), labels)
+
+
+@given(subject=labels, session=st.none() | labels, others=entities, suffix=st.sampled_from(SUFFIXES))
+def test_every_anatomical_name_comes_apart_and_together(subject, session, others, suffix) -> None:
+    folder = f"sub-{subject}" + (f"/ses-{session}" if session else "")
+    stem = "_".join([folder.replace("/", "_"), *(f"{name}-{label}" for name, label in others.items())])
+    path = f"{folder}/anat/{stem}_{suffix}.nii.gz"
+    assert parse_path(path) == (f"sub-{subject}", stem, suffix)
+    scan = Scan("demo", f"sub-{subject}", stem, suffix, path, KEY, 1, "", "unused")
+    assert scan.folder == folder
+    assert scan.name == f"demo/{stem}_{suffix}"
+    assert scan.stem == f"demo/{folder}/{stem}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "sub-01/anat/sub-02_T1w.nii.gz",
+        "sub-01/ses-a/anat/sub-01_T1w.nii.gz",
+        "sub-01/ses-a/anat/sub-01_ses-b_T1w.nii.gz",
+        "sub-01/anat/sub-01_bold.nii.gz",
+        "sub-01/anat/sub-01_T1w.nii",
+        "sub-01/anat/sub-01_T1w.json",
+        "sub-01/func/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_desc-preproc_T1w.nii.gz",
+        "derivatives/sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/../anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_T1w.nii.gz\n",
+        "sub-0 1/anat/sub-0 1_T1w.nii.gz",
+        "",
+    ],
+)
+def test_any_other_file_is_no_scan(path: str) -> None:
+    assert parse_path(path) is None
+
+
+@pytest.mark.parametrize("scan", ["sub-012", "sub-01x_run-1"])
+def test_a_longer_label_is_another_person(scan: str) -> None:
+    """sub-01's folder must not take sub-012's file, though the one name begins with the other."""
+    assert parse_path(f"sub-01/anat/{scan}_T1w.nii.gz") is None
+
+
+def test_a_table_round_trips_sorted(tmp_path: Path) -> None:
+    table = tmp_path / "config" / "scans.tsv"
+    other = dataclasses.replace(SCAN, dataset="abc", split="unused")
+    write_scans(table, [SESSION, SCAN, other])
+    assert read_scans(table) == (other, SCAN, SESSION)
+    assert table.read_text().splitlines()[0].split("\t") == list(COLUMNS)
+    write_scans(table, [other, SESSION, SCAN])
+    assert os.listdir(table.parent) == ["scans.tsv"]
+    write_scans(table, [])
+    assert read_scans(table) == ()
+
+
+def broken(tmp_path: Path, change) -> Path:
+    table = tmp_path / "scans.tsv"
+    write_scans(table, [SCAN, SESSION])
+    table.write_text(change(table.read_text()))
+    return table
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: "", "its columns must be"),
+        (lambda text: text.replace("split", "Split", 1), "its columns must be"),
+        (lambda text: text.replace("\ttrain", "", 1), "line 2: the row does not have 9 columns"),
+        (lambda text: text.replace("\ttrain", "\ttrain\tmore", 1), "line 2: the row does not have 9 columns"),
+        (lambda text: text.replace("\ttest", "\ttesting", 1), "line 3: split 'testing' must be one of"),
+        (lambda text: text.replace("\tT1w\t", "\tT2w\t", 1), "line 2: subject, scan or suffix do not match the path"),
+        (lambda text: text.replace("demo\t", "de_mo\t", 1), "line 2: the dataset name 'de_mo'"),
+        (lambda text: text.replace(KEY, "", 1), "line 2: key or bytes is missing"),
+        (lambda text: text.replace("\t12\t", "\t-12\t", 1), "line 2: key or bytes is missing"),
+        (lambda text: text + text.splitlines()[1] + "\n", "demo/sub-01_T1w is listed twice"),
+    ],
+)
+def test_a_broken_table_names_the_file_and_the_line(change, message: str, tmp_path: Path) -> None:
+    table = broken(tmp_path, change)
+    with pytest.raises(ScansError, match=re.escape(message)) as raised:
+        read_scans(table)
+    assert str(raised.value).startswith(str(table))
+
+
+def test_a_missing_table_says_how_to_write_it(tmp_path: Path) -> None:
+    with pytest.raises(ScansError, match=r"nosuch\.tsv: .*headsr pin"):
+        read_scans(tmp_path / "nosuch.tsv")
+
+
+def test_a_failed_write_leaves_the_old_table(tmp_path: Path) -> None:
+    table = tmp_path / "scans.tsv"
+    write_scans(table, [SCAN])
+    with pytest.raises(UnicodeEncodeError):
+        write_scans(table, [dataclasses.replace(SCAN, thickness="\udcff")])
+    assert read_scans(table) == (SCAN,)
+
+
+def test_the_splits_and_suffixes_are_those_of_the_docs() -> None:
+    assert SPLITS == ("train", "val", "test", "unused")
+    assert SUFFIXES == ("T1w", "T2w", "PDw", "FLAIR")
+
+
+def test_importing_what_every_job_imports_brings_only_the_standard_library() -> None:
+    program = (
+        "import sys; before = set(sys.modules); import headsr.scans, headsr.annex, headsr.sourcedata\n"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "foreign = new - sys.stdlib_module_names - {'headsr'}; assert not foreign, foreign"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

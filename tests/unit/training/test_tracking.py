@@ -1,0 +1,145 @@
+"""The MLflow mirror: what it holds, that it copies once, and that its failures are only warnings."""
+
+import builtins
+import json
+import sqlite3
+
+import pytest
+
+from headsr.files import write_json
+from headsr.training.tracking import (
+    RunRecord,
+    Synced,
+    content_hash,
+    flat,
+    keys_hash,
+    mirror_results,
+    record_score,
+    record_training,
+    sync_mlflow,
+)
+
+
+def write_history(path, steps):
+    path.write_text("".join(json.dumps({"step": s, "loss": 1 / s, "note": "x"}) + "\n" for s in steps))
+    return path
+
+
+def score_file(path, psnr=30.0):
+    names = {"method": "inr", "degradation": "axial_x4", "profile": "box", "dataset": "demo", "scan": "sub-06"}
+    more = {"suffix": "T1w", "seed": 1, "data_range": 1.0, "trained_on": None, "source_key": "SHA256E-s1--a"}
+    write_json(
+        path, {**names, **more, "scores": {"projected": {"head": {"psnr": psnr, "ssim": "inf"}}, "unprojected": None}}
+    )
+    return path
+
+
+def test_the_mirror(tmp_path):
+    """One database for all of it: making one takes seconds."""
+    from mlflow import MlflowClient
+
+    database = tmp_path / "deep" / "mlflow.db"
+    history = write_history(tmp_path / "h.jsonl", range(1, 1203))
+    write_json(
+        tmp_path / "check.json",
+        {"headsr": {"degradation": "axial_x4", "source_key": "k", "views": {"axial": {"rms_after": 0.01}}}},
+    )
+
+    def mirror(psnr=30.0):
+        return mirror_results(
+            database,
+            experiment="headsr",
+            histories={"edsr": history, "inr axial_x4 demo/sub-06_T1w": history},
+            recipes={"edsr": {"budget": {"steps": 5}, "many": {f"p{i}": i for i in range(120)}}},
+            keys={"edsr": ["b", "a"]},
+            scores=[score_file(tmp_path / "score.json", psnr)],
+            checks={"inr axial_x4 demo/sub-06_T1w": tmp_path / "check.json"},
+            commit="0123abc",
+        )
+
+    assert mirror() == Synced(written=4, unchanged=0)
+    assert mirror() == Synced(written=0, unchanged=4)
+    assert mirror(psnr=31.0) == Synced(written=1, unchanged=3)
+
+    client = MlflowClient(f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name("headsr").experiment_id
+    runs = {run.data.tags["headsr.unit"]: run for run in client.search_runs([experiment])}
+    assert sorted(runs) == [
+        "check/inr/axial_x4/demo/sub-06_T1w",
+        "fit/inr/axial_x4/demo/sub-06_T1w",
+        "model/edsr",
+        "score/inr/axial_x4/demo/sub-06_T1w",
+    ]
+    model = runs["model/edsr"]
+    assert model.info.status == "FINISHED"
+    assert model.data.params["budget.steps"] == "5"
+    assert len(model.data.params) == 121
+    assert model.data.tags["commit"] == "0123abc"
+    assert model.data.tags["annex_keys"] == keys_hash(["a", "b"])
+    over_time = client.get_metric_history(model.info.run_id, "loss")
+    assert [(m.step, m.value) for m in sorted(over_time, key=lambda m: m.step)][::1201] == [(1, 1.0), (1202, 1 / 1202)]
+    score = runs["score/inr/axial_x4/demo/sub-06_T1w"]
+    assert score.data.metrics["projected.head.psnr"] == 31.0
+
+    # A run that was cut off is made anew.
+    client.update_run(model.info.run_id, status="RUNNING")
+    assert mirror(psnr=31.0) == Synced(written=1, unchanged=3)
+    # A locked database is a warning within seconds, and nothing is lost.
+    with sqlite3.connect(database) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert mirror(psnr=32.0) is None
+    assert mirror(psnr=31.0) == Synced(written=0, unchanged=4)
+
+
+def test_without_mlflow(tmp_path, monkeypatch, caplog):
+    real = builtins.__import__
+
+    def no_mlflow(name, *args, **kwargs):
+        if name.split(".")[0] == "mlflow":
+            raise ImportError("no mlflow here")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", no_mlflow)
+    assert sync_mlflow(tmp_path / "m.db", experiment="headsr", runs=[]) is None
+    assert "no mlflow here" in caplog.text
+
+
+def test_a_place_that_cannot_be_written(tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    assert sync_mlflow(tmp_path / "file" / "m.db", experiment="headsr", runs=[]) is None
+    assert sync_mlflow(tmp_path, experiment="headsr", runs=[]) is None
+    (tmp_path / "m.db").write_bytes(b"this is no database" * 100)
+    assert sync_mlflow(tmp_path / "m.db", experiment="headsr", runs=[]) is None
+    assert caplog.text.count("MLflow was not updated") == 3
+
+
+def test_a_file_that_cannot_be_read_is_a_warning(tmp_path, caplog):
+    nothing = {"histories": {}, "recipes": {}, "keys": {}, "checks": {}}
+    assert mirror_results(tmp_path / "m.db", experiment="x", scores=[tmp_path / "none.json"], **nothing) is None
+    assert "none.json" in caplog.text
+
+
+def test_the_hash_is_of_everything_shown(tmp_path):
+    history = write_history(tmp_path / "h.jsonl", [1, 2])
+
+    def hashed(**change):
+        inputs = {"history": history, "recipe": {"seed": 0}, "keys": ["a"]}
+        return content_hash(record_training("edsr", **(inputs | change)))
+
+    first = hashed()
+    assert hashed() == first
+    assert len({first, hashed(recipe={"seed": 1}), hashed(keys=["a", "b"]), hashed(commit="f")}) == 4
+    write_history(history, [1, 2, 3])
+    assert hashed() != first
+
+
+def test_names_and_numbers(tmp_path):
+    record = record_score(score_file(tmp_path / "s.json"))
+    assert record.metrics == {"projected.head.psnr": 30.0, "projected.head.ssim": float("inf")}
+    assert flat({"a": {"b": [1, 2], "c": "x"}, "d": None}) == {"a.b": "[1, 2]", "a.c": "x", "d": "null"}
+    assert RunRecord("model/edsr").history is None
+
+
+@pytest.mark.parametrize("keys", [["a", "b"], ["b", "a"]])
+def test_keys_have_one_name_in_any_order(keys):
+    assert keys_hash(keys) == keys_hash(["a", "b"])
