@@ -26,7 +26,6 @@ from time import sleep
 from typing import NamedTuple
 
 _log = logging.getLogger(__name__)
-_POINTER = b"/annex/objects/"
 _KEY = re.compile(r"(?P<backend>[A-Z0-9_]+)(?:-s(?P<bytes>\d+))?(?:-[mSC]\d+)*--(?P<hash>[^.]*).*", re.DOTALL)
 _TEXT_BYTES = 2**20  # a larger blob in git is an image, never a link, a pointer or a sidecar
 _QUICK_S = 120  # what answers from the disk
@@ -229,7 +228,7 @@ def _tree_file(path: str, mode: bytes, blob: str, size: int, text: bytes | None)
             return _annexed(path, target)
         _log.warning("%s is a link to %s, not to annexed content: left out", path, os.fsdecode(target))
         return None
-    if text is not None and text.startswith(_POINTER):
+    if text is not None and text.startswith(b"/annex/objects/"):
         return _annexed(path, text.splitlines()[0])
     return TreeFile(path, f"GIT-s{size}--{blob}", size, text)
 
@@ -269,7 +268,7 @@ def _size_kept(repository: str | os.PathLike[str], git_dir: Path, key: str) -> I
         if not was_there:
             # Forced: asking a remote whether it still has what it just sent would cost a round trip per scan.
             try:
-                run_tool(_annex_words(repository, "drop", "--force", f"--key={key}"))
+                _annex(repository, "drop", "--force", f"--key={key}", check=True)
             except AnnexError as error:  # the scan itself is there, or has a better reason why not
                 _log.warning("%s keeps the content of %s: %s", repository, key, error)
 
@@ -339,14 +338,11 @@ def _remedy(said: str, repository: str | os.PathLike[str], key: str) -> str:
 
 
 def _annex(
-    repository: str | os.PathLike[str], command: str, *arguments: str, timeout_s: float = _QUICK_S
+    repository: str | os.PathLike[str], command: str, *arguments: str, timeout_s: float = _QUICK_S, check: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
-    return run_tool(_annex_words(repository, command, *arguments), timeout_s=timeout_s, check=False)
-
-
-def _annex_words(repository: str | os.PathLike[str], command: str, *arguments: str) -> list[str]:
     # The location log stays in git-annex's journal: a commit per scan got would make the clone grow.
-    return ["git", "-C", os.fspath(repository), "-c", "annex.alwayscommit=false", "annex", command, *arguments]
+    words = ["git", "-C", repository, "-c", "annex.alwayscommit=false", "annex", command, *arguments]
+    return run_tool(words, timeout_s=timeout_s, check=check)
 
 
 def _location(repository: str | os.PathLike[str], key: str) -> Path | None:

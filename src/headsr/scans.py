@@ -111,7 +111,7 @@ def write_scans(path: str | os.PathLike[str], scans: Iterable[Scan]) -> None:
 def _read_row(path: str | os.PathLike[str], line: int, row: dict[str, str]) -> Scan:
     where = f"{path}, line {line}"
     if None in row or None in row.values():
-        raise ScansError(f"{where}: the row does not have {len(COLUMNS)} columns. Write it again with: headsr pin")
+        raise ScansError(f"{where}: the row does not have {len(COLUMNS)} columns. Repair that line")
     parsed = parse_path(row["path"])
     if parsed != (row["subject"], row["scan"], row["suffix"]):
         raise ScansError(f"{where}: subject, scan or suffix do not match the path {row['path']!r}")
@@ -120,7 +120,7 @@ def _read_row(path: str | os.PathLike[str], line: int, row: dict[str, str]) -> S
     if row["split"] not in SPLITS:
         raise ScansError(f"{where}: split {row['split']!r} must be one of {', '.join(SPLITS)}")
     if not row["key"] or not row["bytes"].isdigit():
-        raise ScansError(f"{where}: key or bytes is missing. Write it again with: headsr pin")
+        raise ScansError(f"{where}: key or bytes is missing. Repair that line from git, or move the table away and run: headsr pin")
     return Scan(**{**row, "bytes": int(row["bytes"])})
 
 

@@ -10,7 +10,8 @@ import os
 import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -23,7 +24,7 @@ from scipy import ndimage
 from headsr.evaluate.metrics import psnr
 from headsr.evaluate.score import DATA_RANGE
 from headsr.files import read_json, whole
-from headsr.volumes import AXES, Volume, axis_positions, load_volume, sidecar_of
+from headsr.volumes import AXES, Grid, Volume, axis_positions, load_volume, sidecar_of
 
 NOTICE = "Research use only, not for clinical use"
 FIGURE_BYTES = 250_000
@@ -35,6 +36,7 @@ _ERROR_WINDOW = 0.15 * DATA_RANGE
 _LEVELS = {"gray": 64, "inferno": 32, "RdBu_r": 15}
 _WHITE = _LEVELS["gray"] - 1
 _WORDS_BYTES = 12_000
+_VIEWS = ("axial", "coronal", "sagittal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,25 +50,36 @@ class Panel:
     caption: str = ""
 
 
+Rows = list[tuple[str, str, list[Panel | None]]]  # label, view, panels
+
+
 @dataclass(frozen=True, eq=False)
 class _Head:
-    """Where to cut: the box around the head, the voxel that all planes pass through, and voxel sizes in mm."""
+    """Where to cut: the grid, the head on it, the box around it and the voxel that all planes pass through."""
 
+    grid: Grid
+    inside: NDArray[np.bool_]
     box: tuple[slice, ...]
     voxel: tuple[int, ...]
-    size: NDArray[np.float64]
-    rows: list[tuple[str, list[Panel | None]]] = field(default_factory=list)
 
-    def plane(self, data: NDArray[np.float32], view: str) -> NDArray[np.float32]:
+    def plane(self, data: NDArray, view: str) -> NDArray:
         """The plane of a view through the voxel, superior (or anterior) up, the subject's right on the right."""
         axis = AXES[view]
-        cut = tuple(self.voxel[i] if i == axis else part for i, part in enumerate(self.box))
-        return np.rot90(data[cut])
+        return np.rot90(data[tuple(self.voxel[i] if i == axis else part for i, part in enumerate(self.box))])
 
-    def height(self, image: NDArray[np.float32], view: str, width: int) -> int:
+    def coarse_plane(self, scan: Volume, view: str) -> NDArray[np.float32]:
+        """The same plane of a scan on another grid by its nearest samples: thick slices stay visible as such."""
+        axis = AXES[view]
+        parts = [slice(self.voxel[i], self.voxel[i] + 1) if i == axis else part for i, part in enumerate(self.box)]
+        nearest = _nearest(scan, self.grid)
+        chosen = scan.data[np.ix_(*[index[part] for index, part in zip(nearest, parts, strict=True)])]
+        return np.rot90(np.squeeze(chosen, axis))
+
+    def height(self, view: str, width: int) -> int:
         """The height in pixels of a plane that is ``width`` pixels wide, with the voxels' true proportions."""
-        across, up = (self.size[i] for i in range(3) if i != AXES[view])
-        return max(1, round(width * image.shape[0] * up / (image.shape[1] * across)))
+        extent = [(part.stop - part.start) * size for part, size in zip(self.box, self.grid.voxel_size, strict=True)]
+        across, up = (extent[i] for i in range(3) if i != AXES[view])
+        return max(1, round(width * up / across))
 
 
 def draw_figure(
@@ -74,7 +87,7 @@ def draw_figure(
     *,
     lowres: Sequence[str | os.PathLike[str]],
     volumes: Mapping[str, str | os.PathLike[str]],
-    residuals: Mapping[str, str | os.PathLike[str]],
+    checks: Mapping[str, str | os.PathLike[str]],
     truth: str | os.PathLike[str] | None,
     head_mask: str | os.PathLike[str],
     title: str,
@@ -83,82 +96,88 @@ def draw_figure(
     """Draw the comparison of one head under one degradation as a PNG of at most 250 kB.
 
     ``lowres`` are the scans that the volumes were made from (normalised; the first is shown), ``volumes`` maps each
-    method's title to its published NIfTI (scan units), ``residuals`` each title to its residual map against that first
-    scan (scan units), ``truth`` is the preprocessed scan (None: not known, then there are no error maps). All
+    method's title to its published NIfTI (scan units), ``checks`` each title to its ``_desc-check_`` JSON, beside which
+    the residual maps lie; ``truth`` is the preprocessed scan (None: not known, then there are no error maps). All
     planes pass through ``voxel`` (the middle of the head when None). Raises ValueError when a volume lies on another
-    grid than the mask.
+    grid than the first.
     """
-    mask = load_volume(head_mask)
     protocol = read_json(sidecar_of(lowres[0]))["headsr"]
-    scale, offset = protocol["scale"], protocol["offset"]
-    head = _cut(mask, voxel)
-    methods = {name: (_on_grid(path, mask) - offset) / scale for name, path in volumes.items()}
-    known = None if truth is None else _on_grid(truth, mask)
-    scan = _nearest(load_volume(lowres[0]), mask)
-    for view in ("axial", "coronal", "sagittal"):
-        head.rows.append((view, _images(head, view, scan, methods, known)))
+    grid = load_volume(next(iter(volumes.values()))).grid
+    head = _cut(load_volume(head_mask), grid, voxel)
+    known = None if truth is None else _on_grid(truth, grid)
+    scan = load_volume(lowres[0])
+    planes = [{view: Panel(head.coarse_plane(scan, view), 0.0, DATA_RANGE) for view in _VIEWS}]
+    errors: list[dict[str, Panel]] = [{}]
+    for path in volumes.values():
+        # One volume at a time: ten methods at full resolution would not fit into the memory of a small job.
+        data = (_on_grid(path, grid) - np.float32(protocol["offset"])) / np.float32(protocol["scale"])
+        planes.append({view: Panel(head.plane(data, view), 0.0, DATA_RANGE) for view in _VIEWS})
+        errors.append({} if known is None else _errors(head, data, known))
+    if known is not None:
+        planes.append({view: Panel(head.plane(known, view), 0.0, DATA_RANGE) for view in _VIEWS})
+        errors.append({})
+    rows: Rows = []
+    for view in _VIEWS:
+        rows.append((view, view, [column[view] for column in planes]))
         if known is not None:
-            head.rows.append((f"{view}\nerror", _errors(head, view, methods, known, mask.data > 0.5)))
-    maps = {name: _nearest(load_volume(path), mask) / scale for name, path in residuals.items()}
-    head.rows.append(("residual\nA x - y", _residuals(head, protocol, methods, maps)))
-    columns = [f"scan ({protocol['view']}, 1 of {len(lowres)})", *methods, *([] if known is None else ["truth"])]
-    _write_smallest(output, head, columns, title=title, foot=_foot(protocol, known is not None))
+            rows.append((f"{view}\nerror", view, [column.get(view) for column in errors]))
+    residuals = [_residual(head, protocol, checks.get(name)) for name in volumes]
+    rows.append(("residual\nA x - y", _across(protocol["view"]), [None, *residuals]))
+    columns = [f"scan ({protocol['view']}, 1 of {len(lowres)})", *volumes, *([] if known is None else ["truth"])]
+    _write_smallest(output, head, rows, columns, title=title, foot=_foot(protocol, known is not None))
 
 
-def _cut(mask: Volume, voxel: tuple[int, int, int] | None) -> _Head:
-    inside = mask.data > 0.5
-    box = ndimage.find_objects(inside.astype(np.uint8))[0]
-    box = tuple(slice(max(0, s.start - 2), min(n, s.stop + 2)) for s, n in zip(box, inside.shape, strict=True))
+def _cut(mask: Volume, grid: Grid, voxel: tuple[int, int, int] | None) -> _Head:
+    """Where to cut; a mask on a coarser grid (that of a thick scan) is brought to the volumes' grid."""
+    inside = mask.data[np.ix_(*_nearest(mask, grid))] > 0.5
+    found = ndimage.find_objects(inside.astype(np.uint8))
+    if not found:
+        raise ValueError(f"no part of the head mask lies on the grid of the volumes ({grid.shape} voxels)")
+    box = tuple(slice(max(0, s.start - 2), min(n, s.stop + 2)) for s, n in zip(found[0], inside.shape, strict=True))
     centre = voxel or tuple(round(c) for c in ndimage.center_of_mass(inside))
     if not all(0 <= c < n for c, n in zip(centre, inside.shape, strict=True)):
         raise ValueError(f"the voxel {centre} lies outside the volume of {inside.shape}")
-    return _Head(box, centre, mask.grid.voxel_size)
+    return _Head(grid, inside, box, centre)
 
 
-def _on_grid(path: str | os.PathLike[str], mask: Volume) -> NDArray[np.float32]:
+def _nearest(scan: Volume, grid: Grid) -> list[NDArray[np.int_]]:
+    """Per axis, the nearest sample of a scan to every voxel of a grid."""
+    positions = axis_positions(grid, scan.grid)
+    return [np.clip(np.rint(p), 0, n - 1).astype(int) for p, n in zip(positions, scan.data.shape, strict=True)]
+
+
+def _on_grid(path: str | os.PathLike[str], grid: Grid) -> NDArray[np.float32]:
     volume = load_volume(path)
-    if not volume.grid.same_as(mask.grid):
-        raise ValueError(f"{path}: lies on another grid ({volume.grid.shape}) than the head mask ({mask.grid.shape})")
+    if not volume.grid.same_as(grid):
+        raise ValueError(f"{path}: lies on another grid ({volume.grid.shape}) than the first volume ({grid.shape})")
     return volume.data
 
 
-def _nearest(scan: Volume, mask: Volume) -> NDArray[np.float32]:
-    """A scan on the head's grid by its nearest sample: thick slices stay visible as what they are."""
-    positions = axis_positions(mask.grid, scan.grid)
-    nearest = [np.clip(np.rint(p), 0, n - 1).astype(int) for p, n in zip(positions, scan.data.shape, strict=True)]
-    return scan.data[np.ix_(*nearest)]
-
-
-def _images(
-    head: _Head, view: str, scan: NDArray, methods: Mapping[str, NDArray], truth: NDArray | None
-) -> list[Panel | None]:
-    shown = [scan, *methods.values(), *([] if truth is None else [truth])]
-    return [Panel(head.plane(data, view), 0.0, DATA_RANGE) for data in shown]
-
-
-def _errors(
-    head: _Head, view: str, methods: Mapping[str, NDArray], truth: NDArray, inside: NDArray[np.bool_]
-) -> list[Panel | None]:
-    panels: list[Panel | None] = [None]
-    for data in methods.values():
-        error = np.where(inside, np.abs(data - truth), 0.0)
-        caption = f"{psnr(data, truth, inside, data_range=DATA_RANGE):.2f} dB" if view == "axial" else ""
-        panels.append(Panel(head.plane(error, view), 0.0, _ERROR_WINDOW, "inferno", caption))
-    return [*panels, None]
-
-
-def _residuals(
-    head: _Head, protocol: Mapping, methods: Mapping[str, NDArray], maps: Mapping[str, NDArray]
-) -> list[Panel | None]:
-    """The residual maps in a plane that cuts across the thick slices; their window is three times the noise."""
-    view = "coronal" if protocol["view"] != "coronal" else "axial"
-    high = _residual_window(protocol)
-    panels: list[Panel | None] = [None]
-    for name in methods:
-        data = maps.get(name)
-        caption = "" if data is None else f"rms {np.sqrt(np.mean(data.astype(np.float64) ** 2)):.4f}"
-        panels.append(None if data is None else Panel(head.plane(data, view), -high, high, "RdBu_r", caption))
+def _errors(head: _Head, data: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[str, Panel]:
+    """|volume - truth| inside the head in every view; the first carries the PSNR of the whole head."""
+    decibels = psnr(data, truth, head.inside, data_range=DATA_RANGE)
+    panels = {}
+    for view in _VIEWS:
+        error = np.abs(head.plane(data, view) - head.plane(truth, view)) * head.plane(head.inside, view)
+        caption = f"{decibels:.2f} dB" if view == _VIEWS[0] else ""
+        panels[view] = Panel(error, 0.0, _ERROR_WINDOW, "inferno", caption)
     return panels
+
+
+def _residual(head: _Head, protocol: Mapping, check: str | os.PathLike[str] | None) -> Panel | None:
+    """The residual map against the scan that is shown, across its thick slices; the window is three times the noise."""
+    numbers = {} if check is None else read_json(check)["headsr"]["views"].get(protocol["view"], {})
+    if "map" not in numbers:
+        return None
+    residual = load_volume(Path(check).with_name(numbers["map"]))
+    high = _residual_window(protocol)
+    image = head.coarse_plane(residual, _across(protocol["view"])) / protocol["scale"]
+    return Panel(image, -high, high, "RdBu_r", f"rms {numbers['rms_after']:.4f}")
+
+
+def _across(view: str) -> str:
+    """A view that cuts across the slices of another."""
+    return "axial" if view == "coronal" else "coronal"
 
 
 def _residual_window(protocol: Mapping) -> float:
@@ -169,17 +188,19 @@ def _foot(protocol: Mapping, known: bool) -> str:
     parts = ["normalised intensity 0 to 1 in grey"]
     if known:
         parts.append(f"|volume - truth| 0 to {_ERROR_WINDOW:g} inside the head, dB: PSNR of the head")
-    parts.append(f"residual ±{_residual_window(protocol):g}, noise {protocol['noise']:.4f}")
+    parts.append(
+        f"residual ({_across(protocol['view'])}) ±{_residual_window(protocol):.3g}, noise {protocol['noise']:.4f}"
+    )
     return "; ".join(parts) + "; the subject's right is on the right"
 
 
 def _write_smallest(
-    output: str | os.PathLike[str], head: _Head, columns: Sequence[str], *, title: str, foot: str
+    output: str | os.PathLike[str], head: _Head, rows: Rows, columns: Sequence[str], *, title: str, foot: str
 ) -> None:
     """Write the widest picture that is small enough."""
     width, narrowest = _PANEL_WIDTHS
     while width >= narrowest:
-        canvas, words = _lay_out(head, columns, width, title=title, foot=foot)
+        canvas, words = _lay_out(head, rows, columns, width, title=title, foot=foot)
         size = len(zlib.compress(canvas.tobytes(), 6)) + _WORDS_BYTES
         if size <= FIGURE_BYTES:
             with whole(output) as partial:
@@ -190,17 +211,18 @@ def _write_smallest(
 
 
 def _lay_out(
-    head: _Head, columns: Sequence[str], width: int, *, title: str, foot: str
+    head: _Head, rows: Rows, columns: Sequence[str], width: int, *, title: str, foot: str
 ) -> tuple[NDArray[np.uint8], list[tuple]]:
     """Paste every panel at its pixel (indices into the palette); list the words around them with their places."""
-    heights = [_row_height(head, panels, label, width) for label, panels in head.rows]
-    down = _TOP + _CAPTION + sum(h + _GAP + _CAPTION * _has_caption(r) for h, r in zip(heights, head.rows, strict=True))
+    heights = [head.height(view, width) for _, view, _ in rows]
+    gaps = [_GAP + _CAPTION * any(panel is not None and panel.caption for panel in panels) for _, _, panels in rows]
+    down = _TOP + _CAPTION + sum(heights) + sum(gaps)
     canvas = np.full((down + _FOOT, _LEFT + len(columns) * (width + _GAP)), _WHITE, dtype=np.uint8)
     words = [(6, 14, title, 10, "left"), (6, down + 14, foot, 7, "left"), (6, down + 30, NOTICE, 9, "left")]
     for column, name in enumerate(columns):
         words.append((_LEFT + column * (width + _GAP) + width / 2, _TOP, _fit(name, width), 7, "center"))
     top = _TOP + _CAPTION
-    for (label, panels), height in zip(head.rows, heights, strict=True):
+    for (label, _, panels), height, gap in zip(rows, heights, gaps, strict=True):
         words.append((_LEFT - 8, top + height / 2, label, 8, "right"))
         for column, panel in enumerate(panels):
             if panel is None:
@@ -208,20 +230,8 @@ def _lay_out(
             left = _LEFT + column * (width + _GAP)
             canvas[top : top + height, left : left + width] = _indexed(panel, (width, height))
             words.append((left + width / 2, top + height + 8, panel.caption, 7, "center"))
-        top += height + _GAP + _CAPTION * _has_caption((label, panels))
+        top += height + gap
     return canvas, words
-
-
-def _has_caption(row: tuple[str, Sequence[Panel | None]]) -> bool:
-    return any(panel is not None and panel.caption for panel in row[1])
-
-
-def _row_height(head: _Head, panels: Sequence[Panel | None], label: str, width: int) -> int:
-    panel = next((panel for panel in panels if panel is not None), None)
-    if panel is None:
-        return 12
-    view = next((view for view in AXES if label.startswith(view)), "coronal")
-    return head.height(panel.image, view, width)
 
 
 def _indexed(panel: Panel, size: tuple[int, int]) -> NDArray[np.uint8]:

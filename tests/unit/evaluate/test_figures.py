@@ -26,6 +26,7 @@ def head(tmp_path):
     save_volume(tmp_path / "lowres.nii.gz", cell_average(truth, thick.shape), thick)
     write_json(tmp_path / "lowres.json", {"headsr": {"view": "axial", "noise": 0.01, "scale": SCALE, "offset": 0.0}})
     save_volume(tmp_path / "residual.nii.gz", (0.01 * SCALE * rng.standard_normal(thick.shape)).astype("f4"), thick)
+    write_json(tmp_path / "check.json", {"headsr": {"views": {"axial": {"map": "residual.nii.gz", "rms_after": 0.01}}}})
     for name, noise in (("good", 0.01), ("bad", 0.1)):
         save_volume(tmp_path / f"{name}.nii.gz", ((truth + noise * ball) * SCALE).astype(np.float32), grid)
     return tmp_path
@@ -35,7 +36,7 @@ def draw(head, **change):
     inputs = {
         "lowres": [head / "lowres.nii.gz"],
         "volumes": {"A good one": head / "good.nii.gz", "A bad one": head / "bad.nii.gz"},
-        "residuals": {"A good one": head / "residual.nii.gz"},
+        "checks": {"A good one": head / "check.json"},
         "truth": head / "truth.nii.gz",
         "head_mask": head / "mask.nii.gz",
         "title": "demo/sub-06_T1w",
@@ -76,11 +77,20 @@ def test_without_a_truth_there_are_no_error_rows(head):
 
 
 def test_another_grid_is_refused(head):
-    save_volume(
-        head / "good.nii.gz", np.random.default_rng(0).random((9, 9, 9)).astype("f4"), Grid((9, 9, 9), np.eye(4))
-    )
-    with pytest.raises(ValueError, match="another grid"):
+    shifted = Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]) + np.eye(4, k=3))
+    save_volume(head / "bad.nii.gz", np.random.default_rng(0).random(SHAPE).astype("f4"), shifted)
+    with pytest.raises(ValueError, match=r"bad\.nii\.gz: lies on another grid"):
         draw(head)
+
+
+def test_a_mask_elsewhere_is_refused(head):
+    save_volume(head / "mask.nii.gz", np.pad(np.ones((2, 2, 2), "f4"), 3), Grid((8, 8, 8), np.eye(4)))
+    far = np.diag([2.0, 2.0, 2.0, 1.0])
+    far[:3, 3] = 500
+    for name in ("good", "bad"):
+        save_volume(head / f"{name}.nii.gz", np.random.default_rng(0).random(SHAPE).astype("f4"), Grid(SHAPE, far))
+    with pytest.raises(ValueError, match="no part of the head mask"):
+        draw(head, truth=None)
 
 
 def test_a_voxel_outside_is_refused(head):
@@ -91,12 +101,16 @@ def test_a_voxel_outside_is_refused(head):
 def test_thick_slices_stay_visible():
     """Every voxel of the head shows the thick slice that it lies in."""
     fine = Grid((2, 2, 12), np.eye(4))
-    thick = fine.thick(2, 4)
-    scan = Volume(np.arange(3, dtype=np.float32) * np.ones((2, 2, 3), dtype=np.float32), thick)
-    assert (
-        _nearest(scan, Volume(np.zeros(fine.shape, dtype=np.float32), fine))[0, 0].tolist()
-        == [0] * 4 + [1] * 4 + [2] * 4
-    )
+    thick = Volume(np.zeros((2, 2, 3), dtype=np.float32), fine.thick(2, 4))
+    assert _nearest(thick, fine)[2].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert _nearest(thick, fine)[0].tolist() == [0, 1]
+
+
+def test_a_thick_scan_as_it_was_acquired(head):
+    """Its mask lies on its own coarse grid, the volume on a refined one."""
+    coarse = Grid((31, 36, 7), np.diag([2.0, 2.0, 8.0, 1.0]))
+    save_volume(head / "mask.nii.gz", np.pad(np.ones((27, 32, 5), "f4"), ((2, 2), (2, 2), (1, 1))), coarse)
+    assert draw(head, truth=None, checks={}).height > 300
 
 
 def test_the_window_is_shown_from_end_to_end():

@@ -70,7 +70,7 @@ def test_terms_are_unweighted_and_the_sum_is_weighted(images):
 
 
 def test_an_unknown_loss_or_none_is_refused():
-    with pytest.raises(ValueError, match="losses.l2 is not a loss of this training; known: l1, kl"):
+    with pytest.raises(ValueError, match=r"losses\.l2 is not a loss of this training; known: l1, kl"):
         refuse_unknown_terms({"l2": 1.0}, ("l1", "kl"))
     with pytest.raises(ValueError, match="at least one weight"):
         refuse_unknown_terms({"l1": 0.0}, ("l1",))

@@ -36,7 +36,7 @@ def test_a_wrong_block_is_named(kind, change, message):
 
 
 def test_a_missing_setting_is_named():
-    with pytest.raises(ValueError, match="network.channels of residual2d is missing"):
+    with pytest.raises(ValueError, match=r"network\.channels of residual2d is missing"):
         build_network("baseline", {"architecture": "residual2d", "blocks": 1})
 
 

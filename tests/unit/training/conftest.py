@@ -1,0 +1,102 @@
+"""Slices of three small heads and a recipe per kind of model that trains in a second."""
+
+import numpy as np
+import pytest
+
+from headsr.files import write_json
+from headsr.recipes import Model, build
+from headsr.slices.extract import extract_slices
+from headsr.slices.store import list_training_slices
+from headsr.volumes import Grid, save_volume
+
+SHAPE = (18, 20, 17)
+NEVER = {
+    "blur_probability": 0.0,
+    "blur_sigma_mm": [0.5, 1.0],
+    "thick_factor": [3, 4],
+    "thick_probability": 1.0,
+    "noise_probability": 0.5,
+    "noise_sigma": [0.01, 0.02],
+    "correlated_noise_probability": 0.0,
+    "ringing_probability": 0.0,
+    "ringing_cutoff": [0.7, 0.9],
+    "compression_probability": 0.0,
+    "compression_quality": [80, 95],
+}
+BLIND = {"first": NEVER, "second": {**NEVER, "thick_probability": 0.0}, "second_probability": 0.0}
+KINDS = {
+    "baseline": {
+        "network": {"architecture": "residual2d", "channels": 4, "blocks": 1},
+        "losses": {"l1": 1.0, "gradient": 0.1, "wavelet": 0.1},
+    },
+    "autoencoder": {
+        "network": {"architecture": "kl", "channels": [4, 4, 8], "blocks": 1},
+        "losses": {"l1": 1.0, "kl": 1e-6},
+    },
+    "ldm": {
+        "network": {
+            "architecture": "unet2d",
+            "channels": [4, 8],
+            "blocks": 1,
+            "attention": [False, True],
+            "head_width": 4,
+        },
+        "losses": {"velocity": 1.0, "wavelet": 0.1},
+        "autoencoder": "kl",
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def index(tmp_path_factory):
+    """The index of training slices of two training heads and one for validation: ellipsoids with a grating."""
+    root = tmp_path_factory.mktemp("results")
+    stores, (x, y, z) = [], np.indices(SHAPE, dtype=np.float32) - np.array(SHAPE)[:, None, None, None] / 2
+    head = (x / 8) ** 2 + (y / 9) ** 2 + (z / 8) ** 2 < 1
+    grid = Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))
+    save_volume(root / "mask.nii.gz", head.astype(np.uint8), grid)
+    for number, split in enumerate(("train", "train", "val")):
+        data = head * (0.5 + 0.3 * np.sin(x + number) * np.sin(1.3 * y) * np.sin(0.9 * z))
+        scan = root / f"sub-{number}_T1w.nii.gz"
+        save_volume(scan, data.astype(np.float32), grid)
+        write_json(root / f"sub-{number}_T1w.json", {"headsr": {"source_key": f"KEY-{number}"}})
+        mark = root / "slices" / f"sub-{number}_T1w.zarr" / "zarr.json"
+        extract_slices(scan, root / "mask.nii.gz", mark)
+        stores.append((f"demo/sub-{number}_T1w", split, "T1w", str(mark)))
+    list_training_slices(stores, root / "slices" / "training.json")
+    return root / "slices" / "training.json"
+
+
+@pytest.fixture(scope="session")
+def recipe_of():
+    """Make the recipe of a kind of model, with changes."""
+
+    def make(kind, *, steps=4, segments=1, **changes):
+        block = {
+            "kind": kind,
+            "suffixes": ["T1w"],
+            "budget": {"steps": steps, "batch": 2, "crop": 16, "segments": segments},
+            "learning_rate": 0.01,
+            "seed": 5,
+            "degradation": BLIND,
+            **KINDS[kind],
+        }
+        return build(Model, {**block, **changes}, kind)
+
+    return make
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """The outputs of a training in one folder."""
+
+    def make(name="model"):
+        folder = tmp_path / name
+        return {
+            "weights": folder / "weights.safetensors",
+            "history": folder / "history.jsonl",
+            "recipe_copy": folder / "recipe.yaml",
+            "scratch": tmp_path / "scratch" / name,
+        }
+
+    return make

@@ -1,0 +1,137 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from headsr.training import loop
+from headsr.training.state import StateError, save_state
+
+
+class Line:
+    """Fits y = 2 x; told to, it dies at a step."""
+
+    def __init__(self, dies_at=None, worth=1.0):
+        self.dies_at, self.worth, self.steps = dies_at, worth, []
+
+    def terms(self, module, step):
+        if step == self.dies_at:
+            raise KeyboardInterrupt
+        self.steps.append(step)
+        x = torch.randn(4, 1, generator=loop.generator_of(7, step))
+        return {"l1": self.worth * (module(x) - 2 * x).abs().mean()}
+
+    def validate(self, module):
+        return {"val_error": abs(module.weight.item() - 2), "val_psnr": float("inf")}
+
+
+@pytest.fixture
+def plan(tmp_path, recipe_of):
+    return loop.Plan(
+        label="line",
+        recipe=recipe_of("baseline", losses={"l1": 1.0}),
+        identity={"recipe": "a"},
+        first=0,
+        last=120,
+        rate=loop.constant_rate(0.05),
+        scratch=tmp_path / "scratch",
+    )
+
+
+def run(plan, task=None):
+    torch.manual_seed(1)
+    return loop.train(task or Line(), nn.Linear(1, 1), plan)
+
+
+def bytes_of(tmp_path, state, name="state"):
+    save_state(tmp_path / name, state, identity={"recipe": "a"})
+    return (tmp_path / name).read_bytes()
+
+
+def test_it_learns_and_keeps_its_history(plan):
+    state = run(plan)
+    assert [line["step"] for line in state.history] == [*range(0, 121, 10)]
+    assert [line["step"] for line in state.history if "val_error" in line] == [0, 100]
+    assert state.history[-1]["train_l1"] < 0.2 * state.history[1]["train_l1"]
+    assert state.averaged.weight.item() == pytest.approx(2, abs=0.2)
+    assert "val_psnr" not in state.history[0], "JSON knows no infinity"
+
+
+def test_a_killed_training_goes_on_and_ends_in_the_same_bytes(plan, tmp_path, monkeypatch):
+    whole = bytes_of(tmp_path, run(plan))
+    monkeypatch.setattr(loop, "ROLLING_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, Line(dies_at=57))
+    task = Line()
+    assert bytes_of(tmp_path, run(plan, task)) == whole
+    assert task.steps[0] == 57
+    loop.forget_rolling(plan)
+    assert not plan.rolling.exists()
+
+
+@pytest.mark.parametrize("change", [{"identity": {"recipe": "b"}}, {"last": 110}])
+def test_the_rolling_state_of_another_training_is_not_used(plan, monkeypatch, capsys, change):
+    monkeypatch.setattr(loop, "ROLLING_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, Line(dies_at=30))
+    task = Line()
+    run(dataclasses.replace(plan, **change), task)
+    assert task.steps[0] == 1
+    assert "begins anew" in capsys.readouterr().out
+
+
+def test_a_damaged_rolling_state_is_not_used(plan):
+    plan.scratch.mkdir()
+    plan.rolling.write_bytes(b"half a st")
+    task = Line()
+    run(plan, task)
+    assert task.steps[0] == 1
+
+
+@pytest.mark.parametrize("cut", [50, 53])
+def test_two_stretches_are_one(plan, tmp_path, cut):
+    whole = bytes_of(tmp_path, run(plan))
+    bytes_of(tmp_path, run(dataclasses.replace(plan, last=cut)), "first")
+    second = dataclasses.replace(plan, first=cut, previous=tmp_path / "first")
+    assert bytes_of(tmp_path, run(second)) == whole
+
+
+def test_a_previous_state_of_another_step_is_refused(plan, tmp_path):
+    bytes_of(tmp_path, run(dataclasses.replace(plan, last=50)), "first")
+    with pytest.raises(StateError, match="first: is the state after step 50, not 60"):
+        run(dataclasses.replace(plan, first=60, previous=tmp_path / "first"))
+
+
+def test_a_loss_that_is_no_number_stops_the_training(plan):
+    with pytest.raises(loop.TrainingError, match=r"'l1' is not a number any more, after step 0 and by step 10"):
+        run(plan, Line(worth=float("nan")))
+
+
+def test_learning_rates():
+    cosine, constant = loop.cosine_rate(1.0, total=100), loop.constant_rate(1.0)
+    assert cosine(1) == pytest.approx(0.2)
+    assert cosine(5) == 1
+    assert cosine(100) == pytest.approx(0.01)
+    assert (constant(25), constant(50), constant(10**6)) == (0.5, 1, 1)
+    assert loop.cosine_rate(1.0, total=1)(1) == 1
+
+
+def test_history_thins_out_and_validations_are_logged():
+    logged = [step for step in range(1, 100_001) if loop.is_logged(step)]
+    assert logged[:2] == [10, 20]
+    assert len(logged) == 999 + 900 + 1
+    validated = [step for step in range(1, 100_001) if loop.is_validated(step)]
+    assert set(validated) <= set(logged)
+    assert validated[:2] == [100, 200]
+
+
+def test_bf16_only_where_it_is_native(monkeypatch):
+    cpu = torch.device("cpu")
+    assert loop.choose_precision("fp32", cpu) is None
+    assert loop.choose_precision("bf16", cpu) is torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    for native, dtype in ((True, torch.bfloat16), (False, None)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        assert loop.choose_precision("auto", cpu) is dtype
+    with pytest.raises(ValueError, match="precision 'fp8'"):
+        loop.choose_precision("fp8", cpu)
