@@ -120,7 +120,9 @@ def _read_row(path: str | os.PathLike[str], line: int, row: dict[str, str]) -> S
     if row["split"] not in SPLITS:
         raise ScansError(f"{where}: split {row['split']!r} must be one of {', '.join(SPLITS)}")
     if not row["key"] or not row["bytes"].isdigit():
-        raise ScansError(f"{where}: key or bytes is missing. Repair that line from git, or move the table away and run: headsr pin")
+        raise ScansError(
+            f"{where}: key or bytes is missing. Repair that line from git, or move the table away and run: headsr pin"
+        )
     return Scan(**{**row, "bytes": int(row["bytes"])})
 
 

@@ -29,6 +29,8 @@ STAGE_VERSIONS: dict[str, int] = {
     "collect_scores": 1,
     "make_table": 1,
     "draw_figure": 1,
+    "draw_curves": 1,
+    "draw_rulegraph": 1,
     "write_report": 1,
     "sync_mlflow": 1,
 }

@@ -119,7 +119,16 @@ def score(results: str, unit: Unit) -> str:
 def figures(results: str, units: Iterable[Unit]) -> list[str]:
     """One comparison per head and degradation."""
     pairs = {(unit.degradation, unit.scan) for unit in units}
-    return sorted(f"{results}/figures/{degradation}/{scan.stem}_{scan.suffix}.png" for degradation, scan in pairs)
+    return [
+        f"{results}/figures/{degradation}/{scan.stem}_{scan.suffix}.png"
+        for degradation, scan in sorted(pairs, key=_figure_key)
+    ]
+
+
+def captions(units: Iterable[Unit]) -> list[str]:
+    """What each picture of ``figures`` shows, in the same order."""
+    pairs = {(unit.degradation, unit.scan) for unit in units}
+    return [f"{scan.name}, {degradation}" for degradation, scan in sorted(pairs, key=_figure_key)]
 
 
 def histories(results: str, units: Sequence[Unit], recipes: Recipes) -> Mapping[str, str]:
@@ -135,3 +144,8 @@ def histories(results: str, units: Sequence[Unit], recipes: Recipes) -> Mapping[
 
 def _unit_key(unit: Unit) -> tuple[str, str, str, str]:
     return unit.degradation, unit.scan.dataset, unit.scan.path, unit.method
+
+
+def _figure_key(pair: tuple[str, Scan]) -> tuple[str, str, str]:
+    degradation, scan = pair
+    return degradation, scan.dataset, scan.path

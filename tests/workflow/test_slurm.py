@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from project import copy_project
 from slurm_cluster import Cluster, missing_programs, running_cluster
+from smoke import CONFIG, VOLUME
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "profiles" / "slurm"
@@ -89,7 +92,7 @@ def toy_runs(cluster, tmp_path_factory):
 
 def submit(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.Popen:
     """Start snakemake with the product's own profile; only the pause between status checks is shorter."""
-    command = [sys.executable, "-m", "snakemake", "--profile", str(PROFILE), "--directory", str(folder)]
+    command = [sys.executable, "-m", "snakemake", "--profile", str(PROFILE)]
     command += ["--slurm-init-seconds-before-status-checks", "7", "--latency-wait", "10", *arguments]
     with (folder / "snakemake.log").open("w") as log:
         return subprocess.Popen(command, cwd=folder, env=cluster.environment, stdout=log, stderr=subprocess.STDOUT)
@@ -150,6 +153,51 @@ def test_a_killed_job_without_retries_is_an_error_and_leaves_nothing(cluster, to
     assert "killed.txt" in run.printed
     assert not (run.folder / "killed.txt").exists()
     assert [job["JobState"] for job in cluster.jobs_of("killed")] == ["CANCELLED"]
+
+
+# A volume by each kind of GPU rule: these need every training, an upsampling and a fit.
+UNITS = (("slice_network", "axial_x4"), ("inr_prior", "axial_x4"))
+
+
+@pytest.fixture(scope="module")
+def slurm_project(cluster, finished_project, tmp_path_factory):
+    """The project that ran locally, run again from its first step through SLURM, as far as two scores."""
+    project = copy_project(tmp_path_factory.mktemp("through_slurm"))
+    for name in ("made.yaml", "scans.tsv"):
+        shutil.copy2(finished_project / name, project / name)
+    for folder in ("origin", "results/clones"):
+        shutil.copytree(finished_project / folder, project / folder, symlinks=True)
+    scores = [f"results/scores/{method}/{degradation}/demo/sub-03/sub-03_T1w.json" for method, degradation in UNITS]
+    # The node has two cores, and the rules ask for up to four: what --cores does locally, --max-threads does here.
+    status, printed = finish(
+        submit(cluster, project, *CONFIG, "--max-threads", "2", "--", *scores), project, timeout=600
+    )
+    assert status == 0, printed[-6000:]
+    return project
+
+
+@pytest.mark.slurm
+def test_the_workflow_asks_for_the_gpu_where_a_rule_needs_it_and_nowhere_else(cluster, slurm_project):
+    seen = cluster.visible_devices()
+    on_gpu = {job["JobId"] for rule in gpu_rules() for job in cluster.jobs_of(rule)}
+    assert all(cluster.jobs_of(rule) for rule in gpu_rules())
+    jobs = [job for job in cluster.jobs() if job["WorkDir"] == str(slurm_project)]
+    assert len(jobs) > len(on_gpu) >= 6
+    for job in jobs:
+        partition, memory, _, _, gpu = requests(job)
+        expected = ("gpu", "gpu:1", {"0"}) if job["JobId"] in on_gpu else ("cpu", None, {"unset"})
+        assert (partition, gpu, seen[job["JobId"]]) == expected, job["Comment"]
+        assert job["JobState"] == "COMPLETED", job["Comment"]
+        assert int(memory.removesuffix("M")) >= 300, job["Comment"]
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize(("method", "degradation"), UNITS)
+def test_the_result_is_that_of_this_machine(finished_project, slurm_project, method, degradation):
+    volume = VOLUME.format(method=method, degradation=degradation)
+    for ending in ("_res-hi_desc-sr_T1w.nii.gz", "_res-hi_desc-unprojected_T1w.nii.gz"):
+        here, there = ((project / (volume + ending)).read_bytes() for project in (finished_project, slurm_project))
+        assert here == there, ending
 
 
 def test_the_profile_sends_the_gpu_rules_and_only_them_to_the_gpu_partition():

@@ -1,4 +1,8 @@
 # What the configuration says, and the look-ups that rules share. Parsed again in every cluster job: no heavy imports.
+import hashlib
+import subprocess
+from pathlib import Path
+
 from headsr import targets
 from headsr.recipes import RecipeError, load_recipes, plain
 from headsr.scans import (
@@ -86,7 +90,25 @@ def training_recipe(model):
     return recipe
 
 
+def digest_of(paths):
+    """One hash over the content of several files."""
+    content = hashlib.sha256()
+    for path in paths:
+        content.update(Path(path).read_bytes())
+    return content.hexdigest()
+
+
+def commit_of_code(wildcards, output):
+    """The commit that this project is at, '' outside git; not tracked (it takes ``output``): stage versions decide reruns."""
+    run = subprocess.run(["git", "rev-parse", "HEAD"], cwd=workflow.basedir, capture_output=True, text=True)
+    return run.stdout.strip() if run.returncode == 0 else ""
+
+
 def tables_with_truth():
     """The tables that have scores to show."""
     simulated = set(SCORED)
     return [name for name in config["tables"] if simulated & set(targets.units_of(RECIPES.tables[name], SCANS))]
+
+
+# Changes when a rule file does: what the picture of the rule graph depends on.
+RULE_DIGEST = digest_of([workflow.main_snakefile, *sorted(Path(workflow.main_snakefile).parent.glob("workflow/rules/*.smk"))])

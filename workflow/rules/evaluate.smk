@@ -27,11 +27,15 @@ rule check_volume:
         "../scripts/check_volume.py"
 
 
-def model_recipe_of(wildcards):
-    """The written recipe of the model behind a method: what its scores were trained on."""
+def weights_behind(wildcards):
+    """The weights of the model behind a method: what its scores were trained on."""
     method = RECIPES.methods[wildcards.method]
     model = method.model or method.prior
-    return [f"{RESULTS}/models/{model}/recipe.yaml"] if model else []
+    return f"{RESULTS}/models/{model}/weights.safetensors" if model else []
+
+
+def profile_of(wildcards):
+    return ", ".join(sorted({stack.profile for stack in RECIPES.degradations[wildcards.degradation].stacks}))
 
 
 rule score_volume:
@@ -43,7 +47,7 @@ rule score_volume:
         truth_sidecar="<results>/preprocessed/<head>_desc-preproc_{suffix}.json",
         head_mask="<results>/preprocessed/<head>_label-head_desc-{suffix}_mask.nii.gz",
         brain_mask="<results>/preprocessed/<head>_label-brain_desc-{suffix}_mask.nii.gz",
-        model_recipe=model_recipe_of,
+        weights=weights_behind,
     output:
         score="<results>/scores/<unit>.json",
     log:
@@ -53,9 +57,8 @@ rule score_volume:
         mem_mb=memory(700, 120),
         runtime=20,
     params:
-        degradation=recipe_of("degradations"),
-        recipe=recipe_of("methods"),
-        source_key=key_of,
+        profile=profile_of,
+        seed=lambda wildcards: RECIPES.degradations[wildcards.degradation].seed,
         stage=STAGE_VERSIONS["score_volume"],
     conda:
         "../envs/imaging.yaml"

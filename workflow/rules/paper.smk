@@ -59,6 +59,7 @@ rule draw_figure:
         runtime=15,
     params:
         methods=lambda w: [RECIPES.methods[u.method].title for u in units_of_head(w)],
+        title=lambda w: f"{scan_of(w).name}, {w.degradation}",
         stage=STAGE_VERSIONS["draw_figure"],
     conda:
         "../envs/imaging.yaml"
@@ -66,3 +67,141 @@ rule draw_figure:
         "Draw {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}"
     script:
         "../scripts/draw_figure.py"
+
+
+def checks_by_name():
+    return {f"{u.method} {u.degradation} {u.scan.name}": targets.check(RESULTS, u) for u in UNITS}
+
+
+def histories():
+    return targets.histories(RESULTS, UNITS, RECIPES)
+
+
+rule draw_curves:
+    input:
+        histories=lambda w: list(histories().values()),
+    output:
+        figure="<results>/figures/curves.png",
+    log:
+        "<logs>/draw_curves.log",
+    threads: 1
+    resources:
+        mem_mb=memory(500),
+        runtime=10,
+    params:
+        names=lambda w: list(histories()),
+        stage=STAGE_VERSIONS["draw_curves"],
+    conda:
+        "../envs/imaging.yaml"
+    message:
+        "Draw the loss curves of every training and fit"
+    script:
+        "../scripts/draw_curves.py"
+
+
+rule draw_rulegraph:
+    output:
+        figure="<results>/figures/rulegraph.png",
+    log:
+        "<logs>/draw_rulegraph.log",
+    threads: 1
+    resources:
+        mem_mb=memory(500),
+        runtime=10,
+    params:
+        rules=RULE_DIGEST,
+        configfiles=lambda w, output: [str(path) for path in workflow.overwrite_configfiles],
+        stage=STAGE_VERSIONS["draw_rulegraph"],
+    conda:
+        "../envs/imaging.yaml"
+    message:
+        "Draw the rule graph"
+    script:
+        "../scripts/draw_rulegraph.py"
+
+
+rule write_report:
+    input:
+        scores="<results>/scores/scores.tsv",
+        checks=lambda w: list(checks_by_name().values()),
+        figures=lambda w: targets.figures(RESULTS, UNITS),
+        curves=lambda w: rules.draw_curves.output.figure if histories() else [],
+        rulegraph="<results>/figures/rulegraph.png",
+    output:
+        report=report("<results>/report/report.html", category="headsr"),
+    log:
+        "<logs>/write_report.log",
+    threads: 1
+    resources:
+        mem_mb=memory(500),
+        runtime=10,
+    params:
+        config=plain({key: config[key] for key in ("recipes", "overrides", "tables")}),
+        tables=lambda w: {name: [scan.name for scan in targets.scans_of(RECIPES.tables[name], SCANS)] for name in config["tables"]},
+        names=lambda w: list(checks_by_name()),
+        captions=lambda w: targets.captions(UNITS),
+        commit=commit_of_code,
+        stage=STAGE_VERSIONS["write_report"],
+    conda:
+        "../envs/imaging.yaml"
+    message:
+        "Write the report"
+    script:
+        "../scripts/write_report.py"
+
+
+def keys_of_training():
+    """The content keys that each model or fit was made from."""
+    models = {name: [s.key for s in targets.training_scans(SCANS, RECIPES.models[name].suffixes)] for name in MODELS}
+    return {**models, **{f"{u.method} {u.degradation} {u.scan.name}": [u.scan.key] for u in UNITS}}
+
+
+rule sync_mlflow:
+    input:
+        histories=lambda w: list(histories().values()),
+        scores=all_scores,
+        checks=lambda w: list(checks_by_name().values()),
+    output:
+        record="<results>/mlflow.json",
+    log:
+        "<logs>/sync_mlflow.log",
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=30,
+    params:
+        # Where the mirror is does not change what is mirrored.
+        database=lambda w, output: config["mlflow"],
+        experiment=RESULTS,
+        histories=lambda w: list(histories()),
+        checks=lambda w: list(checks_by_name()),
+        recipes=lambda w: plain({**{name: RECIPES.models[name] for name in MODELS}, **recipes_of_fits()}),
+        content_keys=lambda w: keys_of_training(),
+        commit=commit_of_code,
+        stage=STAGE_VERSIONS["sync_mlflow"],
+    conda:
+        "../envs/imaging.yaml"
+    message:
+        "Mirror histories, scores and checks to MLflow"
+    script:
+        "../scripts/sync_mlflow.py"
+
+
+def recipes_of_fits():
+    return {f"{u.method} {u.degradation} {u.scan.name}": RECIPES.methods[u.method] for u in UNITS}
+
+
+# Targets by the nouns that people ask for.
+rule models:
+    input:
+        [f"{RESULTS}/models/{name}/weights.safetensors" for name in MODELS],
+
+
+rule reconstructions:
+    input:
+        [targets.check(RESULTS, unit) for unit in UNITS],
+
+
+rule tables:
+    input:
+        [f"{RESULTS}/tables/{name}.md" for name in tables_with_truth()],

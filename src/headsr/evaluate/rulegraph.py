@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -28,6 +30,17 @@ _BOX = (1.5, 0.42)  # inches
 _STEP = (1.62, 0.78)
 
 Layers = list[list[str]]
+
+
+def rulegraph_of(configfiles: Sequence[str]) -> str:
+    """The rule graph of the workflow in this folder as DOT text, as Snakemake itself draws it."""
+    command = [sys.executable, "-m", "snakemake", "--rulegraph", "dot", "--forceall", "--quiet", "all"]
+    if configfiles:
+        command += ["--configfile", *configfiles]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if run.returncode:
+        raise RuntimeError(f"snakemake --rulegraph failed: {run.stderr.strip()[-2000:]}")
+    return run.stdout
 
 
 def read_rulegraph(dot: str) -> networkx.DiGraph:

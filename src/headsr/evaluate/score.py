@@ -5,16 +5,18 @@ One short process per volume: no torch here.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headsr.evaluate.metrics import UNITS, measure
-from headsr.files import read_json, write_json
+from headsr.files import read_json, sha256_of, write_json
 from headsr.volumes import Volume, load_volume, sidecar_of
 
 DATA_RANGE = 1.0  # normalised intensity: 1.0 is the 99.9th percentile inside the head mask
@@ -36,14 +38,14 @@ def score_volume(
     suffix: str,
     profile: str = "",
     seed: int | None = None,
-    trained_on: Mapping[str, Any] | None = None,
+    weights: str | os.PathLike[str] | None = None,
 ) -> None:
     """Score a volume (NIfTI, scan units) against the preprocessed scan that its input was simulated from.
 
     ``preview`` is the volume as published, ``unprojected`` the one before the projection onto the scan (None: there is
     none). The truth holds normalised intensities; the JSON beside it says which scale and offset give scan units.
-    ``trained_on`` describes the model behind the method, None where nothing was trained. Infinite values (of equal
-    volumes) are written as the text "inf".
+    ``weights`` are those of the model behind the method (None where nothing was trained): what it was trained on stands
+    beside the scores. Infinite values (of equal volumes) are written as the text "inf".
     Raises ValueError when a file lies on another grid than the truth.
     """
     reference = load_volume(truth)
@@ -68,7 +70,7 @@ def score_volume(
             "suffix": suffix,
             "source_key": record.get("source_key", ""),
             "seed": seed,
-            "trained_on": None if trained_on is None else dict(trained_on),
+            "trained_on": None if weights is None else trained_on(weights),
             "data_range": DATA_RANGE,
             "intensity": "normalised: 1.0 is the 99.9th percentile inside the head mask; never clipped",
             "units": UNITS,
@@ -76,6 +78,15 @@ def score_volume(
             "scores": scores,
         },
     )
+
+
+def trained_on(weights: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a model was trained on: its name, the hash of its list of training keys, and the hash of its weights."""
+    with open(weights, "rb") as stream:
+        # A safetensors file begins with the length of its JSON header; torch is not needed to read that.
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    record = json.loads(header["__metadata__"]["headsr"])
+    return {"model": Path(weights).parent.name, "training_keys": record["training_keys"], "sha256": sha256_of(weights)}
 
 
 def _intensities_of(truth: str | os.PathLike[str]) -> dict[str, Any]:

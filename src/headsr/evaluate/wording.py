@@ -64,8 +64,8 @@ def _of_method(method: Method) -> str:
         return "the mean of the cubic B-spline interpolations of all scans."
     if method.kind == "tikhonov":
         return (
-            f"least squares ||A x - y||² + {method.weight:g} ||∇x||² over all scans, by {method.iterations} "
-            "conjugate-gradient steps."
+            f"least squares ||A x - y||² + {method.weight:g} ||∇x||² over all scans, each weighted by its noise, in "
+            f"{method.iterations} conjugate-gradient steps from the fused average."
         )
     if method.kind == "slice_network":
         return f"the 2-D network {method.model} on the interpolated slices that cut across the thick direction."

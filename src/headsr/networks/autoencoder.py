@@ -12,9 +12,12 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.networks.blocks import PixelNorm, ResidualBlock, Upsample, conv3
+from headsr.networks.blocks import PixelNorm, ResidualBlock, Upsample, conv3, zeroed
+
+_FIRST_LOG_VARIANCE = -6.0
 
 
 class Posterior(NamedTuple):
@@ -25,29 +28,52 @@ class Posterior(NamedTuple):
 
 
 class KLAutoencoder(nn.Module):
-    """Slices (N, 1, H, W) to latents (N, latent_channels, H/f, W/f) and back, f = 2 ** (levels - 1), no attention.
+    """Slices (N, 1, H, W) to latents (N, latent_channels, H/f, W/f) and back, without attention.
 
-    ``channels`` per level, finest first; ``blocks`` residual blocks per level. The buffers ``latent_mean`` and
-    ``latent_deviation`` (per channel) are measured after training and used by encode and decode below.
+    f = unshuffle * 2 ** (levels - 1): the pixels are first gathered in squares of ``unshuffle``, then every level but
+    the last halves both sizes. ``channels`` per level, finest first; ``blocks`` residual blocks per level. A linear
+    path beside the layers (Chen 2025, DC-AE) starts as a cosine transform of f x f blocks that keeps the lowest
+    frequencies, and the layers start at zero beside it. The buffers ``latent_mean`` and ``latent_deviation`` (per
+    channel) are measured after training and used by encode and decode below.
     """
 
-    def __init__(self, *, channels: Sequence[int], blocks: int, latent_channels: int = 4) -> None:
+    def __init__(self, *, channels: Sequence[int], blocks: int, latent_channels: int = 4, unshuffle: int = 1) -> None:
         super().__init__()
-        self.factor, self.latent_channels = 2 ** (len(channels) - 1), latent_channels
-        encoder: list[nn.Module] = [conv3(1, channels[0])]
-        decoder: list[nn.Module] = [conv3(latent_channels, channels[-1])]
+        self.factor, self.latent_channels, self.unshuffle = (
+            unshuffle * 2 ** (len(channels) - 1),
+            latent_channels,
+            unshuffle,
+        )
+        coarsest, finest = channels[-1], channels[0]
+        encoder: list[nn.Module] = [conv3(unshuffle**2, finest)]
+        decoder: list[nn.Module] = [conv3(latent_channels, coarsest)]
         for width, wider in pairwise(channels):
             encoder += [*_level(width, blocks), conv3(width, wider, stride=2)]
-        encoder += _level(channels[-1], blocks)
+        encoder += [
+            *_level(coarsest, blocks),
+            PixelNorm(coarsest),
+            nn.SiLU(),
+            zeroed(conv3(coarsest, 2 * latent_channels)),
+        ]
         for width, narrower in pairwise(channels[::-1]):
             decoder += [*_level(width, blocks), Upsample(width, narrower)]
-        decoder += _level(channels[0], blocks)
-        self.encoder = nn.Sequential(
-            *encoder, PixelNorm(channels[-1]), nn.SiLU(), conv3(channels[-1], 2 * latent_channels)
-        )
-        self.decoder = nn.Sequential(*decoder, PixelNorm(channels[0]), nn.SiLU(), conv3(channels[0], 1))
+        decoder += [*_level(finest, blocks), PixelNorm(finest), nn.SiLU(), zeroed(conv3(finest, unshuffle**2))]
+        self.encoder, self.decoder = nn.Sequential(*encoder), nn.Sequential(*decoder)
+        self.analysis = nn.Conv2d(self.factor**2, latent_channels, 1)
+        self.synthesis = nn.Conv2d(latent_channels, self.factor**2, 1)
+        self._begin_as_cosine_transform()
         self.register_buffer("latent_mean", torch.zeros(latent_channels, 1, 1))
         self.register_buffer("latent_deviation", torch.ones(latent_channels, 1, 1))
+
+    @torch.no_grad()
+    def _begin_as_cosine_transform(self) -> None:
+        waves = block_cosines(self.factor, self.latent_channels)
+        self.analysis.weight.copy_(waves[:, :, None, None] / self.factor)
+        self.synthesis.weight.copy_(waves.T[:, :, None, None] * self.factor)
+        nn.init.zeros_(self.analysis.bias)
+        nn.init.zeros_(self.synthesis.bias)
+        # Latents start with little noise: with the usual deviation of 1 nothing can be learned until it has shrunk.
+        self.encoder[-1].bias[self.latent_channels :] = _FIRST_LOG_VARIANCE
 
     def posterior(self, images: Tensor) -> Posterior:
         """Distribution of the latents of slices in normalised intensity; height and width must be multiples of f."""
@@ -55,12 +81,14 @@ class KLAutoencoder(nn.Module):
             raise ValueError(
                 f"slices of {tuple(images.shape[-2:])} pixels: both sizes must be multiples of {self.factor}"
             )
-        mean, log_variance = self.encoder(2 * images - 1).chunk(2, dim=1)
-        return Posterior(mean, log_variance.clamp(-30, 20))
+        images = 2 * images - 1
+        mean, log_variance = self.encoder(F.pixel_unshuffle(images, self.unshuffle)).chunk(2, dim=1)
+        return Posterior(mean + self.analysis(F.pixel_unshuffle(images, self.factor)), log_variance.clamp(-30, 20))
 
     def images(self, latents: Tensor) -> Tensor:
         """Slices of latents that are not normalised."""
-        return (self.decoder(latents) + 1) / 2
+        detail = F.pixel_shuffle(self.decoder(latents), self.unshuffle)
+        return (detail + F.pixel_shuffle(self.synthesis(latents), self.factor) + 1) / 2
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Posterior]:
         """Reconstruction from latents drawn with standard normal ``noise``, and their posterior."""
@@ -85,6 +113,15 @@ def kl_divergence(posterior: Posterior) -> Tensor:
     """
     mean, log_variance = (part.float() for part in posterior)
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+
+
+def block_cosines(size: int, count: int) -> Tensor:
+    """The ``count`` lowest-frequency patterns (count, size * size) of the orthonormal 2-D cosine transform (DCT-II)."""
+    place = torch.arange(size) + 0.5
+    waves = torch.cos(torch.pi / size * place * torch.arange(size)[:, None]) * (2 / size) ** 0.5
+    waves[0] /= 2**0.5
+    lowest = sorted((u + v, abs(u - v), u, v) for u in range(size) for v in range(size))[:count]
+    return torch.stack([torch.outer(waves[u], waves[v]).flatten() for _, _, u, v in lowest])
 
 
 def _level(channels: int, blocks: int) -> list[nn.Module]:

@@ -13,6 +13,11 @@ class LatentDiffusion(nn.Module):
 
     def __init__(self, unet: LatentUnet, autoencoder: KLAutoencoder) -> None:
         super().__init__()
+        if unet.latent_channels != autoencoder.latent_channels:
+            raise ValueError(
+                f"the denoiser expects {unet.latent_channels} latent channels, the autoencoder makes "
+                f"{autoencoder.latent_channels}: network.latent_channels of both models must agree"
+            )
         if unet.condition_factor != autoencoder.factor:
             raise ValueError(
                 f"the denoiser expects latents {unet.condition_factor} times smaller than the slice, "

@@ -54,7 +54,7 @@ class LatentUnet(nn.Module):
         super().__init__()
         if len(attention) != len(channels):
             raise ValueError(f"{len(channels)} levels of channels but {len(attention)} of attention")
-        self.condition_factor, width = condition_factor, 4 * channels[0]
+        self.latent_channels, self.condition_factor, width = latent_channels, condition_factor, 4 * channels[0]
         transformer = {"head_width": head_width, "feedforward": feedforward}
         kinds = [{"embedding": width, "attention": transformer if on else None} for on in attention]
         self.time_width = channels[0]

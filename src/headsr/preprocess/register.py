@@ -33,7 +33,9 @@ def register_to_template(
             # A few very bright voxels (vessels, fat) would leave mutual information too few bins for the rest.
             save_volume(copy, np.clip(volume.data, 0, np.percentile(volume.data, 99.5)), volume.grid)
         found = Path(folder) / "to-template0GenericAffine.mat"
-        run_ants("antsRegistration", _arguments(fixed, moving, Path(folder) / "to-template"), output=found, scan=str(scan))
+        run_ants(
+            "antsRegistration", _arguments(fixed, moving, Path(folder) / "to-template"), output=found, scan=str(scan)
+        )
         with whole(output) as partial:
             shutil.copyfile(found, partial)
 

@@ -10,7 +10,9 @@ from scipy import io, ndimage
 
 from headsr.volumes import Grid, Volume
 
-_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK points are (left, posterior, superior), NIfTI's (right, anterior, superior)
+_LPS = np.diag(
+    [-1.0, -1.0, 1.0, 1.0]
+)  # ITK points are (left, posterior, superior), NIfTI's (right, anterior, superior)
 _KINDS = ("AffineTransform", "MatrixOffsetTransformBase", "Euler3DTransform")
 
 

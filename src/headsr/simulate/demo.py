@@ -45,7 +45,7 @@ def make_demo_dataset(path: str | os.PathLike[str], *, voxel_mm: float, heads: i
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    _remove(partial)
+    _remove_stale(target)
     try:
         _datalad(target.parent, "create", "--description", "headsr demo", str(partial))
         (partial / ".gitattributes").write_text(
@@ -137,6 +137,24 @@ def _datalad(folder: Path, *arguments: str) -> None:
         raise DemoError(f"datalad {arguments[0]} in {folder} took longer than {_TIMEOUT_S} s. Try again") from None
     if done.returncode:
         raise DemoError(f"datalad {arguments[0]} failed in {folder}:\n{done.stdout}{done.stderr}")
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove what killed runs left: partial datasets whose process is gone."""
+    for partial in target.parent.glob(f".{target.name}.partial-*"):
+        owner = int(partial.name.rpartition("-")[2])
+        if owner == os.getpid() or not _is_running(owner):
+            _remove(partial)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _remove(folder: Path) -> None:

@@ -19,7 +19,7 @@ from headsr.training.loop import choose_device, generator_of
 from headsr.training.pairs import Pairs, SlicePairs
 from headsr.training.whole_run import Outputs, run_whole
 
-_LATENT_SLICES = 1024  # slices behind the latents' mean and deviation (methods_2d, 4.3)
+_LATENT_BATCHES, _LATENT_BATCH = 16, 32  # crops behind the latents' mean and deviation
 
 
 @dataclass
@@ -81,10 +81,10 @@ def train_autoencoder(
 
 @torch.no_grad()
 def measure_latents(autoencoder: KLAutoencoder, pairs: SlicePairs) -> None:
-    """Set the latents' mean and deviation per channel from about a thousand clean training slices."""
+    """Set the latents' mean and deviation per channel from some hundred clean training crops."""
     count, total, squares = 0, 0.0, 0.0
-    for step in range(-(-_LATENT_SLICES // pairs.size)):
-        latents = autoencoder.posterior(pairs.batch(step).clean).mean.double()
+    for step in range(_LATENT_BATCHES):
+        latents = autoencoder.posterior(pairs.clean(step, _LATENT_BATCH)).mean.double()
         count += latents[:, 0].numel()
         total = total + latents.sum(dim=(0, 2, 3))
         squares = squares + latents.square().sum(dim=(0, 2, 3))

@@ -113,7 +113,8 @@ def train_ldm_segment(
     """
     trained, device = load_model(autoencoder, device=choose_device()), choose_device()
     task, identity = _task(recipe, index, trained, device), _identity(recipe, index, autoencoder)
-    steps = recipe.budget.steps
+    module, steps = _denoiser(recipe, device), recipe.budget.steps
+    LatentDiffusion(module, trained.module)  # refuses a pair that does not fit, before the training and not after it
     plan = Plan(
         label=f"{Path(state).parent.name}, segment {segment}",
         recipe=recipe,
@@ -124,7 +125,7 @@ def train_ldm_segment(
         scratch=Path(scratch),
         previous=None if previous is None else Path(previous),
     )
-    result = train(task, _denoiser(recipe, device), plan)
+    result = train(task, module, plan)
     write_history(history, result.history)
     save_state(state, result, identity=identity)
     forget_rolling(plan)

@@ -43,6 +43,10 @@ class SlicePairs:
         )
         self.degradation = BlindDegradation(recipe.degradation, device=device)
 
+    def clean(self, step: int, size: int) -> Tensor:
+        """Only the clean slices of a step (size, 1, H, W)."""
+        return self.sampler.batch(step, size).images.to(self.device)
+
     @torch.no_grad()
     def batch(self, step: int, size: int | None = None) -> Pairs:
         """The pairs of one step, in fp32 whatever the training's precision, on the device."""

@@ -14,11 +14,11 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headsr.files import read_json
+from headsr.files import read_json, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -97,6 +97,7 @@ def record_check(path: str | os.PathLike[str], *, name: str, commit: str = "") -
 def mirror_results(
     database: str | os.PathLike[str],
     *,
+    record: str | os.PathLike[str],
     experiment: str,
     histories: Mapping[str, str | os.PathLike[str]],
     recipes: Mapping[str, Mapping[str, Any]],
@@ -109,7 +110,9 @@ def mirror_results(
 
     ``histories``, ``recipes`` (plain data) and ``keys`` (the annex keys that it was trained on) are by the name of what
     was trained: a model, or ``method degradation dataset/scan_suffix`` for a fit. ``checks`` are by volume, named so.
+    ``record`` is a JSON file that says which database was written, or that none was.
     """
+    synced = None
     try:
         runs = [
             *(
@@ -123,8 +126,10 @@ def mirror_results(
         ]
     except (OSError, ValueError, KeyError) as error:
         _LOG.warning("MLflow was not updated: %s", error)
-        return None
-    return sync_mlflow(database, experiment=experiment, runs=runs)
+    else:
+        synced = sync_mlflow(database, experiment=experiment, runs=runs)
+    write_json(record, {"database": str(database), "synced": None if synced is None else asdict(synced)})
+    return synced
 
 
 def sync_mlflow(database: str | os.PathLike[str], *, experiment: str, runs: Sequence[RunRecord]) -> Synced | None:

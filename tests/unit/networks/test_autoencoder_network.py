@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from headsr.networks.autoencoder import KLAutoencoder, Posterior, decode, encode, kl_divergence
+from headsr.networks.autoencoder import KLAutoencoder, Posterior, block_cosines, decode, encode, kl_divergence
 
 
 def autoencoder(channels=(4, 4, 8), blocks=1):
@@ -59,3 +59,24 @@ def test_the_divergence_from_the_standard_normal_is_known(mean, log_variance, ex
     shape = (2, 4, 3, 3)
     posterior = Posterior(torch.full(shape, mean), torch.full(shape, log_variance))
     assert kl_divergence(posterior).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "unshuffle"), [((4, 4, 8), 1), ((4, 8), 2), ((4,), 4)])
+def test_it_starts_as_a_cosine_transform_of_blocks(channels, unshuffle):
+    network = KLAutoencoder(channels=channels, blocks=1, latent_channels=16, unshuffle=unshuffle)
+    images = torch.rand(2, 1, 8, 12)
+    assert network.factor == 4
+    assert torch.allclose(decode(network, encode(network, images)), images, atol=1e-5)
+    few = KLAutoencoder(channels=channels, blocks=1, latent_channels=1, unshuffle=unshuffle)
+    blocks = torch.nn.functional.avg_pool2d(images, 4)
+    assert torch.allclose(
+        decode(few, encode(few, images)), blocks.repeat_interleave(4, -1).repeat_interleave(4, -2), atol=1e-5
+    )
+
+
+def test_cosine_patterns_are_orthonormal_and_low_frequencies_come_first():
+    waves = block_cosines(4, 16)
+    assert torch.allclose(waves @ waves.T, torch.eye(16), atol=1e-5)
+    assert torch.allclose(waves[0], torch.full((16,), 0.25))
+    ramp = torch.arange(4.0).repeat(4)
+    assert (waves[:3] @ (ramp - ramp.mean())).abs().max() > (waves[3:] @ (ramp - ramp.mean())).abs().max()

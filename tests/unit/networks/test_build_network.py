@@ -44,3 +44,9 @@ def test_a_denoiser_and_an_autoencoder_of_different_factors_do_not_pair():
     autoencoder = build_network("autoencoder", {**BLOCKS["autoencoder"], "channels": [4, 4]})
     with pytest.raises(ValueError, match="4 times smaller"):
         LatentDiffusion(build_network("ldm", BLOCKS["ldm"]), autoencoder)
+
+
+def test_a_denoiser_and_an_autoencoder_of_different_latents_do_not_pair():
+    autoencoder = build_network("autoencoder", {**BLOCKS["autoencoder"], "latent_channels": 8})
+    with pytest.raises(ValueError, match="expects 4 latent channels, the autoencoder makes 8"):
+        LatentDiffusion(build_network("ldm", BLOCKS["ldm"]), autoencoder)

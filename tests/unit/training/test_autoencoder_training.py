@@ -10,7 +10,7 @@ from headsr.training.state import load_model
 
 
 def test_it_learns_to_reconstruct_and_its_latents_are_normal(recipe_of, index, paths):
-    recipe, out = recipe_of("autoencoder", steps=30), paths("kl")
+    recipe, out = recipe_of("autoencoder", steps=60), paths("kl")
     train_autoencoder(recipe, index, **out)
     first, *_, last = [json.loads(line) for line in out["history"].read_text().splitlines()]
     for measure in ("val_psnr_clean", "val_psnr_degraded"):

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from headsr.simulate.head import head_warp, scan_grid
+from headsr.simulate.warp import exponential
+from headsr.volumes import Grid
+
+
+def test_exponential_of_a_constant_velocity_is_that_translation():
+    grid = Grid((9, 10, 11), np.diag([4.0, 4, 4, 1]))
+    velocity = np.broadcast_to(np.array([2.0, -1.0, 0.5])[:, None, None, None], (3, *grid.shape)).astype(np.float32)
+    np.testing.assert_allclose(exponential(velocity, grid), velocity, atol=1e-5)
+
+
+def test_the_way_there_and_back_is_no_way():
+    grid = Grid((24, 25, 26), np.diag([4.0, 4, 4, 1]))
+    noise = np.random.default_rng(0).standard_normal((3, *grid.shape))
+    velocity = np.stack([ndimage.gaussian_filter(v, 3) for v in noise]).astype(np.float32)
+    velocity *= 4 / velocity.std()
+    there, back = exponential(velocity, grid), exponential(-velocity, grid)
+    index = np.indices(grid.shape) + there / 4
+    returned = there + np.stack([ndimage.map_coordinates(u, index, order=1, mode="nearest") for u in back])
+    inner = (slice(None), *(slice(5, -5),) * 3)
+    assert np.abs(returned[inner]).mean() < 0.03 * np.abs(there[inner]).mean()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_person_is_a_smooth_invertible_deformation_of_a_few_mm(seed):
+    grid = scan_grid(5.0)
+    positions = head_warp(grid, seed=seed).positions(grid).astype(np.float64)
+    jacobian = np.stack([np.stack(np.gradient(component, 5.0)) for component in positions])
+    determinant = np.linalg.det(np.moveaxis(jacobian, (0, 1), (-2, -1)))
+    assert determinant.min() > 0.2
+    assert determinant.max() < 3
+    centres = np.stack(
+        np.meshgrid(*(grid.affine[a, 3] + 5 * np.arange(n) for a, n in enumerate(grid.shape)), indexing="ij")
+    )
+    moved = np.linalg.norm(positions - centres, axis=0)
+    assert 2 < moved.mean() < 20
+
+
+def test_persons_differ_and_are_the_same_every_time():
+    grid = scan_grid(10.0)
+    one, again, other = (head_warp(grid, seed=seed).positions(grid) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).mean() > 1
