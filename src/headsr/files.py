@@ -13,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a partial path beside ``path`` to write to; move it into place when the block ends, remove it if it fails."""
+    """Give a partial path beside ``path`` to write to; in place when the block ends, removed if it fails."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     # The name keeps its endings, since libraries choose the format by them.

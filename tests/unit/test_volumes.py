@@ -71,7 +71,7 @@ def test_linear_ramp_survives_every_interpolator(shape):
         mm = np.einsum("ij,jxyz->ixyz", grid.affine[:3, :3], np.stack([x, y, z])) + grid.affine[:3, 3, None, None, None]
         return (0.3 * mm[0] - 0.2 * mm[1] + 0.7 * mm[2]).astype(np.float32)
 
-    # Cells are constant inside, so a fractional factor is off by a fraction of one fine cell, an integer one not at all.
+    # Cells are constant inside: a fractional factor is off by a fraction of a fine cell, an integer one not at all.
     whole = all(f % c == 0 for f, c in zip(fine.shape, shape, strict=True))
     assert np.abs(cell_average(ramp(fine), shape) - ramp(coarse)).max() < (1e-4 if whole else 0.05)
     inner = tuple(

@@ -9,6 +9,7 @@ import getpass
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -36,8 +37,9 @@ StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
-# Containers have no cgroups to write to: processes are tracked through /proc and bound to nothing.
-ProctrackType=proctrack/linuxproc
+# Containers have no cgroups to write to. Of the two other ways to know a job by its processes, the tree in /proc
+# (proctrack/linuxproc) loses those whose parent was killed first: the executor's own process then outlives scancel.
+ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none
@@ -133,11 +135,12 @@ class Cluster:
 
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
-    """Start a cluster in an empty folder and stop all of it at the end, also after a failure."""
+    """Start a cluster in an empty folder and stop all of it at the end, also after a failure or a termination."""
     folder = folder.resolve()
     _write_files(folder)
     cluster = Cluster(folder)
     daemons: list[subprocess.Popen] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # otherwise Python ends without what is below
     try:
         daemons.append(_start_munge(folder))
         for name in ("slurmctld", "slurmd"):
@@ -148,6 +151,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     finally:
         _cancel_all(cluster)
         _stop(daemons)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _find(program: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The plan, without running it: which jobs, that each names what it needs, and that slips in the configuration are errors."""
+"""The plan without running it: which jobs, what each asks for, and slips in the configuration that are errors."""
 
 import re
 import shutil

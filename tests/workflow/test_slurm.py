@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,29 +86,30 @@ def toy_runs(cluster, tmp_path_factory):
     folders = {rule: tmp_path_factory.mktemp(rule) for rule in asked}
     for folder in folders.values():
         (folder / "Snakefile").write_text(TOY)
-    processes = {rule: submit(cluster, folders[rule], *arguments) for rule, arguments in asked.items()}
-    killed = kill_when_started(cluster, folders)
-    ended = {rule: finish(process, folders[rule]) for rule, process in processes.items()}
+    with ExitStack() as stack:
+        processes = {rule: stack.enter_context(submitted(cluster, folders[rule], *asked[rule])) for rule in asked}
+        killed = kill_when_started(cluster, folders)
+        ended = {rule: finish(process, folders[rule], timeout=240) for rule, process in processes.items()}
     return {rule: Run(folders[rule], *ended[rule], killed[rule]) for rule in asked}
 
 
-def submit(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.Popen:
-    """Start snakemake with the product's own profile; only the pause between status checks is shorter."""
+@contextmanager
+def submitted(cluster: Cluster, folder: Path, *arguments: str) -> Iterator[subprocess.Popen]:
+    """A running snakemake with the product's own profile; only the pauses between its questions are shorter."""
     command = [sys.executable, "-m", "snakemake", "--profile", str(PROFILE)]
-    command += ["--slurm-init-seconds-before-status-checks", "7", "--latency-wait", "10", *arguments]
+    command += ["--slurm-init-seconds-before-status-checks", "10", "--latency-wait", "10", *arguments]
     with (folder / "snakemake.log").open("w") as log:
-        return subprocess.Popen(command, cwd=folder, env=cluster.environment, stdout=log, stderr=subprocess.STDOUT)
-
-
-def finish(process: subprocess.Popen, folder: Path, *, timeout: float = 120) -> tuple[int, str]:
-    """Wait for snakemake; returns its exit status and what it printed."""
+        process = subprocess.Popen(command, cwd=folder, env=cluster.environment, stdout=log, stderr=subprocess.STDOUT)
     try:
-        status = process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # it cancels its jobs
-        process.wait(60)
-        raise
-    return status, (folder / "snakemake.log").read_text()
+        yield process
+    finally:
+        process.kill()  # nothing, where it has ended; the cluster cancels its jobs
+        process.wait()
+
+
+def finish(process: subprocess.Popen, folder: Path, *, timeout: float) -> tuple[int, str]:
+    """Wait for snakemake; returns its exit status and what it printed."""
+    return process.wait(timeout), (folder / "snakemake.log").read_text()
 
 
 def kill_when_started(cluster: Cluster, folders: dict[str, Path]) -> dict[str, str]:
@@ -169,9 +172,8 @@ def slurm_project(cluster, finished_project, tmp_path_factory):
         shutil.copytree(finished_project / folder, project / folder, symlinks=True)
     scores = [f"results/scores/{method}/{degradation}/demo/sub-03/sub-03_T1w.json" for method, degradation in UNITS]
     # The node has two cores, and the rules ask for up to four: what --cores does locally, --max-threads does here.
-    status, printed = finish(
-        submit(cluster, project, *CONFIG, "--max-threads", "2", "--", *scores), project, timeout=600
-    )
+    with submitted(cluster, project, *CONFIG, "--max-threads", "2", "--", *scores) as process:
+        status, printed = finish(process, project, timeout=600)
     assert status == 0, printed[-6000:]
     return project
 

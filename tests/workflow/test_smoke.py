@@ -1,4 +1,4 @@
-"""The whole pipeline, end to end, on three small heads: fetched from a real DataLad dataset, run twice, damaged on purpose."""
+"""The whole pipeline on three small heads: fetched from a real DataLad dataset, run twice, damaged on purpose."""
 
 import json
 import subprocess

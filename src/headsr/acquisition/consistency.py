@@ -27,7 +27,7 @@ def allowed(scan: Measurement) -> float:
 
 
 def project(volume: Tensor, scans: Sequence[Measurement], *, iterations: int = 200) -> Tensor:
-    """The nearest volume whose residual is at most each scan's noise: x + A^T u, u from conjugate gradients on A A^T.
+    """The nearest volume whose residual is at most each scan's noise: x + A^T u, with conjugate gradients on A A^T.
 
     For one scan with a box profile and an integer factor, A A^T is a multiple of the identity and the first iteration is
     the closed form x + A^+ (y - A x). Stops at the noise (the discrepancy principle), so noise is not fitted.
@@ -55,7 +55,7 @@ def project(volume: Tensor, scans: Sequence[Measurement], *, iterations: int = 2
 
 
 def estimate_noise(scan: NDArray[np.float32], head: NDArray[np.bool_]) -> float:
-    """Standard deviation of a magnitude scan's noise, from its air (a Rayleigh distribution whose median is 1.18 sigma).
+    """Standard deviation of a magnitude scan's noise, from its air (a Rayleigh distribution, median 1.18 sigma).
 
     Where the air was set to zero, the median absolute second difference inside the head along the finest direction
     is used instead; anatomy adds to it, so that is an upper bound.

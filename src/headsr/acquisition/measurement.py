@@ -1,4 +1,4 @@
-"""A measured low-resolution scan: its intensities with the operator that relates them to the head, on disk and in memory."""
+"""A measured low-resolution scan: intensities with the operator that ties them to the head, on disk and in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The acquisition operator A of one scan: a separable, normalised, linear map from the head's grid to the scan's grid."""
+"""The acquisition operator A of one scan: a separable, normalised, linear map from the head's grid to the scan's."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from headsr.volumes import Grid, axis_positions
 class Acquisition:
     """A = Wx (x) Wy (x) Wz for a scan whose axes are parallel to the head's grid.
 
-    ``forward`` maps tensors (..., X, Y, Z) on ``head`` to (..., x, y, z) on ``scan``; ``adjoint`` is its exact transpose.
-    ``thickness`` is the slice thickness in mm along ``axis`` (the scan's own voxel size there when None: no gap); along the
-    other axes a sample is the mean over its pixel. Rows sum to one: a constant stays that constant, and an integer
+    ``forward`` maps tensors (..., X, Y, Z) on ``head`` to (..., x, y, z) on ``scan``; ``adjoint`` is its transpose.
+    ``thickness`` is the slice thickness in mm along ``axis`` (the scan's own voxel size there when None: no gap); along
+    the other axes a sample is the mean over its pixel. Rows sum to one: a constant stays that constant, and an integer
     factor with a box profile is the exact block mean.
     """
 

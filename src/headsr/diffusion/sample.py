@@ -1,15 +1,29 @@
-"""From noisy latents to clean ones: in one step, or along the deterministic chain of DDIM."""
+"""From noisy latents to clean ones: in one step, or along the deterministic chain of DDIM.
+
+The network predicts what is left over: z_0 = m + s F, where m and s are the mean and deviation of z_0 given z_t, if z_0
+were normal around a linear estimate from the degraded slice. Its target has unit variance at every time step, and a
+network that knows nothing (F = 0) is the best linear estimate. Around 0 with deviation 1 instead of that estimate, this
+is v-prediction (F = -v; Salimans and Ho 2022, appendix D; Karras 2022, section 5).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from headsr.diffusion.schedule import SCHEDULE, Schedule
 
-Denoiser = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+class Denoiser(Protocol):
+    """What a network must offer; networks.unet2d.LatentUnet does."""
+
+    def estimate(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (N, C, h, w) and deviation (C, 1, 1) of clean latents, from the degraded slice alone."""
+
+    def __call__(self, latents: Tensor, timesteps: Tensor, condition: Tensor, plane: Tensor) -> Tensor:
+        """F for noisy latents (N, C, h, w) at time steps (N,)."""
 
 
 def predict_clean(
@@ -27,8 +41,8 @@ def predict_clean(
     in networks.unet2d.PLANES.
     """
     timesteps = torch.as_tensor(t, device=latent_noisy.device).expand(len(latent_noisy))
-    velocity = unet(latent_noisy, timesteps, condition, plane).to(latent_noisy.dtype)
-    return schedule.clean(latent_noisy, velocity, timesteps)
+    mean, deviation = schedule.posterior(latent_noisy, *unet.estimate(condition), timesteps)
+    return mean + deviation * unet(latent_noisy, timesteps, condition, plane).to(mean.dtype)
 
 
 @torch.no_grad()
@@ -48,14 +62,12 @@ def sample(
     trailing: the first call is at ``start`` itself, which few-step sampling needs.
     """
     last = schedule.steps - 1 if start is None else start
-    times = torch.linspace(last, -1, steps + 1).round().long().tolist()[:-1]
-    latents = noise
-    for now, after in zip(times, [*times[1:], None], strict=True):
-        timesteps = torch.full((len(latents),), now, device=latents.device)
-        velocity = unet(latents, timesteps, condition, plane).to(latents.dtype)
-        clean = schedule.clean(latents, velocity, timesteps)
-        if after is None:
-            return clean
-        residual = schedule.noise(latents, velocity, timesteps)
-        latents = schedule.add_noise(clean, residual, torch.full_like(timesteps, after))
-    return latents
+    times = torch.linspace(last, -1, steps + 1).round().long()[:-1].to(noise.device)
+    latents = clean = noise
+    for index, now in enumerate(times):
+        timesteps = now.expand(len(latents))
+        clean = predict_clean(unet, latents, timesteps, condition, plane, schedule=schedule)
+        if index + 1 < len(times):
+            residual = schedule.noise(latents, clean, timesteps)
+            latents = schedule.add_noise(clean, residual, times[index + 1].expand(len(latents)))
+    return clean

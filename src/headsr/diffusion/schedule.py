@@ -9,8 +9,7 @@ from torch import Tensor
 class Schedule:
     """Variance-preserving chain whose betas are linear in their square root (LDM's "linear", diffusers' scaled_linear).
 
-    z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) e, for t = 0 .. steps - 1. Networks predict the velocity
-    v = sqrt(abar_t) e - sqrt(1 - abar_t) z_0 (Salimans and Ho 2022, appendix D), which is well scaled at every t.
+    z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) e, for t = 0 .. steps - 1.
     """
 
     def __init__(self, *, steps: int = 1000, first_beta: float = 0.0015, last_beta: float = 0.0195) -> None:
@@ -28,20 +27,17 @@ class Schedule:
         signal, deviation = self.signal_and_noise(timesteps, latents)
         return signal * latents + deviation * noise
 
-    def velocity(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The target v of the network."""
-        signal, deviation = self.signal_and_noise(timesteps, latents)
-        return signal * noise - deviation * latents
-
-    def clean(self, noisy: Tensor, velocity: Tensor, timesteps: Tensor) -> Tensor:
-        """z_0 from z_t and v: sqrt(abar_t) z_t - sqrt(1 - abar_t) v."""
+    def noise(self, noisy: Tensor, clean: Tensor, timesteps: Tensor) -> Tensor:
+        """The noise e that lies between clean latents and z_t."""
         signal, deviation = self.signal_and_noise(timesteps, noisy)
-        return signal * noisy - deviation * velocity
+        return (noisy - signal * clean) / deviation
 
-    def noise(self, noisy: Tensor, velocity: Tensor, timesteps: Tensor) -> Tensor:
-        """e from z_t and v: sqrt(1 - abar_t) z_t + sqrt(abar_t) v."""
-        signal, deviation = self.signal_and_noise(timesteps, noisy)
-        return deviation * noisy + signal * velocity
+    def posterior(self, noisy: Tensor, mean: Tensor, deviation: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of z_0 given z_t, if z_0 was normal with ``mean`` and ``deviation`` (Wiener)."""
+        signal, noise = self.signal_and_noise(timesteps, noisy)
+        total = (signal * deviation).square() + noise.square()
+        gain = signal * deviation.square() / total
+        return mean + gain * (noisy - signal * mean), deviation * noise * total.rsqrt()
 
     def timestep_at(self, fraction: float) -> int:
         """The integer time step nearest to a fraction 0 .. 1 of the chain."""

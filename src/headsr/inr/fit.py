@@ -28,7 +28,7 @@ from headsr.training.progress import Progress
 from headsr.training.state import write_history
 from headsr.volumes import save_volume
 
-_EDGE = 0.02  # differences between neighbours above this (normalised intensity) count as edges, which smoothing spares
+_EDGE = 0.02  # second differences above this (normalised intensity) count as edges, which smoothing spares
 _LOG_EVERY = 10
 
 
@@ -74,36 +74,31 @@ def fit_network(
 ) -> tuple[GridNetwork, list[dict[str, float]]]:
     """Minimise, over the field f on the head's voxels, with Adam and a cosine rate:
 
-    sum_k v_k/2 |A_k f - y_k|^2 + smoothness sum rho(grad f) + the prior's penalty,
+    sum_k v_k/2 |A_k f - y_k|^2 + smoothness sum rho(second differences of f) + the prior's penalty,
 
     v_k = 1/noise_k^2 relative to the least noisy scan, rho the pseudo-Huber function that spares edges. f is ``start``
     (X, Y, Z) plus the network. Returns the network and the lines of its history.
     """
-    device, design = study.scans[0].data.device, field_design(fit)
+    device = study.scans[0].data.device
     generator = generator_of(fit.seed, study.source_key, "field")
-    network = GridNetwork(study.head.shape, design, generator=generator).to(device)
+    network = GridNetwork(study.head.shape, field_design(fit), generator=generator).to(device)
     optimizer = torch.optim.Adam(network.parameter_groups(fit.learning_rate), betas=(0.9, 0.99), eps=1e-15)
-    carried = torch.as_tensor(start, device=device)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step / fit.steps))
-    progress, lines = Progress(label, first=0, last=fit.steps), []
+    carried, lines = torch.as_tensor(start, device=device), []
     print(f"{label}: fitting {'x'.join(map(str, study.head.shape))} voxels to {len(study.scans)} scans on {device}")
+    progress = Progress(label, first=0, last=fit.steps)
     for step in range(1, fit.steps + 1):
         volume = carried + network()
-        terms = {"data": _misfit(volume, study), "smoothness": fit.smoothness * _roughness(volume, study)}
-        measures = {}
-        if prior is not None and step > fit.prior_from * fit.steps:
-            if (step - 1) % fit.prior_every == 0:
-                measures["prior_change"] = prior.visit(volume.detach())
-            terms["prior"] = prior.penalty(volume)
-        loss = sum(terms.values())
+        measures = _ask(prior, volume.detach(), step, fit)
+        terms = _terms(volume, study, fit, prior)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        sum(terms.values()).backward()
         optimizer.step()
         schedule.step()
         if step % _LOG_EVERY == 0 or step == fit.steps or measures:
             lines.append(_line(step, terms, measures))
         if progress.due():
-            progress.report(step, float(loss.detach()))
+            progress.report(step, float(sum(terms.values()).detach()))
     return network, lines
 
 
@@ -139,6 +134,21 @@ def _start(study: Study, fit: recipes.Fit) -> NDArray[np.float32]:
     return np.zeros(study.head.shape, dtype=np.float32)
 
 
+def _ask(prior: SlicePrior | None, volume: Tensor, step: int, fit: recipes.Fit) -> dict[str, float]:
+    """Let the prior see the volume where it is due; what it wants to change, for the history."""
+    done = step - 1 - math.ceil(fit.prior_from * fit.steps)
+    if prior is None or done < 0 or done % fit.prior_every:
+        return {}
+    return {"prior_change": prior.visit(volume)}
+
+
+def _terms(volume: Tensor, study: Study, fit: recipes.Fit, prior: SlicePrior | None) -> dict[str, Tensor]:
+    terms = {"data": _misfit(volume, study), "smoothness": fit.smoothness * _roughness(volume, study)}
+    if prior is not None and prior.visits:
+        terms["prior"] = prior.penalty(volume)
+    return terms
+
+
 def _misfit(volume: Tensor, study: Study) -> Tensor:
     least = min(allowed(scan) for scan in study.scans)
     misfits = [
@@ -149,20 +159,22 @@ def _misfit(volume: Tensor, study: Study) -> Tensor:
 
 
 def _roughness(volume: Tensor, study: Study) -> Tensor:
-    """sum sqrt(d^2 + edge^2) - edge over the differences d of neighbours, per finest voxel size."""
-    steepness = study.head.voxel_size.min() / study.head.voxel_size
-    return sum(
-        (torch.sqrt((float(s) * volume.diff(dim=axis)) ** 2 + _EDGE**2) - _EDGE).sum()
-        for axis, s in enumerate(steepness)
-    )
+    """sum sqrt(d^2 + edge^2) - edge over the second differences d along each axis, per finest voxel size.
+
+    Second, not first: what the scans leave open between thick slices should bend little, not step (measured: 0.2 to 0.3
+    dB more from one thick scan than smoothing first differences, and no less from three).
+    """
+    steepness = (study.head.voxel_size.min() / study.head.voxel_size) ** 2
+    bends = (float(s) * volume.diff(dim=axis, n=2) for axis, s in enumerate(steepness))
+    return sum((torch.sqrt(bend**2 + _EDGE**2) - _EDGE).sum() for bend in bends)
 
 
 def _cosine(done: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _line(step: int, terms: dict[str, Tensor | float], measures: dict[str, float]) -> dict[str, float]:
-    line = {"step": step, **{name: float(torch.as_tensor(term).detach()) for name, term in terms.items()}, **measures}
+def _line(step: int, terms: dict[str, Tensor], measures: dict[str, float]) -> dict[str, float]:
+    line = {"step": step, **{name: float(term.detach()) for name, term in terms.items()}, **measures}
     if not all(math.isfinite(value) for value in line.values()):
         raise FitError(f"the fit diverged by step {step} ({line}). Lower fit.learning_rate in the method's recipe")
     return line

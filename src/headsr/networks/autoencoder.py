@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from headsr.networks.blocks import PixelNorm, ResidualBlock, Upsample, conv3, zeroed
 
-_FIRST_LOG_VARIANCE = -6.0
+_FIRST_LOG_VARIANCE = -10.0
 
 
 class Posterior(NamedTuple):

@@ -33,11 +33,12 @@ class _Level(nn.Module):
 
 
 class LatentUnet(nn.Module):
-    """Predicts the velocity v of noisy latents (N, latent_channels, h, w); see headsr.diffusion.schedule.
+    """Denoises latents (N, latent_channels, h, w); what its output means is said in headsr.diffusion.sample.
 
     The degraded slice (N, 1, f h, f w) enters by pixel-unshuffle with f = ``condition_factor`` (lossless, at latent
     size), concatenated to the latents; its plane (N,) as a class embedding added to that of the time step. ``channels``
-    per level, finest first; ``attention`` says at which levels pixels attend to each other.
+    per level, finest first; ``attention`` says at which levels pixels attend to each other. The linear ``estimate`` of
+    the latents from the degraded slice is not learned but measured before training: three buffers hold it.
     """
 
     def __init__(
@@ -60,7 +61,10 @@ class LatentUnet(nn.Module):
         self.time_width = channels[0]
         self.time = nn.Sequential(nn.Linear(self.time_width, width), nn.SiLU(), nn.Linear(width, width))
         self.plane = nn.Embedding(len(PLANES), width)
-        self.first = conv3(latent_channels + condition_factor**2, channels[0])
+        self.register_buffer("estimate_weight", torch.zeros(latent_channels, condition_factor**2, 3, 3))
+        self.register_buffer("estimate_bias", torch.zeros(latent_channels))
+        self.register_buffer("estimate_deviation", torch.ones(latent_channels, 1, 1))
+        self.first = conv3(2 * latent_channels + condition_factor**2, channels[0])
         narrow = [channels[0], *channels[:-1]]
         ways_down = [[(i, o)] + [(o, o)] * (blocks - 1) for i, o in zip(narrow, channels, strict=True)]
         self.down = nn.ModuleList([_Level(w, **kind) for w, kind in zip(ways_down, kinds, strict=True)])
@@ -70,11 +74,19 @@ class LatentUnet(nn.Module):
         self.up = nn.ModuleList([_Level(w, **kind) for w, kind in zip(ways_up, kinds, strict=False)])
         self.norm, self.last = group_norm(channels[0]), zeroed(conv3(channels[0], latent_channels))
 
+    def estimate(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (N, C, h, w) and deviation (C, 1, 1) of clean latents, from the degraded slice alone, in fp32."""
+        with torch.autocast(condition.device.type, enabled=False):
+            gathered = F.pixel_unshuffle(condition.float(), self.condition_factor)
+            mean = F.conv2d(gathered, self.estimate_weight, self.estimate_bias, padding=1)
+        return mean, self.estimate_deviation
+
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Tensor, plane: Tensor) -> Tensor:
-        """Velocity of the shape of ``latents``; ``timesteps`` and ``plane`` are integers (N,)."""
+        """Output of the shape of ``latents``; ``timesteps`` and ``plane`` are integers (N,)."""
         _refuse_misfit(latents, condition, self.condition_factor)
         embedding = self.time(sinusoids(timesteps, self.time_width)) + self.plane(plane)
-        features = torch.cat([latents, F.pixel_unshuffle(condition, self.condition_factor)], dim=1)
+        gathered = F.pixel_unshuffle(condition, self.condition_factor)
+        features = torch.cat([latents, self.estimate(condition)[0], gathered], dim=1)
         height, width = latents.shape[-2:]
         features = self.first(padded(features, 2 ** len(self.shrink)))
         skips = []

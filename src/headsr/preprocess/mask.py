@@ -12,6 +12,8 @@ from headsr.preprocess.transform import read_affine, resample_through
 from headsr.volumes import Volume, VolumeError, load_volume, save_volume
 
 _CLOSING_MM = 12.0
+_SMOOTHING_MM = 1.5
+_LEAST_PART = 0.02  # of the largest; the scalp may hang together with the brain nowhere, for bone is dark
 _LEAST_OVERLAP = 0.6
 
 
@@ -55,28 +57,30 @@ def otsu(data: NDArray[np.float32], bins: int = 256) -> float:
     above = counts.sum() - below
     mean_below = np.cumsum(counts * centres)[:-1] / np.maximum(below, 1)
     mean_above = (np.sum(counts * centres) - np.cumsum(counts * centres)[:-1]) / np.maximum(above, 1)
-    return float(edges[1:-1][np.argmax(below * above * (mean_below - mean_above) ** 2.0)])
+    between = below.astype(float) * above * (mean_below - mean_above) ** 2
+    return float(edges[1:-1][between == between.max()].mean())
 
 
 def head_of(volume: Volume) -> NDArray[np.bool_]:
     """The whole head (X, Y, Z) with its dark bone and cavities: the largest bright part, closed and filled."""
     data = np.clip(volume.data, 0, np.percentile(volume.data, 99))
     # The scalp is often darker than half of the brain; half of Otsu's threshold is still well above air.
-    bright = ndimage.median_filter(data, 3) > 0.5 * otsu(data)
-    closed = _closed(_largest(bright), _CLOSING_MM, volume.grid.voxel_size)
+    bright = ndimage.gaussian_filter(data, _SMOOTHING_MM / volume.grid.voxel_size) > 0.5 * otsu(data)
+    closed = _closed(_large_parts(bright), _CLOSING_MM, volume.grid.voxel_size)
     # A cavity that opens at the edge of the field of view is closed within its own slices.
     for axis in range(3):
         for index in range(closed.shape[axis]):
             part = (slice(None),) * axis + (index,)
             closed[part] = ndimage.binary_fill_holes(closed[part])
-    return _largest(closed)
+    return _large_parts(closed, least=1.0)
 
 
-def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    labels, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+def _large_parts(mask: NDArray[np.bool_], least: float = _LEAST_PART) -> NDArray[np.bool_]:
+    """The connected parts that are at least ``least`` times as large as the largest one."""
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return (sizes >= max(1, least * sizes.max()))[labels]
 
 
 def _closed(mask: NDArray[np.bool_], radius: float, voxel_size: NDArray[np.float64]) -> NDArray[np.bool_]:

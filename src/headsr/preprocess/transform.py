@@ -28,7 +28,7 @@ def read_affine(path: str | os.PathLike[str]) -> NDArray[np.float64]:
         parameters, centre = content[kind].ravel().astype(np.float64), content["fixed"].ravel().astype(np.float64)
         if parameters.shape != (12,) or centre.shape != (3,):
             raise ValueError(f"{len(parameters)} parameters where an affine has 12")
-    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+    except (io.matlab.MatReadError, ValueError, TypeError, NotImplementedError) as error:
         raise ValueError(f"{path}: is not an ITK affine transform ({error}). Delete it and run again") from error
     matrix = np.eye(4)
     matrix[:3, :3] = parameters[:9].reshape(3, 3)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 from headsr import __version__
+from headsr.annex import run_tool
 from headsr.files import read_json, write_json
 from headsr.seeds import seed_of
 from headsr.simulate.anatomy import Anatomy, build_anatomy
@@ -29,7 +28,7 @@ _TIMES_S = {
 
 
 class DemoError(RuntimeError):
-    """The demo dataset cannot be made. The message says why and what to do."""
+    """The place of the demo dataset is taken. The message says by what and what to do."""
 
 
 def make_demo_dataset(path: str | os.PathLike[str], *, voxel_mm: float, heads: int = 7, seed: int = 0) -> None:
@@ -37,7 +36,7 @@ def make_demo_dataset(path: str | os.PathLike[str], *, voxel_mm: float, heads: i
 
     Every head has a T1w, the last two a T2w as well, with cubic voxels of ``voxel_mm`` mm. The images have the same
     bytes every time. The dataset is complete or absent: it is built beside ``path`` and renamed.
-    Raises DemoError when ``path`` holds something else, or a command of git, git-annex or DataLad fails.
+    Raises DemoError when ``path`` holds something else and AnnexError when DataLad is missing or fails.
     """
     target = Path(path).absolute()
     made_from = f"headsr simulate: {heads} heads at {voxel_mm:g} mm, seed {seed}"
@@ -47,15 +46,14 @@ def make_demo_dataset(path: str | os.PathLike[str], *, voxel_mm: float, heads: i
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     _remove_stale(target)
     try:
-        _datalad(target.parent, "create", "--description", "headsr demo", str(partial))
+        run_tool(["datalad", "create", "--description", "headsr demo", partial], timeout_s=_TIMEOUT_S)
         (partial / ".gitattributes").write_text(
             (partial / ".gitattributes").read_text() + _ATTRIBUTES, encoding="utf-8"
         )
         _write_images(partial, voxel_mm=voxel_mm, heads=heads, seed=seed)
         _write_descriptions(partial, made_from=made_from, heads=heads)
-        _datalad(
-            partial, "save", "-d", str(partial), "-m", "Simulate heads with known truth", "--version-tag", VERSION_TAG
-        )
+        save = ["datalad", "save", "-d", partial, "-m", "Simulate heads with known truth", "--version-tag", VERSION_TAG]
+        run_tool(save, timeout_s=_TIMEOUT_S)
         partial.rename(target)
     finally:
         _remove(partial)
@@ -115,28 +113,6 @@ def _write_descriptions(dataset: Path, *, made_from: str, heads: int) -> None:
     (dataset / "participants.tsv").write_text("\n".join(["participant_id", *rows]) + "\n", encoding="utf-8")
     (dataset / "README").write_text(_README.format(made_from=made_from), encoding="utf-8")
     (dataset / "CHANGES").write_text("1.0.0 2026-01-01\n  - First version.\n", encoding="utf-8")
-
-
-def _datalad(folder: Path, *arguments: str) -> None:
-    """Run DataLad with an identity of its own, so that a machine where git knows no user will do."""
-    tools = Path(sys.executable).parent  # not resolved: a virtual environment's python is a link out of it
-    person = {"NAME": "headsr", "EMAIL": "headsr@localhost"}
-    environment = {
-        **os.environ,
-        "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        **{f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in person.items()},
-    }
-    command = ["datalad", "-c", "user.name=headsr", "-c", "user.email=headsr@localhost", *arguments]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except FileNotFoundError:
-        raise DemoError(f"datalad is not beside {sys.executable} nor on PATH. Install headsr with: make") from None
-    except subprocess.TimeoutExpired:
-        raise DemoError(f"datalad {arguments[0]} in {folder} took longer than {_TIMEOUT_S} s. Try again") from None
-    if done.returncode:
-        raise DemoError(f"datalad {arguments[0]} failed in {folder}:\n{done.stdout}{done.stderr}")
 
 
 def _remove_stale(target: Path) -> None:

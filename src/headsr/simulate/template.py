@@ -1,4 +1,4 @@
-"""The whole-head template that scans are registered to: the anatomy itself, in MNI152 space, as a T1w scan would show it."""
+"""The whole-head template that scans are registered to: the anatomy itself as a T1w scan in MNI152 space shows it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Warp:
 
 
 def random_warp(box: Grid, *, rng: np.random.Generator) -> Warp:
-    """Draw a person: scaling and squaring of a smooth random velocity, a pose of a few degrees, a size of a few percent.
+    """Draw a person: scaling and squaring of a smooth random velocity, some degrees of turn, some percent of size.
 
     ``box`` is the field of view that the deformation must cover (axes parallel to mm axes).
     Arsigny et al. 2006, A log-Euclidean framework for statistics on diffeomorphisms.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from headsr.losses.wavelet import wavelet_loss
 from headsr.networks.autoencoder import KLAutoencoder, decode, encode
 from headsr.networks.build import build_network
 from headsr.networks.latent_diffusion import LatentDiffusion
+from headsr.networks.unet2d import LatentUnet
 from headsr.recipes import Model, plain
 from headsr.stages import STAGE_VERSIONS
 from headsr.training.loop import Plan, choose_device, constant_rate, finite, forget_rolling, generator_of, train
@@ -30,6 +32,8 @@ from headsr.training.state import (
     load_model,
     load_state,
     new_state,
+    read_history,
+    read_metadata,
     save_model,
     save_state,
     without_length,
@@ -39,11 +43,12 @@ from headsr.training.whole_run import with_last_line, write_recipe
 
 _VALIDATION_TIMES = (0.1, 0.3, 0.6)  # fractions of the chain at which the denoiser is validated
 _SAMPLING_STEPS = 10
+_ESTIMATE_BATCHES, _ESTIMATE_BATCH = 16, 32  # pairs behind the linear estimate
 
 
 @dataclass
 class DenoisingTask:
-    """Velocity loss of the denoiser on the latents of clean slices; PSNR of its one-step estimate, decoded."""
+    """Denoising loss on the latents of clean slices; PSNR of the one-step estimate of the clean latents, decoded."""
 
     recipe: Model
     autoencoder: KLAutoencoder
@@ -51,25 +56,26 @@ class DenoisingTask:
     validation: Pairs
 
     def terms(self, module: nn.Module, step: int) -> dict[str, Tensor]:
-        """Unweighted losses of one batch at random time steps: ``velocity``, and ``wavelet`` on the clean latents."""
+        """Unweighted losses of one batch at random time steps: ``denoising``, and ``wavelet`` on the clean latents."""
         pairs = self.pairs.batch(step)
-        latents, generator = self._latents(pairs.clean), generator_of(self.recipe.seed, "diffusion", step)
+        latents, generator = self.latents(pairs.clean), generator_of(self.recipe.seed, "diffusion", step)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         times = torch.randint(SCHEDULE.steps, (len(latents),), generator=generator).to(latents.device)
         noisy = SCHEDULE.add_noise(latents, noise, times)
-        velocity = module(noisy, times, pairs.degraded, pairs.planes).float()
-        terms = {"velocity": F.mse_loss(velocity, SCHEDULE.velocity(latents, noise, times))}
+        mean, deviation = SCHEDULE.posterior(noisy, *module.estimate(pairs.degraded), times)
+        output = module(noisy, times, pairs.degraded, pairs.planes).float()
+        terms = {"denoising": F.mse_loss(output, (latents - mean) / deviation)}
         if "wavelet" in self.recipe.losses:
             # Weighted by the signal, since little is known of the details behind much noise (methods_2d, 8.3).
             signal, _ = SCHEDULE.signal_and_noise(times, latents)
-            terms["wavelet"] = wavelet_loss(signal * SCHEDULE.clean(noisy, velocity, times), signal * latents)
+            terms["wavelet"] = wavelet_loss(signal * (mean + deviation * output), signal * latents)
         return terms
 
     @torch.no_grad()
     def validate(self, module: nn.Module) -> dict[str, float]:
-        """Velocity loss and PSNR in dB (peak 1.0, whole crops) of one-step estimates at fixed times, fixed noise."""
+        """PSNR in dB (peak 1.0, whole crops) of one-step estimates at fixed times, with fixed noise."""
         clean, degraded, planes = self.validation
-        latents = self._latents(clean)
+        latents = self.latents(clean)
         noise = torch.randn(latents.shape, generator=generator_of(self.recipe.seed, "validation")).to(latents)
         measures = {"val_psnr_spline": psnr(degraded, clean), "val_psnr_autoencoder": psnr(self._image(latents), clean)}
         for fraction in _VALIDATION_TIMES:
@@ -82,13 +88,14 @@ class DenoisingTask:
     def sampled(self, module: nn.Module) -> dict[str, float]:
         """PSNR in dB of validation slices sampled from pure noise, given the degraded slice."""
         clean, degraded, planes = self.validation
-        shape = self._latents(clean).shape
+        shape = self.latents(clean).shape
         noise = torch.randn(shape, generator=generator_of(self.recipe.seed, "sampling")).to(clean)
         latents = sample(module, noise, degraded, planes, steps=_SAMPLING_STEPS)
         return {"val_psnr_sampled": psnr(self._image(latents), clean)}
 
     @torch.no_grad()
-    def _latents(self, images: Tensor) -> Tensor:
+    def latents(self, images: Tensor) -> Tensor:
+        """Normalised latents of slices, in fp32."""
         return encode(self.autoencoder, images).float()
 
     def _image(self, latents: Tensor) -> Tensor:
@@ -109,12 +116,16 @@ def train_ldm_segment(
     """Train segment number ``segment`` (from 0): ``budget.steps`` steps on from the ``previous`` state, into ``state``.
 
     k segments of n steps give the bytes of one of k n steps, and further segments can be added later, because nothing
-    here depends on the number of segments. ``history`` gets the JSON lines of all segments so far.
+    here depends on the number of segments. ``history`` gets the JSON lines of this segment, the last of them with the
+    PSNR of sampled validation slices.
     """
     trained, device = load_model(autoencoder, device=choose_device()), choose_device()
-    task, identity = _task(recipe, index, trained, device), _identity(recipe, index, autoencoder)
-    module, steps = _denoiser(recipe, device), recipe.budget.steps
+    task, identity = denoising_task(recipe, index, trained, device), _identity(recipe, index, autoencoder)
+    torch.manual_seed(recipe.seed)
+    module, steps = build_network(recipe.kind, recipe.network).to(device), recipe.budget.steps
     LatentDiffusion(module, trained.module)  # refuses a pair that does not fit, before the training and not after it
+    if previous is None:
+        measure_estimate(module, task)
     plan = Plan(
         label=f"{Path(state).parent.name}, segment {segment}",
         recipe=recipe,
@@ -126,31 +137,33 @@ def train_ldm_segment(
         previous=None if previous is None else Path(previous),
     )
     result = train(task, module, plan)
-    write_history(history, result.history)
+    measures = finite({**task.validate(result.averaged), **task.sampled(result.averaged)})
+    lines = with_last_line(result.history, result.step, measures)
+    write_history(history, [line for line in lines if line["step"] > plan.first or plan.first == 0])
     save_state(state, result, identity=identity)
     forget_rolling(plan)
 
 
 def export_ldm(
     recipe: Model,
-    index: str | os.PathLike[str],
+    state: str | os.PathLike[str],
     *,
     autoencoder: str | os.PathLike[str],
-    state: str | os.PathLike[str],
+    histories: Sequence[str | os.PathLike[str]],
     weights: str | os.PathLike[str],
     history: str | os.PathLike[str],
     recipe_copy: str | os.PathLike[str],
 ) -> None:
     """Write the averaged denoiser of the last segment's ``state`` with its frozen autoencoder, in one file.
 
-    The last line of ``history`` holds the PSNR of validation slices sampled with it, beside that of the spline.
+    ``histories`` of all segments, in order, become one ``history``. StateError if the state is not of this recipe and
+    this autoencoder.
     """
-    trained, device = load_model(autoencoder, device=choose_device()), choose_device()
-    task, identity = _task(recipe, index, trained, device), _identity(recipe, index, autoencoder)
-    last = new_state(_denoiser(recipe, device))
+    trained, identity = load_model(autoencoder), read_metadata(state).get("identity", {})
+    identity |= {"recipe": plain(without_length(recipe)), "autoencoder": sha256_of(autoencoder)}
+    last = new_state(build_network(recipe.kind, recipe.network))
     load_state(state, last, identity=identity)
-    measures = finite({**task.validate(last.averaged), **task.sampled(last.averaged)})
-    lines = with_last_line(last.history, last.step, measures)
+    lines = [line for path in histories for line in read_history(path)]
     record = {
         "training_keys": identity["training_keys"],
         "stage": STAGE_VERSIONS["export_ldm"],
@@ -162,8 +175,34 @@ def export_ldm(
     save_model(weights, LatentDiffusion(last.averaged, trained.module), recipe, record=record)
 
 
-def _task(recipe: Model, index: str | os.PathLike[str], trained: TrainedModel, device: torch.device) -> DenoisingTask:
-    refuse_unknown_terms(recipe.losses, ("velocity", "wavelet"))
+@torch.no_grad()
+def measure_estimate(unet: LatentUnet, task: DenoisingTask) -> None:
+    """Set the denoiser's linear estimate of clean latents from degraded slices: least squares over 3 x 3 latents.
+
+    The deviation per channel is that of its residuals; solved by normal equations in fp64, with a trace of ridge.
+    """
+    gram, cross, squares, count = 0.0, 0.0, 0.0, 0
+    for step in range(_ESTIMATE_BATCHES):
+        clean, degraded, _ = task.pairs.batch(step, _ESTIMATE_BATCH)
+        gathered = F.pixel_unshuffle(degraded, unet.condition_factor)
+        inputs = F.unfold(F.pad(gathered, (1, 1, 1, 1)), 3).transpose(1, 2).flatten(0, 1).double()
+        inputs = F.pad(inputs, (0, 1), value=1.0)
+        targets = task.latents(clean).permute(0, 2, 3, 1).flatten(0, 2).double()
+        gram, cross = gram + inputs.mT @ inputs, cross + inputs.mT @ targets
+        squares, count = squares + targets.square().sum(dim=0), count + len(inputs)
+    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
+    solution = torch.linalg.solve(gram + ridge, cross)
+    error = squares - 2 * (solution * cross).sum(dim=0) + (solution * (gram @ solution)).sum(dim=0)
+    unet.estimate_weight.copy_(solution[:-1].mT.reshape(unet.estimate_weight.shape))
+    unet.estimate_bias.copy_(solution[-1])
+    unet.estimate_deviation.copy_((error / count).clamp_min(1e-8).sqrt()[:, None, None])
+
+
+def denoising_task(
+    recipe: Model, index: str | os.PathLike[str], trained: TrainedModel, device: torch.device
+) -> DenoisingTask:
+    """The task of a recipe on the slices of ``index``, in the latents of a trained autoencoder."""
+    refuse_unknown_terms(recipe.losses, ("denoising", "wavelet"))
     if trained.kind != "autoencoder":
         raise StateError(
             f"the autoencoder {recipe.autoencoder!r} of this model is a {trained.kind}, not an autoencoder"
@@ -171,11 +210,6 @@ def _task(recipe: Model, index: str | os.PathLike[str], trained: TrainedModel, d
     pairs = SlicePairs(recipe, index, split="train", device=device)
     validation = SlicePairs(recipe, index, split="val", device=device).batch(0, 32)
     return DenoisingTask(recipe, trained.module, pairs, validation)
-
-
-def _denoiser(recipe: Model, device: torch.device) -> nn.Module:
-    torch.manual_seed(recipe.seed)
-    return build_network(recipe.kind, recipe.network).to(device)
 
 
 def _identity(recipe: Model, index: str | os.PathLike[str], autoencoder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -154,6 +154,11 @@ def write_history(path: str | os.PathLike[str], history: list[dict[str, float]])
         partial.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in history), encoding="utf-8")
 
 
+def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """The lines of a history that write_history wrote."""
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
 def fingerprint_of(content: Any) -> str:
     """Hex SHA-256 of plain data or a recipe, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(recipes.plain(content), sort_keys=True).encode()).hexdigest()

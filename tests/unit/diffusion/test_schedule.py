@@ -18,12 +18,30 @@ def test_noise_has_the_right_variance():
 
 
 @pytest.mark.parametrize("time", [0, 1, 500, 999])
-def test_velocity_gives_back_the_clean_latent_and_the_noise(time):
+def test_the_noise_is_given_back(time):
     latents, noise = torch.randn(3, 4, 5, 2), torch.randn(3, 4, 5, 2)
     times = torch.full((3,), time)
-    noisy, velocity = SCHEDULE.add_noise(latents, noise, times), SCHEDULE.velocity(latents, noise, times)
-    assert torch.allclose(SCHEDULE.clean(noisy, velocity, times), latents, atol=1e-5)
-    assert torch.allclose(SCHEDULE.noise(noisy, velocity, times), noise, atol=1e-5)
+    assert torch.allclose(SCHEDULE.noise(SCHEDULE.add_noise(latents, noise, times), latents, times), noise, atol=1e-4)
+
+
+@pytest.mark.parametrize("time", [0, 300, 999])
+def test_around_zero_with_deviation_one_the_posterior_is_that_of_v_prediction(time):
+    noisy, times = torch.randn(3, 4, 5, 2), torch.full((3,), time)
+    signal, noise = SCHEDULE.signal_and_noise(times, noisy)
+    mean, deviation = SCHEDULE.posterior(noisy, torch.zeros(()), torch.ones(4, 1, 1), times)
+    assert torch.allclose(mean, signal * noisy, atol=1e-6)
+    assert torch.allclose(deviation, noise.expand_as(deviation), atol=1e-6)
+
+
+def test_the_posterior_of_a_gaussian_is_measured():
+    latents = 1.5 + 0.5 * torch.randn(1, 1, 300, 300, generator=torch.Generator().manual_seed(1))
+    times = torch.tensor([200])
+    noisy = SCHEDULE.add_noise(latents, torch.randn(latents.shape, generator=torch.Generator().manual_seed(2)), times)
+    mean, deviation = SCHEDULE.posterior(noisy, torch.tensor(1.5), torch.full((1, 1, 1), 0.5), times)
+    error = latents - mean
+    assert error.mean().item() == pytest.approx(0, abs=0.01)
+    assert error.std().item() == pytest.approx(deviation.item(), rel=0.01)
+    assert (error * (noisy - noisy.mean())).mean().item() == pytest.approx(0, abs=0.01), "nothing linear is left"
 
 
 def test_every_sample_has_its_own_time():

@@ -25,16 +25,16 @@ def randomised(network):
         {"channels": (4,), "attention": (False,)},
     ],
 )
-def test_the_velocity_has_the_shape_of_the_latents(size, changes):
+def test_the_output_has_the_shape_of_the_latents(size, changes):
     latents, condition = torch.randn(2, 4, *size), torch.rand(2, 1, 4 * size[0], 4 * size[1])
-    velocity = randomised(unet(**changes))(latents, torch.tensor([0, 999]), condition, torch.tensor([0, 2]))
-    assert velocity.shape == latents.shape
-    assert velocity.isfinite().all()
+    output = randomised(unet(**changes))(latents, torch.tensor([0, 999]), condition, torch.tensor([0, 2]))
+    assert output.shape == latents.shape
+    assert output.isfinite().all()
 
 
 def test_it_starts_at_zero():
-    velocity = unet()(torch.randn(1, 4, 4, 4), torch.tensor([3]), torch.rand(1, 1, 16, 16), torch.tensor([1]))
-    assert torch.equal(velocity, torch.zeros(1, 4, 4, 4))
+    output = unet()(torch.randn(1, 4, 4, 4), torch.tensor([3]), torch.rand(1, 1, 16, 16), torch.tensor([1]))
+    assert torch.equal(output, torch.zeros(1, 4, 4, 4))
 
 
 def test_time_condition_and_plane_all_matter():
@@ -47,6 +47,18 @@ def test_time_condition_and_plane_all_matter():
         network(latents, time, condition, torch.tensor([2])),
     ):
         assert (base - other).abs().max() > 1e-4
+
+
+def test_the_estimate_is_a_convolution_of_the_gathered_pixels():
+    network = unet()
+    assert network.estimate(torch.rand(1, 1, 8, 12))[0].abs().max() == 0
+    network.estimate_weight[1, 5, 1, 1] = 2.0  # pixel (1, 1) of every square of four by four
+    network.estimate_bias[2] = 3.0
+    condition = torch.rand(1, 1, 8, 12)
+    mean, deviation = network.estimate(condition)
+    assert torch.allclose(mean[0, 1], 2 * condition[0, 0, 1::4, 1::4])
+    assert torch.equal(mean[0, 2], torch.full((2, 3), 3.0))
+    assert deviation.shape == (4, 1, 1)
 
 
 def test_every_parameter_gets_a_gradient():

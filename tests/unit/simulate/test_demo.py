@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from headsr.annex import AnnexError
 from headsr.files import sha256_of
 from headsr.scans import parse_path
 from headsr.simulate import demo
@@ -23,7 +24,9 @@ def dataset(tmp_path_factory, anatomy):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "build_anatomy", lambda: anatomy)
         # A machine where git knows no user must do.
-        patch.setenv("HOME", str(folder.parent))
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        for name in [name for name in os.environ if name.startswith("GIT_")]:
+            patch.delenv(name)
         demo.make_demo_dataset(folder, **SETTINGS)
     return folder
 
@@ -91,5 +94,6 @@ def test_a_failure_leaves_nothing_and_a_killed_run_is_cleared(tmp_path, anatomy,
 def test_without_datalad_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(demo.DemoError, match=r"datalad is not beside.*Install"):
+    with pytest.raises(AnnexError, match="datalad is not installed"):
         demo.make_demo_dataset(tmp_path / "dataset", **SETTINGS)
+    assert list(tmp_path.iterdir()) == []

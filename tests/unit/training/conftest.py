@@ -41,7 +41,7 @@ KINDS = {
             "attention": [False, True],
             "head_width": 4,
         },
-        "losses": {"velocity": 1.0, "wavelet": 0.1},
+        "losses": {"denoising": 1.0, "wavelet": 0.1},
         "autoencoder": "kl",
     },
 }

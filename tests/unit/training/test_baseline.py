@@ -57,5 +57,5 @@ def test_bf16_trains_too(recipe_of, index, paths, capsys):
 
 
 def test_a_misspelt_loss_is_refused(recipe_of, index, paths):
-    with pytest.raises(ValueError, match=r"losses\.velocity is not a loss of this training"):
-        train_baseline(recipe_of("baseline", losses={"velocity": 1.0}), index, **paths())
+    with pytest.raises(ValueError, match=r"losses\.denoising is not a loss of this training"):
+        train_baseline(recipe_of("baseline", losses={"denoising": 1.0}), index, **paths())

@@ -6,10 +6,11 @@ import torch
 from headsr.diffusion.sample import predict_clean, sample
 from headsr.diffusion.schedule import SCHEDULE
 from headsr.networks.autoencoder import decode, encode
+from headsr.networks.build import build_network
 from headsr.training import loop
 from headsr.training.autoencoder import train_autoencoder
-from headsr.training.ldm import DenoisingTask, export_ldm, train_ldm_segment
-from headsr.training.state import StateError, load_model, read_metadata
+from headsr.training.ldm import DenoisingTask, denoising_task, export_ldm, measure_estimate, train_ldm_segment
+from headsr.training.state import StateError, load_model, read_metadata, save_model
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +47,33 @@ def train(tmp_path, index, autoencoder):
     return run
 
 
+def export(recipe, state, autoencoder, folder):
+    files = {"weights": "weights.safetensors", "history": "history.jsonl", "recipe_copy": "recipe.yaml"}
+    out = {key: folder / name for key, name in files.items()}
+    histories = [state.with_name(f"segment-{segment}.jsonl") for segment in range(recipe.budget.segments)]
+    export_ldm(recipe, state, autoencoder=autoencoder, histories=histories, **out)
+    return out
+
+
 def test_segments_are_one_training(recipe_of, train):
     whole = train(recipe_of("ldm", steps=12), "whole")
     parts = train(recipe_of("ldm", steps=4, segments=3), "parts")
     assert parts.read_bytes() == whole.read_bytes()
+
+
+def test_training_starts_from_the_best_linear_estimate(recipe_of, index, autoencoder):
+    recipe = recipe_of("ldm")
+    task = denoising_task(recipe, index, load_model(autoencoder), torch.device("cpu"))
+    unet = build_network("ldm", recipe.network)
+    measure_estimate(unet, task)
+    clean, degraded, _ = task.pairs.batch(3, 32)
+    estimate, deviation = unet.estimate(degraded)
+    error = task.latents(clean) - estimate
+    assert error.std(dim=(0, 2, 3)).tolist() == pytest.approx(deviation.flatten().tolist(), rel=0.15)
+    assert error.mean(dim=(0, 2, 3)).tolist() == pytest.approx([0] * 4, abs=0.1)
+    assert (deviation < 0.9).all(), "the latents have deviation 1"
+    losses = [task.terms(unet, step)["denoising"].item() for step in range(30)]
+    assert sum(losses) / 30 == pytest.approx(1, abs=0.25)
 
 
 def test_segments_can_be_added(recipe_of, train):
@@ -85,10 +109,8 @@ def test_a_state_of_another_recipe_is_not_continued(recipe_of, train):
 
 
 def test_the_export_is_all_that_a_prior_needs(recipe_of, train, index, autoencoder, tmp_path):
-    recipe = recipe_of("ldm")
-    files = {"weights": "weights.safetensors", "history": "history.jsonl", "recipe_copy": "recipe.yaml"}
-    out = {key: tmp_path / "ldm" / name for key, name in files.items()}
-    export_ldm(recipe, index, autoencoder=autoencoder, state=train(recipe), **out)
+    recipe = recipe_of("ldm", segments=2)
+    out = export(recipe, train(recipe), autoencoder, tmp_path / "ldm")
     model = load_model(out["weights"])
     assert (model.kind, read_metadata(out["weights"])["model"]) == ("ldm", "ldm")
     for name, tensor in load_model(autoencoder).module.state_dict().items():
@@ -101,15 +123,27 @@ def test_the_export_is_all_that_a_prior_needs(recipe_of, train, index, autoencod
     assert clean.shape == slices.shape
     assert clean.isfinite().all()
     assert sample(model.module.unet, noisy, slices, plane, steps=2).shape == latents.shape
-    last = json.loads(out["history"].read_text().splitlines()[-1])
-    assert {"val_psnr_sampled", "val_psnr_spline", "val_psnr_autoencoder", "val_psnr_at_0.3"} <= last.keys()
+    lines = [json.loads(line) for line in out["history"].read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 4, 8]
+    assert {"val_psnr_sampled", "val_psnr_spline", "val_psnr_autoencoder", "val_psnr_at_0.3"} <= lines[-1].keys()
+
+
+def test_what_does_not_belong_together_is_not_exported(recipe_of, train, autoencoder, tmp_path):
+    recipe = recipe_of("ldm")
+    state = train(recipe)
+    with pytest.raises(StateError, match=r"another training \(different: recipe\)"):
+        export(recipe_of("ldm", seed=6), state, autoencoder, tmp_path / "ldm")
+    other = tmp_path / "other.safetensors"
+    trained = load_model(autoencoder)
+    save_model(other, trained.module, trained.recipe, record={})
+    with pytest.raises(StateError, match=r"another training \(different: autoencoder\)"):
+        export(recipe, state, other, tmp_path / "ldm")
+    assert not (tmp_path / "ldm").exists()
 
 
 def test_weights_that_are_no_autoencoder_are_refused(recipe_of, train, index, tmp_path, autoencoder):
     recipe = recipe_of("ldm")
-    files = {"weights": "weights.safetensors", "history": "history.jsonl", "recipe_copy": "recipe.yaml"}
-    out = {key: tmp_path / name for key, name in files.items()}
-    state = train(recipe)
-    export_ldm(recipe, index, autoencoder=autoencoder, state=state, **out)
+    out = export(recipe, train(recipe), autoencoder, tmp_path / "ldm")
+    files = {"state": tmp_path / "state", "history": tmp_path / "history", "scratch": tmp_path / "scratch"}
     with pytest.raises(StateError, match="is a ldm, not an autoencoder"):
-        export_ldm(recipe, index, autoencoder=out["weights"], state=state, **out)
+        train_ldm_segment(recipe, index, autoencoder=out["weights"], previous=None, segment=0, **files)

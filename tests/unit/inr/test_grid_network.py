@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+import torch
+
+from headsr.inr.field import FieldDesign
+from headsr.inr.grid_network import GridNetwork
+from headsr.volumes import Grid
+
+
+def network(shape: tuple[int, int, int], design: FieldDesign, seed: int = 0) -> GridNetwork:
+    return GridNetwork(shape, design, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 8), (11, 9, 13), (5, 1, 3)])
+def test_it_starts_at_nothing_and_is_the_field_that_it_exports(shape: tuple[int, int, int]) -> None:
+    trained = network(shape, FieldDesign(cells=(4, 2, 1), features=(2, 3, 1), hidden=5))
+    assert trained().abs().max() < 1e-3
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    start = np.random.default_rng(2).random(shape, dtype=np.float32)
+    grid = Grid(shape, np.diag([2.0, 2.0, 2.0, 1.0]))
+    field = trained.as_field(grid, start, scale=1.0, offset=0.0, record={})
+    np.testing.assert_allclose(field.evaluate(grid), start + trained().detach().numpy(), atol=1e-4)
+
+
+def test_every_parameter_is_in_one_group_and_gets_a_gradient() -> None:
+    trained = network((6, 7, 5), FieldDesign(cells=(2, 1), features=(2, 2), hidden=4))
+    trained().square().sum().backward()
+    grouped = [parameter for group in trained.parameter_groups(0.02) for parameter in group["params"]]
+    assert {id(parameter) for parameter in grouped} == {id(parameter) for parameter in trained.parameters()}
+    assert len(grouped) == len(set(map(id, grouped))) and all(p.grad is not None for p in grouped)
+
+
+def test_a_seed_decides_the_weights() -> None:
+    design = FieldDesign()
+    first, same, other = (network((9, 9, 9), design, seed).hidden_weight for seed in (0, 0, 1))
+    assert torch.equal(first, same) and not torch.equal(first, other)
