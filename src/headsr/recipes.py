@@ -1,4 +1,4 @@
-"""A frozen type for every YAML block: what a name means. An unknown, missing or misspelt key is an error that names it."""
+"""A frozen type for every YAML block: what a name means. An unknown, missing or misspelt key is a named error."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ def _refuse_conflicting_forms(path: str | os.PathLike[str], image: nib.Nifti1Ima
         distance = np.abs(Grid(image.shape[:3], sform).corners - Grid(image.shape[:3], qform).corners).max()
         if distance > _FORMS_TOLERANCE_MM:
             raise VolumeError(
-                f"{path}: sform and qform disagree by {distance:.1f} mm, so where the voxels lie (and which side is left) "
+                f"{path}: sform and qform disagree by {distance:.1f} mm, so where voxels lie (and which side is left) "
                 "is not known. Copy the right one over the other, for example fslorient -copysform2qform"
             )
 

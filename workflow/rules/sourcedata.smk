@@ -29,13 +29,11 @@ rule make_template:
     output:
         head="<results>/sourcedata/template/head.nii.gz",
         brain="<results>/sourcedata/template/brain.nii.gz",
-        gm="<results>/sourcedata/template/gm.nii.gz",
-        wm="<results>/sourcedata/template/wm.nii.gz",
     log:
         "<logs>/make_template.log",
     threads: 1
     resources:
-        mem_mb=memory(2000),
+        mem_mb=memory(2500),
         runtime=10,
     params:
         voxel_mm=config["template_voxel_mm"],

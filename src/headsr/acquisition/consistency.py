@@ -29,7 +29,7 @@ def allowed(scan: Measurement) -> float:
 def project(volume: Tensor, scans: Sequence[Measurement], *, iterations: int = 200) -> Tensor:
     """The nearest volume whose residual is at most each scan's noise: x + A^T u, with conjugate gradients on A A^T.
 
-    For one scan with a box profile and an integer factor, A A^T is a multiple of the identity and the first iteration is
+    For one scan with a box profile and an integer factor A A^T is a multiple of the identity and the first iteration is
     the closed form x + A^+ (y - A x). Stops at the noise (the discrepancy principle), so noise is not fitted.
     Returns the volume unchanged where it agrees already.
     """

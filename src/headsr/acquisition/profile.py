@@ -1,6 +1,6 @@
 """Slice profiles: the weight with which each thin cell contributes to one thick sample.
 
-Source: reference sheet of the project, methods a.1 and e.4 (box, Gaussian of FWHM = thickness, anti-aliased Keys cubic).
+Box and Gaussian (FWHM = thickness) as in slice-to-volume reconstruction; the anti-aliased cubic of Keys (1981).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ _FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 def profile_matrix(n: int, centres: NDArray[np.float64], thickness: float, profile: str = "box") -> NDArray[np.float64]:
     """Weights (len(centres), n) of n unit cells in each sample; every row sums to one.
 
-    ``centres`` and ``thickness`` are in cells (cell i spans i - 0.5 to i + 0.5). A sample that reaches outside the cells
-    is the mean of what lies inside, so a constant stays that constant.
+    ``centres`` and ``thickness`` are in cells (cell i spans i - 0.5 to i + 0.5). A sample that reaches outside is the
+    mean of what lies inside, so a constant stays that constant.
     """
     cells = np.arange(n)[None, :]
     distance = cells - np.asarray(centres, dtype=np.float64)[:, None]

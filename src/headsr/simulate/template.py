@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from headsr.simulate.anatomy import TISSUES, build_anatomy
+from headsr.simulate.anatomy import build_anatomy
 from headsr.simulate.imaging import tissue_signal
 from headsr.volumes import cell_average, save_volume
 
@@ -15,13 +15,11 @@ from headsr.volumes import cell_average, save_volume
 def make_template(outputs: Mapping[str, str | os.PathLike[str]], *, voxel_mm: float) -> None:
     """Write the template as NIfTI volumes of about ``voxel_mm`` (mm), in MNI152 space.
 
-    ``outputs`` names the files: ``head`` (T1w-like signal, whole head), ``brain`` (mask, uint8), ``gm`` and ``wm``
-    (tissue fractions, 0 to 1).
+    ``outputs`` names the files: ``head`` (T1w-like signal, whole head) and ``brain`` (mask, uint8).
     """
     anatomy = build_anatomy()
     grid = anatomy.grid.at_voxel_size(max(voxel_mm, 1.0))
     head = cell_average(tissue_signal(anatomy, suffix="T1w"), grid.shape)
     brain = cell_average(anatomy.brain.astype(np.float32), grid.shape) >= 0.5
-    gm, wm = (cell_average(anatomy.fractions[TISSUES.index(name)], grid.shape) for name in ("grey", "white"))
-    for name, data in {"head": head, "brain": brain.astype(np.uint8), "gm": gm, "wm": wm}.items():
+    for name, data in {"head": head, "brain": brain.astype(np.uint8)}.items():
         save_volume(outputs[name], data, grid, description=f"headsr template {name}")
