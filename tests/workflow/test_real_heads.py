@@ -71,14 +71,13 @@ def project(tmp_path_factory):
             "scans": ["real/sub-brainix_T1w"],
         },
     }
-    fit = {"steps": 60, "field": {"levels": [16, 32, 64], "features": 4, "hidden": 16, "layers": 1}}
     content = {
         # The one switch: null works at full resolution.
         "voxel_mm": 3.0,
         "template_voxel_mm": 4.0,
         "scans": "scans.tsv",
         "tables": list(tables),
-        "overrides": {"datasets": {"real": dataset}, "tables": tables, "methods": {"inr": {"fit": fit}}},
+        "overrides": {"datasets": {"real": dataset}, "tables": tables},
     }
     configuration = delta(project, "real", content)
     pin = [sys.executable, "-m", "headsr.cli", "pin", "real", "--configfile", configuration]

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,6 @@ rule all:
 
 rule on_cpu:
     output: "cpu.txt"
-    threads: 2
     resources: mem_mb=300, runtime=7
     shell: "echo ${{CUDA_VISIBLE_DEVICES-unset}} > {output}"
 
@@ -87,7 +86,10 @@ def toy_runs(cluster, tmp_path_factory):
     for folder in folders.values():
         (folder / "Snakefile").write_text(TOY)
     with ExitStack() as stack:
-        processes = {rule: stack.enter_context(submitted(cluster, folders[rule], *asked[rule])) for rule in asked}
+        processes = {}
+        for rule in asked:
+            processes[rule] = stack.enter_context(submitted(cluster, folders[rule], *asked[rule]))
+            wait_until(lambda rule=rule: cluster.jobs_of(rule), f"no job of {rule}")  # the first in the queue
         killed = kill_when_started(cluster, folders)
         ended = {rule: finish(process, folders[rule], timeout=240) for rule, process in processes.items()}
     return {rule: Run(folders[rule], *ended[rule], killed[rule]) for rule in asked}
@@ -114,15 +116,20 @@ def finish(process: subprocess.Popen, folder: Path, *, timeout: float) -> tuple[
 
 def kill_when_started(cluster: Cluster, folders: dict[str, Path]) -> dict[str, str]:
     """scancel each rule's job once its shell has written half of its output; returns the ids of the jobs, by rule."""
-    killed, end = {}, time.monotonic() + 90
-    while len(killed) < len(folders):
-        assert time.monotonic() < end, f"not all of {sorted(folders)} started: {cluster.jobs()}"
-        time.sleep(0.1)
-        for rule in folders.keys() - killed.keys():
-            if (folders[rule] / "started").exists():
-                killed[rule] = cluster.jobs_of(rule)[-1]["JobId"]
-                cluster.run("scancel", killed[rule])
+    killed = {}
+    for rule, folder in folders.items():
+        wait_until((folder / "started").exists, f"no job of {rule} has started")
+        killed[rule] = cluster.jobs_of(rule)[-1]["JobId"]
+        cluster.run("scancel", killed[rule])
     return killed
+
+
+def wait_until(condition: Callable[[], object], otherwise: str, *, timeout: float = 90) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, otherwise
+        time.sleep(0.1)
 
 
 @pytest.mark.slurm
@@ -130,7 +137,7 @@ def test_the_jobs_that_ask_for_the_gpu_get_it_and_no_other(cluster, toy_runs):
     run, seen = toy_runs["killed_once"], cluster.visible_devices()
     assert run.status == 0, run.printed
     (on_cpu,), (on_gpu,), (on_gres,) = (cluster.jobs_of(rule) for rule in ("on_cpu", "on_gpu", "on_gres"))
-    assert requests(on_cpu) == ("cpu", "300M", "00:07:00", "2", None)
+    assert requests(on_cpu) == ("cpu", "300M", "00:07:00", "1", None)
     assert requests(on_gpu) == ("gpu", "400M", "00:09:00", "1", "gpu:1")
     assert requests(on_gres) == ("gpu", "400M", "00:09:00", "1", "gpu:1")
     assert [seen[job["JobId"]] for job in (on_cpu, on_gpu, on_gres)] == [{"unset"}, {"0"}, {"0"}]
@@ -181,6 +188,7 @@ def slurm_project(cluster, finished_project, tmp_path_factory):
 @pytest.mark.slurm
 def test_the_workflow_asks_for_the_gpu_where_a_rule_needs_it_and_nowhere_else(cluster, slurm_project):
     seen = cluster.visible_devices()
+    assert {requests(job)[3] for job in cluster.jobs_of("train_baseline")} == {"2"}  # its threads
     on_gpu = {job["JobId"] for rule in gpu_rules() for job in cluster.jobs_of(rule)}
     assert all(cluster.jobs_of(rule) for rule in gpu_rules())
     jobs = [job for job in cluster.jobs() if job["WorkDir"] == str(slurm_project)]

@@ -10,7 +10,7 @@ from headsr.recipes import Method, build  # noqa: E402
 fit_inr(
     snakemake.input.lowres,
     method=build(Method, snakemake.params.recipe, snakemake.wildcards.method),
-    prior=snakemake.input.get("prior"),
+    prior=snakemake.input.get("prior") or None,
     field=snakemake.output.field,
     unprojected=snakemake.output.unprojected,
     history=snakemake.output.history,

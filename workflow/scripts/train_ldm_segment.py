@@ -11,7 +11,7 @@ train_ldm_segment(
     build(Model, snakemake.params.recipe, snakemake.wildcards.model),
     snakemake.input.index,
     autoencoder=snakemake.input.autoencoder,
-    previous=snakemake.input.get("previous"),
+    previous=snakemake.input.get("previous") or None,
     segment=int(snakemake.wildcards.segment),
     state=snakemake.output.state,
     history=snakemake.output.history,

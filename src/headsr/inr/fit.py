@@ -82,7 +82,7 @@ def fit_network(
     device = study.scans[0].data.device
     generator = generator_of(fit.seed, study.source_key, "field")
     network = GridNetwork(study.head.shape, field_design(fit), generator=generator).to(device)
-    optimizer = torch.optim.Adam(network.parameter_groups(fit.learning_rate), betas=(0.9, 0.99), eps=1e-15)
+    optimizer = torch.optim.Adam(network.parameter_groups(fit.learning_rate), betas=(0.9, 0.99), eps=1e-15, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step / fit.steps))
     carried, lines = torch.as_tensor(start, device=device), []
     print(f"{label}: fitting {'x'.join(map(str, study.head.shape))} voxels to {len(study.scans)} scans on {device}")

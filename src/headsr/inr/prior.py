@@ -54,6 +54,8 @@ class SlicePrior:
         self.total = torch.zeros(study.head.shape, device=device)
         self.weight = torch.zeros(study.head.shape, device=device)
         self.visits = 0
+        measured = sum(scan.data.numel() for scan in study.scans)
+        self.strength = fit.prior_weight * max(0.0, self.total.numel() / measured - 1)
 
     @torch.no_grad()
     def visit(self, volume: Tensor) -> float:
@@ -69,9 +71,9 @@ class SlicePrior:
         return float(change.square().mean().sqrt())
 
     def penalty(self, volume: Tensor) -> Tensor:
-        """1/2 sum_v w_v (x_v - target_v)^2 over the voxels visited so far, w_v at most 1; times the recipe's weight."""
+        """1/2 sum_v w_v (x_v - target_v)^2 over the voxels visited so far, w_v at most 1; times the prior's strength."""
         target = self.total / self.weight.clamp_min(1e-12)
-        return 0.5 * self.fit.prior_weight * (self.weight.clamp_max(1.0) * (volume - target) ** 2).sum()
+        return 0.5 * self.strength * (self.weight.clamp_max(1.0) * (volume - target) ** 2).sum()
 
     def _next_slices(self) -> tuple[_Family, Tensor, int]:
         turn, which = divmod(self.visits, len(self.families))

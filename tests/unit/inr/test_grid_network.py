@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from headsr.inr import grid_network
 from headsr.inr.field import FieldDesign
 from headsr.inr.grid_network import GridNetwork
 from headsr.volumes import Grid
@@ -36,3 +37,20 @@ def test_a_seed_decides_the_weights() -> None:
     design = FieldDesign()
     first, same, other = (network((9, 9, 9), design, seed).hidden_weight for seed in (0, 0, 1))
     assert torch.equal(first, same) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("chunk", [7, 30, 1000])
+def test_values_and_gradients_in_chunks_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setitem(grid_network._CHUNK, "cpu", chunk)
+    generator = torch.Generator().manual_seed(5)
+    sizes = [(3, 30), (4, 3), (4, 1), (1, 4), (1, 1)]
+    inputs = [torch.randn(size, generator=generator, requires_grad=True) for size in sizes]
+    slope = torch.randn(1, 30, generator=generator)
+    features, w1, b1, w2, b2 = inputs
+    expected = w2 @ torch.relu(w1 @ features + b1) + b2
+    found = grid_network._PointwiseNetwork.apply(*inputs)
+    torch.testing.assert_close(found, expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, inputs, slope), torch.autograd.grad(expected, inputs, slope), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)

@@ -1,0 +1,55 @@
+"""The commands for people: truthful exit codes, quick help, progress that adds up."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from headsr.cli import main
+from headsr.demo import Progress
+from headsr.volumes import Grid, save_volume
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    began = time.monotonic()
+    code = (
+        "import sys; from headsr.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint(*sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "ants", "snakemake"} & set(run.stdout.split())
+    assert time.monotonic() - began < 30  # seconds on any machine; torch alone takes several
+
+
+def test_check_accepts_a_scan_and_rejects_a_constant(tmp_path, capsys):
+    grid = Grid((4, 5, 6), np.eye(4))
+    save_volume(tmp_path / "good.nii.gz", np.random.default_rng(0).random(grid.shape, dtype=np.float32), grid)
+    save_volume(tmp_path / "flat.nii.gz", np.ones(grid.shape, np.float32), grid)
+    assert main(["check", str(tmp_path / "good.nii.gz")]) == 0
+    assert main(["check", str(tmp_path / "good.nii.gz"), str(tmp_path / "flat.nii.gz")]) == 3
+    said = capsys.readouterr().out
+    assert "4 x 5 x 6 voxels of 1 x 1 x 1 mm" in said and f"REJECTED {tmp_path}/flat.nii.gz" in said
+
+
+def test_an_unknown_dataset_is_a_usage_error(capsys):
+    assert main(["pin", "nowhere"]) == 2
+    assert "nowhere: not in config/datasets.yaml" in capsys.readouterr().err
+
+
+def test_a_missing_delta_is_a_usage_error(capsys):
+    assert main(["pin", "--configfile", "absent.yaml"]) == 2
+    assert "absent.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_progress_counts_jobs_and_lets_errors_through(failing):
+    progress = Progress()
+    lines = ["Job stats:", "fetch_scan        2", "total    2", "Job 4: Fetch one", "some noise"]
+    assert [progress.read(line) for line in lines] == [None] * 5
+    assert "[ 50%]" in progress.read("Finished jobid: 4 (Rule: fetch_scan)")
+    if failing:
+        assert progress.read("Error in rule fetch_scan:") == "Error in rule fetch_scan:"
+        assert progress.read("    log: x.log") == "    log: x.log"
+    else:
+        assert "[100%]" in progress.read("Finished jobid: 5 (Rule: fetch_scan)")
