@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from project import copy_project
 from slurm_cluster import Cluster, missing_programs, running_cluster
 from smoke import CONFIG, VOLUME
 
@@ -172,11 +171,9 @@ UNITS = (("slice_network", "axial_x4"), ("inr_prior", "axial_x4"))
 @pytest.fixture(scope="module")
 def slurm_project(cluster, finished_project, tmp_path_factory):
     """The project that ran locally, run again from its first step through SLURM, as far as two scores."""
-    project = copy_project(tmp_path_factory.mktemp("through_slurm"))
-    for name in ("made.yaml", "scans.tsv"):
-        shutil.copy2(finished_project / name, project / name)
-    for folder in ("origin", "results/clones"):
-        shutil.copytree(finished_project / folder, project / folder, symlinks=True)
+    project = tmp_path_factory.mktemp("through_slurm") / "project"
+    shutil.copytree(finished_project, project, symlinks=True, ignore=shutil.ignore_patterns("results", ".snakemake"))
+    shutil.copytree(finished_project / "results/clones", project / "results/clones", symlinks=True)
     scores = [f"results/scores/{method}/{degradation}/demo/sub-03/sub-03_T1w.json" for method, degradation in UNITS]
     # The node has two cores, and the rules ask for up to four: what --cores does locally, --max-threads does here.
     with submitted(cluster, project, *CONFIG, "--max-threads", "2", "--", *scores) as process:

@@ -30,8 +30,8 @@ _ROUNDING = 1.01
 _HEADLINE_COLUMNS = 2  # PSNR inside the head, as estimated and projected
 _SECTIONS = ("summary", "heads", "residuals", "scores", "curves", "methods", "rules", "software", "seeds", "errors")
 _PACKAGES = (
-    "snakemake", "datalad", "git-annex", "antspyx", "nibabel", "numpy", "scipy", "scikit-image", "torch", "monai",
-    "diffusers", "lightning", "dask", "zarr", "ome-zarr", "safetensors", "mlflow", "matplotlib",
+    "snakemake", "datalad", "git-annex", "antspyx", "nibabel", "numpy", "scipy", "scikit-image", "torch",
+    "dask", "zarr", "safetensors", "mlflow", "matplotlib",
 )  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def draw_rulegraph(dot: str, output: str | os.PathLike[str]) -> None:
     """Draw the graph that ``snakemake --rulegraph`` printed (``dot``) as a PNG."""
     graph = read_rulegraph(dot)
     places, paths = lay_out(graph)
-    x, y = np.array(list(places.values())).T
+    x, y = np.array([*places.values(), *(point for path in paths for point in path)]).T
     left, right = x.min() - _BOX[0] / 2 - 0.15, x.max() + _BOX[0] / 2 + 0.15
     bottom, top = -y.max() - _BOX[1] / 2 - 0.45, _BOX[1] / 2 + 0.15
     figure = Figure(figsize=(right - left, top - bottom), dpi=90)

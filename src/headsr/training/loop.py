@@ -183,7 +183,10 @@ def _descend(state: TrainingState, task: Task, plan: Plan, precision: torch.dtyp
     loss = weighted_sum(terms, plan.recipe.losses)
     loss.backward()
     nn.utils.clip_grad_norm_(state.module.parameters(), 1.0)
-    state.optimizer.step(step, rate=plan.rate(step))
+    for group in state.optimizer.param_groups:
+        group["lr"] = plan.rate(step)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
     update_average(state.averaged, state.module, decay=plan.recipe.ema_decay, step=step)
     state.step, state.count = step, state.count + 1
     for name, term in {**terms, "loss": loss}.items():

@@ -25,7 +25,6 @@ from headsr import recipes
 from headsr.files import whole
 from headsr.networks.build import build_network
 from headsr.networks.latent_diffusion import LatentDiffusion
-from headsr.training.adamw import AdamW
 from headsr.training.ema import averaged_copy
 
 _KEY = "headsr"
@@ -60,7 +59,7 @@ class TrainingState:
 
     module: nn.Module
     averaged: nn.Module
-    optimizer: AdamW
+    optimizer: torch.optim.AdamW
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     sums: dict[str, float | Tensor] = field(default_factory=dict)
@@ -69,14 +68,14 @@ class TrainingState:
 
 def new_state(module: nn.Module) -> TrainingState:
     """The state before the first step."""
-    return TrainingState(module, averaged_copy(module), AdamW(module))
+    return TrainingState(module, averaged_copy(module), _optimizer_of(module))
 
 
 def save_state(path: str | os.PathLike[str], state: TrainingState, *, identity: Mapping[str, Any]) -> None:
     """Write the state whole or not at all. ``identity`` says what was trained; equal trainings give equal bytes."""
     tensors = {f"module.{name}": t for name, t in state.module.state_dict().items()}
     tensors |= {f"average.{name}": t for name, t in state.averaged.state_dict().items()}
-    tensors |= {f"optimizer.{name}": t for name, t in state.optimizer.moments.items()}
+    tensors |= {f"optimizer.{name}": t for name, t in _moments_of(state).items()}
     progress = {"step": state.step, "history": state.history, "sums": _numbers(state.sums), "count": state.count}
     save_tensors(path, tensors, {"identity": dict(identity), **progress})
 
@@ -90,10 +89,33 @@ def load_state(path: str | os.PathLike[str], state: TrainingState, *, identity: 
         raise StateError(f"{path}: is the state of another training (different: {', '.join(changed)}). Delete it")
     state.module.load_state_dict(_part(tensors, "module."))
     state.averaged.load_state_dict(_part(tensors, "average."))
-    for name, moment in _part(tensors, "optimizer.").items():
-        state.optimizer.moments[name].copy_(moment)
+    _set_moments(state, _part(tensors, "optimizer."))
     for name in ("step", "history", "sums", "count"):
         setattr(state, name, metadata[name])
+
+
+def _optimizer_of(module: nn.Module) -> torch.optim.AdamW:
+    """AdamW in which only the weights of layers decay, not gains and biases; the loop sets its rate at each step."""
+    weights = [p for p in module.parameters() if p.ndim in (2, 4)]  # of linear layers and convolutions
+    others = [p for p in module.parameters() if p.ndim not in (2, 4)]
+    groups = [{"params": weights, "weight_decay": 1e-2}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.99))
+
+
+def _moments_of(state: TrainingState) -> dict[str, Tensor]:
+    """What the optimiser knows of each parameter, by the parameter's name; nothing before the first step."""
+    known = state.optimizer.state
+    named = state.module.named_parameters()
+    return {f"{name}.{kind}": t for name, p in named if p in known for kind, t in known[p].items()}
+
+
+def _set_moments(state: TrainingState, moments: Mapping[str, Tensor]) -> None:
+    parameters = dict(state.module.named_parameters())
+    for name, moment in moments.items():
+        parameter, kind = name.rsplit(".", 1)
+        # The step counter stays on the CPU, where torch keeps it.
+        device = parameters[parameter].device if kind != "step" else "cpu"
+        state.optimizer.state[parameters[parameter]][kind] = moment.to(device)
 
 
 def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:

@@ -52,3 +52,10 @@ def test_every_sample_has_its_own_time():
 
 def test_fractions_of_the_chain():
     assert [Schedule(steps=11).timestep_at(f) for f in (-1.0, 0.0, 0.26, 1.0, 2.0)] == [0, 0, 3, 10, 10]
+
+
+def test_it_is_the_chain_of_diffusers():
+    from diffusers import DDIMScheduler
+
+    reference = DDIMScheduler(beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False)
+    assert torch.allclose(SCHEDULE.alphas_bar.float(), reference.alphas_cumprod, rtol=1e-4)

@@ -78,3 +78,19 @@ def test_empty_mask():
     truth, estimate = volumes()
     with pytest.raises(ValueError, match="empty"):
         measure(estimate, truth, {"m": np.zeros(truth.shape, dtype=bool)}, data_range=1.0)
+
+
+def test_ssim_is_that_of_monai():
+    import torch
+    from monai.metrics import SSIMMetric
+
+    from headsr.evaluate.metrics import ssim_map
+
+    rng = np.random.default_rng(0)
+    truth = rng.random((20, 18, 22), dtype=np.float32)
+    estimate = (truth + rng.normal(0, 0.1, truth.shape)).astype(np.float32)
+    reference = SSIMMetric(spatial_dims=3, data_range=1.0, kernel_type="gaussian", win_size=11, kernel_sigma=1.5)
+    theirs = float(reference(torch.as_tensor(estimate)[None, None], torch.as_tensor(truth)[None, None]))
+    # MONAI leaves out the border that its window does not fill.
+    inside = ssim_map(estimate, truth, data_range=1.0)[5:-5, 5:-5, 5:-5]
+    assert inside.mean() == pytest.approx(theirs, abs=1e-4)

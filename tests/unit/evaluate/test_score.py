@@ -6,10 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from headsr.evaluate.collect import COLUMNS, collect_scores, read_scores, select
 from headsr.evaluate.score import score_volume
-from headsr.files import read_json, write_json
+from headsr.files import read_json, sha256_of, write_json
 from headsr.volumes import Grid, save_volume
 
 SCALE, OFFSET = 800.0, -30.0
@@ -42,14 +43,16 @@ def head(tmp_path):
 
 def test_both_variants_in_both_masks(head, tmp_path):
     output = tmp_path / "score.json"
-    trained_on = {"model": "edsr", "training_keys": "abc", "stage": 1}
-    score_volume(**head, output=output, method="slice_network", **NAMES, profile="box", seed=3, trained_on=trained_on)
+    weights = tmp_path / "models/edsr/weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    save_file({"w": np.zeros(3, np.float32)}, weights, {"headsr": json.dumps({"training_keys": "abc", "stage": 1})})
+    score_volume(**head, output=output, method="slice_network", **NAMES, profile="box", seed=3, weights=weights)
     score = read_json(output)
     assert score["scores"]["unprojected"]["head"]["psnr"] == pytest.approx(20.0, abs=0.01)
     assert score["scores"]["projected"]["brain"]["psnr"] == pytest.approx(40.0, abs=0.05)
     assert score["mask"] == {"head": 11 * 14 * 9, "brain": 7 * 14 * 9}
     assert score["data_range"] == 1.0
-    assert score["trained_on"] == trained_on
+    assert score["trained_on"] == {"model": "edsr", "training_keys": "abc", "sha256": sha256_of(weights)}
     assert (score["seed"], score["profile"], score["source_key"]) == (3, "box", "SHA256E-s1--a.nii")
     assert {"psnr", "ssim", "nrmse"} == set(score["units"]) == set(score["scores"]["projected"]["head"])
 

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from headsr.files import write_json
+from headsr.files import read_json, write_json
 from headsr.training.tracking import (
     RunRecord,
     Synced,
@@ -55,6 +55,7 @@ def test_the_mirror(tmp_path):
             scores=[score_file(tmp_path / "score.json", psnr)],
             checks={"inr axial_x4 demo/sub-06_T1w": tmp_path / "check.json"},
             commit="0123abc",
+            record=tmp_path / "record.json",
         )
 
     assert mirror() == Synced(written=4, unchanged=0)
@@ -115,7 +116,10 @@ def test_a_place_that_cannot_be_written(tmp_path, caplog):
 
 def test_a_file_that_cannot_be_read_is_a_warning(tmp_path, caplog):
     nothing = {"histories": {}, "recipes": {}, "keys": {}, "checks": {}}
-    assert mirror_results(tmp_path / "m.db", experiment="x", scores=[tmp_path / "none.json"], **nothing) is None
+    record = tmp_path / "record.json"
+    scores = [tmp_path / "none.json"]
+    assert mirror_results(tmp_path / "m.db", record=record, experiment="x", scores=scores, **nothing) is None
+    assert read_json(record)["synced"] is None
     assert "none.json" in caplog.text
 
 
