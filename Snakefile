@@ -11,9 +11,9 @@ include: "workflow/rules/common.smk"
 
 
 pathvars:
-    results=config["results"],
-    logs=config["results"] + "/logs",
-    benchmarks=config["results"] + "/benchmarks",
+    results=RESULTS,
+    logs=f"{RESULTS}/logs",
+    benchmarks=f"{RESULTS}/benchmarks",
     head="{dataset}/{folder}/{scan}",
     volume="<results>/reconstructions/{dataset}/headsr-{method}-{degradation}/{folder}/anat/{scan}",
     unit="{method}/{degradation}/{dataset}/{folder}/{scan}_{suffix}",

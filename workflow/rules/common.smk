@@ -1,4 +1,4 @@
-# What the configuration says, and the look-ups that rules share. Parsed again in every cluster job: no heavy imports.
+# What the configuration says, and the look-ups that the workflow shares. Parsed again in every cluster job: no heavy imports.
 import hashlib
 import subprocess
 from pathlib import Path
@@ -31,6 +31,7 @@ except (RecipeError, ScansError, ValueError) as error:
 RESULTS = config["results"]
 SCORED = targets.scored(UNITS, RECIPES)
 MODELS = targets.models_of(UNITS, RECIPES)
+TRAINING_SCANS = targets.training_scans(SCANS, {suffix for name in MODELS for suffix in RECIPES.models[name].suffixes})
 SCAN_OF = {(scan.stem, scan.suffix): scan for scan in SCANS}
 METHODS_OF_KIND = {
     kind: [name for name, method in RECIPES.methods.items() if method.kind == kind]
@@ -69,7 +70,10 @@ def recipe_of(part):
 def lowres_of(wildcards):
     """The low-resolution scans that a volume is made from."""
     return targets.lowres(
-        RESULTS, wildcards.degradation, scan_of(wildcards), targets.views_of(wildcards.degradation, RECIPES)
+        RESULTS,
+        wildcards.degradation,
+        scan_of(wildcards),
+        targets.views_of(wildcards.degradation, RECIPES),
     )
 
 
@@ -100,7 +104,12 @@ def digest_of(paths):
 
 def commit_of_code(wildcards, output):
     """The commit that this project is at, '' outside git; not tracked (it takes ``output``): stage versions decide reruns."""
-    run = subprocess.run(["git", "rev-parse", "HEAD"], cwd=workflow.basedir, capture_output=True, text=True)
+    run = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=workflow.basedir,
+        capture_output=True,
+        text=True,
+    )
     return run.stdout.strip() if run.returncode == 0 else ""
 
 
@@ -110,5 +119,89 @@ def tables_with_truth():
     return [name for name in config["tables"] if simulated & set(targets.units_of(RECIPES.tables[name], SCANS))]
 
 
-# Changes when a rule file does: what the picture of the rule graph depends on.
-RULE_DIGEST = digest_of([workflow.main_snakefile, *sorted(Path(workflow.main_snakefile).parent.glob("workflow/rules/*.smk"))])
+def training_stores(wildcards):
+    return [targets.slices(RESULTS, scan) for scan in TRAINING_SCANS]
+
+
+def autoencoder_weights(wildcards):
+    return f"{RESULTS}/models/{RECIPES.models[wildcards.model].autoencoder}/weights.safetensors"
+
+
+def previous_segment(wildcards):
+    """The state that a segment continues: none for the first."""
+    segment = int(wildcards.segment)
+    return f"{RESULTS}/models/{wildcards.model}/segment-{segment - 1}.safetensors" if segment else []
+
+
+def all_segments(wildcards):
+    return range(RECIPES.models[wildcards.model].budget.segments)
+
+
+def method_weights(wildcards):
+    return f"{RESULTS}/models/{RECIPES.methods[wildcards.method].model}/weights.safetensors"
+
+
+def prior_weights(wildcards):
+    prior = RECIPES.methods[wildcards.method].prior
+    return f"{RESULTS}/models/{prior}/weights.safetensors" if prior else []
+
+
+def weights_behind(wildcards):
+    """The weights of the model behind a method: what its scores were trained on."""
+    method = RECIPES.methods[wildcards.method]
+    model = method.model or method.prior
+    return f"{RESULTS}/models/{model}/weights.safetensors" if model else []
+
+
+def profile_of(wildcards):
+    return ", ".join(sorted({stack.profile for stack in RECIPES.degradations[wildcards.degradation].stacks}))
+
+
+def all_scores(wildcards):
+    return [targets.score(RESULTS, unit) for unit in SCORED]
+
+
+def titles():
+    return {name: method.title for name, method in RECIPES.methods.items()}
+
+
+def units_of_head(wildcards):
+    """Every volume of one head under one degradation, in the order of the methods file."""
+    scan = scan_of(wildcards)
+    mine = [u for u in UNITS if u.scan == scan and u.degradation == wildcards.degradation]
+    return sorted(mine, key=lambda unit: list(RECIPES.methods).index(unit.method))
+
+
+def truth_of(wildcards):
+    simulated = RECIPES.degradations[wildcards.degradation].kind == "simulated"
+    return targets.preprocessed(RESULTS, scan_of(wildcards)) if simulated else []
+
+
+def checks_by_name():
+    return {f"{u.method} {u.degradation} {u.scan.name}": targets.check(RESULTS, u) for u in UNITS}
+
+
+def histories():
+    return targets.histories(RESULTS, UNITS, RECIPES)
+
+
+def keys_of_training():
+    """The content keys that each model or fit was made from."""
+    models = {name: [s.key for s in targets.training_scans(SCANS, RECIPES.models[name].suffixes)] for name in MODELS}
+    return {
+        **models,
+        **{f"{u.method} {u.degradation} {u.scan.name}": [u.scan.key] for u in UNITS},
+    }
+
+
+def recipes_of_fits():
+    return {f"{u.method} {u.degradation} {u.scan.name}": RECIPES.methods[u.method] for u in UNITS}
+
+
+# Changes with the workflow files: what the picture of their graph depends on.
+RULE_DIGEST = digest_of(
+    [
+        workflow.main_snakefile,
+        *sorted(Path(workflow.main_snakefile).parent.glob("workflow/rules/*.smk")),
+    ]
+)

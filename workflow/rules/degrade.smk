@@ -11,6 +11,8 @@ rule simulate_lowres:
         sidecar="<results>/lowres/{degradation}/<head>_desc-{view}_{suffix}.json",
     log:
         "<logs>/simulate_lowres/{degradation}/<head>_desc-{view}_{suffix}.log",
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=memory(1200, 40),
@@ -21,8 +23,6 @@ rule simulate_lowres:
         source_key=key_of,
         thickness=lambda wildcards: scan_of(wildcards).thickness,
         stage=STAGE_VERSIONS["simulate_lowres"],
-    conda:
-        "../envs/torch.yaml"
     message:
         "Simulate the {wildcards.view} scan of {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}"
     script:

@@ -13,29 +13,18 @@ rule check_volume:
         check="<volume>_desc-check_{suffix}.json",
     log:
         "<logs>/check_volume/<unit>.log",
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=memory(1200, 60),
         runtime=20,
     params:
         stage=STAGE_VERSIONS["check_volume"],
-    conda:
-        "../envs/torch.yaml"
     message:
         "Check {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
     script:
         "../scripts/check_volume.py"
-
-
-def weights_behind(wildcards):
-    """The weights of the model behind a method: what its scores were trained on."""
-    method = RECIPES.methods[wildcards.method]
-    model = method.model or method.prior
-    return f"{RESULTS}/models/{model}/weights.safetensors" if model else []
-
-
-def profile_of(wildcards):
-    return ", ".join(sorted({stack.profile for stack in RECIPES.degradations[wildcards.degradation].stacks}))
 
 
 rule score_volume:
@@ -52,6 +41,8 @@ rule score_volume:
         score="<results>/scores/<unit>.json",
     log:
         "<logs>/score_volume/<unit>.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(700, 120),
@@ -60,16 +51,10 @@ rule score_volume:
         profile=profile_of,
         seed=lambda wildcards: RECIPES.degradations[wildcards.degradation].seed,
         stage=STAGE_VERSIONS["score_volume"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Score {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
     script:
         "../scripts/score_volume.py"
-
-
-def all_scores(wildcards):
-    return [targets.score(RESULTS, unit) for unit in SCORED]
 
 
 rule collect_scores:
@@ -79,14 +64,14 @@ rule collect_scores:
         scores="<results>/scores/scores.tsv",
     log:
         "<logs>/collect_scores.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(300),
         runtime=10,
     params:
         stage=STAGE_VERSIONS["collect_scores"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Collect all scores"
     script:

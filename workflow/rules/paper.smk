@@ -1,10 +1,6 @@
 # What people read: tables, figures, the report, MLflow; and the targets by name.
 
 
-def titles():
-    return {name: method.title for name, method in RECIPES.methods.items()}
-
-
 rule make_table:
     input:
         scores="<results>/scores/scores.tsv",
@@ -13,6 +9,8 @@ rule make_table:
         markdown="<results>/tables/{table}.md",
     log:
         "<logs>/make_table/{table}.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(300),
@@ -22,24 +20,10 @@ rule make_table:
         titles=titles(),
         scans=lambda wildcards: [scan.name for scan in targets.scans_of(RECIPES.tables[wildcards.table], SCANS)],
         stage=STAGE_VERSIONS["make_table"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Make the table {wildcards.table}"
     script:
         "../scripts/make_table.py"
-
-
-def units_of_head(wildcards):
-    """Every volume of one head under one degradation, in the order of the methods file."""
-    scan = scan_of(wildcards)
-    mine = [u for u in UNITS if u.scan == scan and u.degradation == wildcards.degradation]
-    return sorted(mine, key=lambda unit: list(RECIPES.methods).index(unit.method))
-
-
-def truth_of(wildcards):
-    simulated = RECIPES.degradations[wildcards.degradation].kind == "simulated"
-    return targets.preprocessed(RESULTS, scan_of(wildcards)) if simulated else []
 
 
 rule draw_figure:
@@ -53,6 +37,8 @@ rule draw_figure:
         figure="<results>/figures/{degradation}/<head>_{suffix}.png",
     log:
         "<logs>/draw_figure/{degradation}/<head>_{suffix}.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(800, 60),
@@ -61,20 +47,10 @@ rule draw_figure:
         methods=lambda w: [RECIPES.methods[u.method].title for u in units_of_head(w)],
         title=lambda w: f"{scan_of(w).name}, {w.degradation}",
         stage=STAGE_VERSIONS["draw_figure"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Draw {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}"
     script:
         "../scripts/draw_figure.py"
-
-
-def checks_by_name():
-    return {f"{u.method} {u.degradation} {u.scan.name}": targets.check(RESULTS, u) for u in UNITS}
-
-
-def histories():
-    return targets.histories(RESULTS, UNITS, RECIPES)
 
 
 rule draw_curves:
@@ -84,6 +60,8 @@ rule draw_curves:
         figure="<results>/figures/curves.png",
     log:
         "<logs>/draw_curves.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(500),
@@ -91,8 +69,6 @@ rule draw_curves:
     params:
         names=lambda w: list(histories()),
         stage=STAGE_VERSIONS["draw_curves"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Draw the loss curves of every training and fit"
     script:
@@ -104,6 +80,8 @@ rule draw_rulegraph:
         figure="<results>/figures/rulegraph.png",
     log:
         "<logs>/draw_rulegraph.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(500),
@@ -112,8 +90,6 @@ rule draw_rulegraph:
         rules=RULE_DIGEST,
         configfiles=lambda w, output: [str(path) for path in workflow.overwrite_configfiles],
         stage=STAGE_VERSIONS["draw_rulegraph"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Draw the rule graph"
     script:
@@ -131,29 +107,25 @@ rule write_report:
         report=report("<results>/report/report.html", category="headsr"),
     log:
         "<logs>/write_report.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(500),
         runtime=10,
     params:
         config=plain({key: config[key] for key in ("recipes", "overrides", "tables")}),
-        tables=lambda w: {name: [scan.name for scan in targets.scans_of(RECIPES.tables[name], SCANS)] for name in config["tables"]},
+        tables=lambda w: {
+            name: [scan.name for scan in targets.scans_of(RECIPES.tables[name], SCANS)] for name in config["tables"]
+        },
         names=lambda w: list(checks_by_name()),
         captions=lambda w: targets.captions(UNITS),
         commit=commit_of_code,
         stage=STAGE_VERSIONS["write_report"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Write the report"
     script:
         "../scripts/write_report.py"
-
-
-def keys_of_training():
-    """The content keys that each model or fit was made from."""
-    models = {name: [s.key for s in targets.training_scans(SCANS, RECIPES.models[name].suffixes)] for name in MODELS}
-    return {**models, **{f"{u.method} {u.degradation} {u.scan.name}": [u.scan.key] for u in UNITS}}
 
 
 rule sync_mlflow:
@@ -165,6 +137,8 @@ rule sync_mlflow:
         record="<results>/mlflow.json",
     log:
         "<logs>/sync_mlflow.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(1000),
@@ -172,23 +146,17 @@ rule sync_mlflow:
     params:
         # Where the mirror is does not change what is mirrored.
         database=lambda w, output: config["mlflow"],
-        experiment=RESULTS,
+        experiment=lambda w, output: f"headsr {config['results']}",
         histories=lambda w: list(histories()),
         checks=lambda w: list(checks_by_name()),
         recipes=lambda w: plain({**{name: RECIPES.models[name] for name in MODELS}, **recipes_of_fits()}),
         content_keys=lambda w: keys_of_training(),
         commit=commit_of_code,
         stage=STAGE_VERSIONS["sync_mlflow"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Mirror histories, scores and checks to MLflow"
     script:
         "../scripts/sync_mlflow.py"
-
-
-def recipes_of_fits():
-    return {f"{u.method} {u.degradation} {u.scan.name}": RECIPES.methods[u.method] for u in UNITS}
 
 
 # Targets by the nouns that people ask for.

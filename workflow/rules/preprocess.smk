@@ -8,6 +8,8 @@ rule correct_bias:
         volume="<results>/preprocessed/<head>_desc-biascorrected_{suffix}.nii.gz",
     log:
         "<logs>/correct_bias/<head>_{suffix}.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(1500, 60),
@@ -15,8 +17,6 @@ rule correct_bias:
     params:
         voxel_mm=config["voxel_mm"],
         stage=STAGE_VERSIONS["correct_bias"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Correct the bias field of {wildcards.scan}_{wildcards.suffix}"
     script:
@@ -31,14 +31,14 @@ rule register_to_template:
         transform="<results>/preprocessed/<head>_from-{suffix}_to-MNI152_xfm.mat",
     log:
         "<logs>/register_to_template/<head>_{suffix}.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(1500, 60),
         runtime=30,
     params:
         stage=STAGE_VERSIONS["register_to_template"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Register {wildcards.scan}_{wildcards.suffix} to the MNI152 head"
     script:
@@ -55,14 +55,14 @@ rule mask_head:
         brain="<results>/preprocessed/<head>_label-brain_desc-{suffix}_mask.nii.gz",
     log:
         "<logs>/mask_head/<head>_{suffix}.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(1000, 40),
         runtime=20,
     params:
         stage=STAGE_VERSIONS["mask_head"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Mask the head and the brain of {wildcards.scan}_{wildcards.suffix}"
     script:
@@ -78,6 +78,8 @@ rule normalize_intensity:
         sidecar="<results>/preprocessed/<head>_desc-preproc_{suffix}.json",
     log:
         "<logs>/normalize_intensity/<head>_{suffix}.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(700, 30),
@@ -85,8 +87,6 @@ rule normalize_intensity:
     params:
         source_key=key_of,
         stage=STAGE_VERSIONS["normalize_intensity"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Normalise the intensities of {wildcards.scan}_{wildcards.suffix}"
     script:

@@ -13,6 +13,8 @@ rule interpolate_volume:
         "<logs>/interpolate_volume/<unit>.log",
     wildcard_constraints:
         method=one_of(METHODS_OF_KIND["spline"] + METHODS_OF_KIND["average"]),
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=memory(1200, 80),
@@ -20,8 +22,6 @@ rule interpolate_volume:
     params:
         recipe=recipe_of("methods"),
         stage=STAGE_VERSIONS["interpolate_volume"],
-    conda:
-        "../envs/torch.yaml"
     message:
         "Interpolate {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
     script:
@@ -40,6 +40,8 @@ rule solve_volume:
         "<logs>/solve_volume/<unit>.log",
     wildcard_constraints:
         method=one_of(METHODS_OF_KIND["tikhonov"]),
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=memory(1200, 120),
@@ -47,16 +49,10 @@ rule solve_volume:
     params:
         recipe=recipe_of("methods"),
         stage=STAGE_VERSIONS["solve_volume"],
-    conda:
-        "../envs/torch.yaml"
     message:
         "Solve for {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation} by regularised least squares"
     script:
         "../scripts/solve_volume.py"
-
-
-def method_weights(wildcards):
-    return f"{RESULTS}/models/{RECIPES.methods[wildcards.method].model}/weights.safetensors"
 
 
 rule upsample_volume:
@@ -72,6 +68,8 @@ rule upsample_volume:
         "<logs>/upsample_volume/<unit>.log",
     wildcard_constraints:
         method=one_of(METHODS_OF_KIND["slice_network"]),
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         gpu=1,
@@ -80,17 +78,10 @@ rule upsample_volume:
     params:
         recipe=recipe_of("methods"),
         stage=STAGE_VERSIONS["upsample_volume"],
-    conda:
-        "../envs/torch.yaml"
     message:
         "Upsample {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation} by the network of {wildcards.method}"
     script:
         "../scripts/upsample_volume.py"
-
-
-def prior_weights(wildcards):
-    prior = RECIPES.methods[wildcards.method].prior
-    return f"{RESULTS}/models/{prior}/weights.safetensors" if prior else []
 
 
 rule fit_inr:
@@ -107,6 +98,8 @@ rule fit_inr:
         "<benchmarks>/fit_inr/<unit>.tsv"
     wildcard_constraints:
         method=one_of(METHODS_OF_KIND["inr"]),
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         gpu=1,
@@ -115,8 +108,6 @@ rule fit_inr:
     params:
         recipe=recipe_of("methods"),
         stage=STAGE_VERSIONS["fit_inr"],
-    conda:
-        "../envs/torch.yaml"
     message:
         "Fit the field of {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
     script:
@@ -136,14 +127,14 @@ rule render_volume:
         "<benchmarks>/render_volume/<unit>.tsv"
     wildcard_constraints:
         method=one_of(METHODS_OF_KIND["inr"]),
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=memory(1500, 40),
         runtime=120,
     params:
         stage=STAGE_VERSIONS["render_volume"],
-    conda:
-        "../envs/torch.yaml"
     message:
         "Render {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
     script:
@@ -155,6 +146,8 @@ rule describe_derivatives:
         description="<results>/reconstructions/{dataset}/headsr-{method}-{degradation}/dataset_description.json",
     log:
         "<logs>/describe_derivatives/{dataset}/{method}-{degradation}.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(300),
@@ -162,8 +155,6 @@ rule describe_derivatives:
     params:
         source=lambda wildcards: plain(RECIPES.datasets[wildcards.dataset]),
         stage=STAGE_VERSIONS["describe_derivatives"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Describe the derivatives of {wildcards.dataset} by {wildcards.method} on {wildcards.degradation}"
     script:

@@ -10,25 +10,18 @@ rule extract_slices:
         store="<results>/slices/<head>_{suffix}.zarr/zarr.json",
     log:
         "<logs>/extract_slices/<head>_{suffix}.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(700, 40),
         runtime=10,
     params:
         stage=STAGE_VERSIONS["extract_slices"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Extract axial, coronal and sagittal slices of {wildcards.scan}_{wildcards.suffix}"
     script:
         "../scripts/extract_slices.py"
-
-
-TRAINING_SCANS = targets.training_scans(SCANS, {suffix for model in MODELS for suffix in RECIPES.models[model].suffixes})
-
-
-def training_stores(wildcards):
-    return [targets.slices(RESULTS, scan) for scan in TRAINING_SCANS]
 
 
 rule list_training_slices:
@@ -38,16 +31,15 @@ rule list_training_slices:
         index="<results>/slices/training.json",
     log:
         "<logs>/list_training_slices.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(500),
         runtime=5,
     params:
         scans=[[scan.name, scan.split, scan.suffix, targets.slices(RESULTS, scan)] for scan in TRAINING_SCANS],
-        root=RESULTS,
         stage=STAGE_VERSIONS["list_training_slices"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "List the slices that models are trained on"
     script:

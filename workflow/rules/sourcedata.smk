@@ -6,6 +6,8 @@ rule fetch_scan:
         scan=temp("<results>/sourcedata/<head>_{suffix}.nii.gz"),
     log:
         "<logs>/fetch_scan/<head>_{suffix}.log",
+    conda:
+        "../envs/datalad.yaml"
     threads: 1
     resources:
         mem_mb=memory(500),
@@ -17,8 +19,6 @@ rule fetch_scan:
         clone=lambda wildcards, output: f"{config['clones']}/{wildcards.dataset}",
         name=lambda wildcards: scan_of(wildcards).name,
         stage=STAGE_VERSIONS["fetch_scan"],
-    conda:
-        "../envs/datalad.yaml"
     message:
         "Fetch {wildcards.scan}_{wildcards.suffix} of {wildcards.dataset} by its content key"
     script:
@@ -31,6 +31,8 @@ rule make_template:
         brain="<results>/sourcedata/template/brain.nii.gz",
     log:
         "<logs>/make_template.log",
+    conda:
+        "../envs/imaging.yaml"
     threads: 1
     resources:
         mem_mb=memory(2500),
@@ -38,8 +40,6 @@ rule make_template:
     params:
         voxel_mm=config["template_voxel_mm"],
         stage=STAGE_VERSIONS["make_template"],
-    conda:
-        "../envs/imaging.yaml"
     message:
         "Make the whole-head template from the MNI152 maps in nilearn's wheel"
     script:

@@ -14,6 +14,8 @@ rule train_baseline:
         "<benchmarks>/train_baseline/{model}.tsv"
     wildcard_constraints:
         model=models_of_kind("baseline"),
+    conda:
+        "../envs/torch.yaml"
     threads: 4
     resources:
         gpu=1,
@@ -23,8 +25,6 @@ rule train_baseline:
         recipe=recipe_of("models"),
         stage=STAGE_VERSIONS["train_baseline"],
         scratch=subpath(output.weights, parent=True),
-    conda:
-        "../envs/torch.yaml"
     message:
         "Train the baseline network {wildcards.model}"
     script:
@@ -44,6 +44,8 @@ rule train_autoencoder:
         "<benchmarks>/train_autoencoder/{model}.tsv"
     wildcard_constraints:
         model=models_of_kind("autoencoder"),
+    conda:
+        "../envs/torch.yaml"
     threads: 4
     resources:
         gpu=1,
@@ -53,22 +55,10 @@ rule train_autoencoder:
         recipe=recipe_of("models"),
         stage=STAGE_VERSIONS["train_autoencoder"],
         scratch=subpath(output.weights, parent=True),
-    conda:
-        "../envs/torch.yaml"
     message:
         "Train the autoencoder {wildcards.model}"
     script:
         "../scripts/train_autoencoder.py"
-
-
-def autoencoder_weights(wildcards):
-    return f"{RESULTS}/models/{RECIPES.models[wildcards.model].autoencoder}/weights.safetensors"
-
-
-def previous_segment(wildcards):
-    """The state that a segment continues: none for the first."""
-    segment = int(wildcards.segment)
-    return f"{RESULTS}/models/{wildcards.model}/segment-{segment - 1}.safetensors" if segment else []
 
 
 rule train_ldm_segment:
@@ -85,6 +75,8 @@ rule train_ldm_segment:
         "<benchmarks>/train_ldm_segment/{model}-{segment}.tsv"
     wildcard_constraints:
         model=models_of_kind("ldm"),
+    conda:
+        "../envs/torch.yaml"
     threads: 4
     resources:
         gpu=1,
@@ -95,16 +87,10 @@ rule train_ldm_segment:
         recipe=lambda wildcards: training_recipe(RECIPES.models[wildcards.model]),
         stage=STAGE_VERSIONS["train_ldm_segment"],
         scratch=subpath(output.state, parent=True),
-    conda:
-        "../envs/torch.yaml"
     message:
         "Train the latent diffusion model {wildcards.model}, segment {wildcards.segment}"
     script:
         "../scripts/train_ldm_segment.py"
-
-
-def all_segments(wildcards):
-    return range(RECIPES.models[wildcards.model].budget.segments)
 
 
 rule export_ldm:
@@ -120,6 +106,8 @@ rule export_ldm:
         "<logs>/export_ldm/{model}.log",
     wildcard_constraints:
         model=models_of_kind("ldm"),
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=memory(3000),
@@ -127,8 +115,6 @@ rule export_ldm:
     params:
         recipe=recipe_of("models"),
         stage=STAGE_VERSIONS["export_ldm"],
-    conda:
-        "../envs/torch.yaml"
     message:
         "Export the averaged weights of {wildcards.model}"
     script:

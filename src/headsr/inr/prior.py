@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from headsr.acquisition.measurement import Study
+from headsr.acquisition.measurement import Measurement, Study
 from headsr.diffusion.sample import predict_clean
 from headsr.diffusion.schedule import SCHEDULE
 from headsr.networks.autoencoder import decode, encode
@@ -19,6 +18,7 @@ from headsr.reconstruct.interpolate import spline_of
 from headsr.reconstruct.slicewise import edge_on_orders
 from headsr.training.loop import choose_precision, generator_of
 from headsr.training.state import load_model
+from headsr.volumes import Grid
 
 _HEAD_LEVEL, _HEAD_SHARE = 0.1, 0.05  # a slice is asked about if this share of it is brighter than this
 
@@ -39,6 +39,10 @@ class SlicePrior:
     autoencoder itself loses. The visited targets are kept, and the fit regresses on them in every step ("sample, then
     fit"), each with RED-diff's weight min(s/a, 1) of its noise. The slices are those that show a scan's thick slices
     edge-on, conditioned on that scan's interpolation, exactly as in training.
+
+    The pull is stronger the more the scans leave open: the recipe's weight times the unknowns per measured number
+    beyond one, 3 for one scan of factor 4 and 1/3 for three. A model that sees one scan at a time knows less than three
+    scans together: the pull that gave one scan 1.6 dB cost three scans 0.3 to 0.7 dB.
     """
 
     def __init__(self, weights: str | os.PathLike[str], study: Study, *, fit: Fit) -> None:
@@ -48,9 +52,7 @@ class SlicePrior:
             raise ValueError(f"{weights}: holds a model of kind {recipe.kind!r}; the prior of a fit is an ldm")
         self.fit, self.source_key = fit, study.source_key
         self.precision = choose_precision(recipe.precision, device)
-        self.families = [
-            family for scan in study.scans for family in _families(spline_of(scan, study.head), scan, device)
-        ]
+        self.families = [family for scan in study.scans for family in _families(scan, study.head, device)]
         self.total = torch.zeros(study.head.shape, device=device)
         self.weight = torch.zeros(study.head.shape, device=device)
         self.visits = 0
@@ -71,7 +73,7 @@ class SlicePrior:
         return float(change.square().mean().sqrt())
 
     def penalty(self, volume: Tensor) -> Tensor:
-        """1/2 sum_v w_v (x_v - target_v)^2 over the voxels visited so far, w_v at most 1; times the prior's strength."""
+        """strength/2 sum_v w_v (x_v - target_v)^2 over the voxels visited so far, w_v at most 1."""
         target = self.total / self.weight.clamp_min(1e-12)
         return 0.5 * self.strength * (self.weight.clamp_max(1.0) * (volume - target) ** 2).sum()
 
@@ -104,8 +106,8 @@ class SlicePrior:
         return change[:, 0, :height, :width], (deviation / signal).clamp_max(1.0)[:, :, 0]
 
 
-def _families(interpolated: np.ndarray, scan: object, device: torch.device) -> list[_Family]:
-    families = []
+def _families(scan: Measurement, head: Grid, device: torch.device) -> list[_Family]:
+    interpolated, families = spline_of(scan, head), []
     for order in edge_on_orders(scan.operator.axis):
         condition = torch.as_tensor(interpolated, device=device).permute(order).contiguous()
         shown = torch.nonzero((condition > _HEAD_LEVEL).float().mean(dim=(1, 2)) >= _HEAD_SHARE).flatten().cpu()

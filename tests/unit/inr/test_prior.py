@@ -77,7 +77,17 @@ def test_visits_ask_about_every_slice_that_shows_the_head_once_a_round(
     target = prior.total / prior.weight.clamp_min(1e-12)
     torch.testing.assert_close(target[seen], volume[seen] + 0.25)
     assert float(prior.penalty(target)) < 1e-6 * float(prior.penalty(volume))
-    assert float(prior.penalty(volume)) == pytest.approx(0.5 * 0.5 * 0.25**2 * float(seen.sum()), rel=1e-4)
+    assert float(prior.penalty(volume)) == pytest.approx(0.5 * prior.strength * 0.25**2 * float(seen.sum()), rel=1e-4)
+
+
+def test_the_pull_is_stronger_the_more_the_scans_leave_open(measure, weights: Path) -> None:
+    def strength(views: list[str]) -> float:
+        return SlicePrior(weights, load_study(measure(views)), fit=fit_block(prior_weight=0.5)).strength
+
+    # 16 axial voxels in 4 slices: 3 unknowns more per measured number; 18 and 21 need 5 and 6 slices.
+    assert strength(["axial"]) == pytest.approx(0.5 * 3)
+    assert strength(["axial", "coronal", "sagittal"]) == pytest.approx(0.5 * (1 / (4 / 16 + 6 / 21 + 5 / 18) - 1))
+    assert strength(["axial"] * 4) == 0
 
 
 def test_a_clean_latent_that_is_the_volume_s_own_asks_for_no_change(study: Study, weights: Path, monkeypatch) -> None:
