@@ -22,6 +22,7 @@ pathvars:
 localrules:
     all,
     fetch_scan,
+    list_training_slices,
     describe_derivatives,
     models,
     reconstructions,

@@ -165,7 +165,7 @@ def test_a_killed_job_without_retries_is_an_error_and_leaves_nothing(cluster, to
 
 
 # A volume by each kind of GPU rule: these need every training, an upsampling and a fit.
-UNITS = (("slice_network", "axial_x4"), ("inr_prior", "axial_x4"))
+UNITS = (("slice_network", "orthogonal_x4"), ("inr_prior", "orthogonal_x4"))
 
 
 @pytest.fixture(scope="module")

@@ -2,48 +2,20 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
-from project import copy_project, delta, environment, snakemake
-
-from headsr.simulate.demo import make_demo_dataset
-
-DATASETS = {
-    "demo": {
-        "url": "origin",
-        "version": "v1",
-        "license": "made",
-        "citation": "made",
-        "splits": {"train": ["sub-01"], "val": ["sub-02"], "test": ["sub-03"]},
-    }
-}
-SMOKE = ("--cores", "2", "--profile", "profiles/local", "--configfile", "tests/config/smoke/config.yaml", "made.yaml")
-UNIT = "results/reconstructions/demo/headsr-{method}-{degradation}/sub-03/anat/sub-03"
+from project import environment, snakemake
+from smoke import LOCAL, VOLUME
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A project whose pipeline ran once."""
-    project = copy_project(tmp_path_factory.mktemp("smoke"))
-    make_demo_dataset(project / "origin", voxel_mm=8.0, heads=3)
-    delta(project, "made", {"scans": "scans.tsv", "overrides": {"datasets": DATASETS}})
-    pin = subprocess.run(
-        [sys.executable, "-m", "headsr.cli", "pin", "demo", "--configfile", *SMOKE[-2:]],
-        cwd=project,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert pin.returncode == 0, pin.stderr
-    run = snakemake(project, *SMOKE)
-    assert run.returncode == 0, run.stdout[-6000:]
-    return project
+def project(finished_project):
+    return finished_project
 
 
 def test_everything_that_was_promised_is_there(project):
     for method, degradation in (("average", "orthogonal_x4"), ("spline", "axial_x4"), ("inr_prior", "orthogonal_x4")):
-        unit = UNIT.format(method=method, degradation=degradation)
+        unit = VOLUME.format(method=method, degradation=degradation)
         for ending in (
             "_res-hi_desc-sr_T1w.ome.zarr/zarr.json",
             "_res-hi_desc-sr_T1w.nii.gz",
@@ -70,7 +42,7 @@ def test_every_volume_agrees_with_its_scan(project):
 
 
 def test_run_again_it_finds_nothing_to_do(project):
-    again = snakemake(project, *SMOKE)
+    again = snakemake(project, *LOCAL)
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout, again.stdout[-3000:]
 
@@ -84,7 +56,7 @@ def test_the_clone_is_left_without_content(project):
 
 def test_the_sidecar_says_where_the_volume_comes_from(project):
     sidecar = json.loads(
-        (project / (UNIT.format(method="inr", degradation="axial_x4") + "_res-hi_desc-sr_T1w.json")).read_text()
+        (project / (VOLUME.format(method="inr", degradation="axial_x4") + "_res-hi_desc-sr_T1w.json")).read_text()
     )
     key = next(line.split("\t")[5] for line in (project / "scans.tsv").read_text().splitlines() if "sub-03" in line)
     assert sidecar["headsr"]["source_key"] == key
@@ -102,7 +74,7 @@ def test_a_damaged_scan_stops_its_own_chain_with_its_name(project, tmp_path):
     try:
         content.write_bytes(damaged)
         run = snakemake(
-            project, *SMOKE, "--forcerun", "fetch_scan", "--", "results/sourcedata/demo/sub-03/sub-03_T1w.nii.gz"
+            project, *LOCAL, "--forcerun", "fetch_scan", "--", "results/sourcedata/demo/sub-03/sub-03_T1w.nii.gz"
         )
     finally:
         content.write_bytes(whole)
