@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from headsr import __version__
 
@@ -51,25 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_config(deltas: Sequence[str]) -> dict[str, Any]:
-    """``config/config.yaml`` with each delta file laid over it, as Snakemake does it."""
-    import yaml
-
-    from headsr.recipes import RecipeError, merged
-
-    config: dict[str, Any] = {}
-    for path in ("config/config.yaml", *deltas):
-        try:
-            config = merged(config, yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
-        except FileNotFoundError:
-            raise RecipeError(f"{path}: does not exist here. Run headsr in the project's root folder") from None
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{path}: is not valid YAML ({error})") from error
-    return config
-
-
 def _pin(options: argparse.Namespace) -> int:
-    from headsr.recipes import load_recipes
+    from headsr.recipes import load_config, load_recipes
     from headsr.sourcedata import pin_datasets
 
     config = load_config(options.configfile)

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from headsr.cli import load_config
+from headsr.recipes import Recipes, load_config, load_recipes
 
 DELTA = "config/demo.yaml"
 VOXEL_MM = 2.5
@@ -35,8 +35,6 @@ Nothing is downloaded. Interrupt it when you like: the same command goes on.
 
 def run_demo(*, cores: int) -> int:
     """Run the demo to its end; returns Snakemake's exit code. Run again, it finds nothing to do."""
-    from headsr.recipes import load_recipes
-
     began = time.monotonic()
     config = load_config([DELTA])
     recipes = load_recipes(config)
@@ -120,7 +118,7 @@ def _make_dataset(dataset: Path) -> None:
     print(f"Made {dataset} in {time.monotonic() - began:.0f} s", flush=True)
 
 
-def _pin(config: dict, recipes: object) -> None:
+def _pin(config: dict, recipes: Recipes) -> None:
     from headsr.sourcedata import pin_datasets
 
     demo = {"demo": recipes.datasets["demo"]}

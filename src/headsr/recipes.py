@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -236,6 +236,19 @@ class Recipes:
     models: dict[str, Model]
     methods: dict[str, Method]
     tables: dict[str, Table]
+
+
+def load_config(deltas: Sequence[str]) -> dict[str, Any]:
+    """``config/config.yaml`` with each delta laid over it, as Snakemake does; RecipeError names a missing file."""
+    config: dict[str, Any] = {}
+    for path in ("config/config.yaml", *deltas):
+        try:
+            config = merged(config, yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
+        except FileNotFoundError:
+            raise RecipeError(f"{path}: does not exist here. Run headsr in the project's root folder") from None
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{path}: is not valid YAML ({error})") from error
+    return config
 
 
 def load_recipes(config: Mapping[str, Any]) -> Recipes:

@@ -4,8 +4,7 @@ import copy
 
 import pytest
 
-from headsr.cli import load_config
-from headsr.recipes import Budget, Method, RecipeError, Stack, build, load_recipes, merged, plain
+from headsr.recipes import Budget, Method, RecipeError, Stack, build, load_config, load_recipes, merged, plain
 
 
 @pytest.mark.parametrize("deltas", [[], ["config/demo.yaml"], ["tests/config/smoke/config.yaml"]])

@@ -1,0 +1,75 @@
+"""Who may import whom, and what nobody may do (docs/decisions.md)."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "headsr"
+MODULES = {".".join(path.relative_to(SOURCE.parent).with_suffix("").parts): path for path in SOURCE.rglob("*.py")}
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports anywhere, except for types only."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(n) for block in ast.walk(tree) if is_for_types(block) for part in block.body for n in ast.walk(part)
+    }
+    names = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+@pytest.mark.parametrize("module", ["scans", "annex", "targets", "stages", "seeds", "files"])
+def test_what_every_cluster_job_parses_needs_the_standard_library_only(module):
+    for name in imported(SOURCE / f"{module}.py"):
+        assert name.split(".")[0] in {*sys.stdlib_module_names, "headsr"}, name
+        assert not name.startswith("headsr.") or name.startswith(("headsr.scans", "headsr.files")), name
+
+
+@pytest.mark.parametrize("package", ["networks", "losses"])
+def test_networks_and_losses_know_tensors_only(package):
+    for name, path in MODULES.items():
+        if name.startswith(f"headsr.{package}."):
+            outside = {n.split(".")[0] for n in imported(path)} - {*sys.stdlib_module_names, "torch", "headsr"}
+            within = {".".join(n.split(".")[:2]) for n in imported(path) if n.startswith("headsr.")}
+            assert not outside and within <= {f"headsr.{package}"}, (name, outside, within)
+
+
+def test_acquisition_knows_volumes_only():
+    for name, path in MODULES.items():
+        if name.startswith("headsr.acquisition."):
+            within = {".".join(n.split(".")[:2]) for n in imported(path) if n.startswith("headsr.")}
+            assert within <= {"headsr.acquisition", "headsr.volumes", "headsr.files"}, (name, within)
+
+
+def test_nothing_imports_the_command_line():
+    for name, path in MODULES.items():
+        assert not any(n.startswith("headsr.cli") for n in imported(path)), name
+
+
+def test_there_is_no_drawer_for_odds_and_ends():
+    assert not {"utils", "helpers", "misc", "common"} & {path.stem for path in MODULES.values()}
+
+
+def calls(path: Path) -> list[str]:
+    return [ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_nothing_is_unpickled_or_evaluated(name):
+    path = MODULES[name]
+    assert not {"pickle", "torch.load", "joblib", "shelve"} & {n for n in imported(path)}
+    assert not {"eval", "exec", "torch.load", "yaml.load", "yaml.unsafe_load", "os.system"} & set(calls(path))
+    assert "shell=True" not in path.read_text() and "allow_pickle=True" not in path.read_text()
