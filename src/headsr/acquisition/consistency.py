@@ -13,6 +13,9 @@ from headsr.acquisition.measurement import Measurement
 
 # Without noise a residual of this share of the intensity range is float32 rounding, not disagreement.
 ROUNDING = 1e-4
+_TOLERANCE = 0.02  # how near to the noise a projection has to come, as a share of it
+_CONVERGED = 1e-8
+_ROUNDS = 20
 _RAYLEIGH_MEDIAN = np.sqrt(2.0 * np.log(2.0))
 
 
@@ -26,32 +29,59 @@ def allowed(scan: Measurement) -> float:
     return max(scan.noise, ROUNDING)
 
 
-def project(volume: Tensor, scans: Sequence[Measurement], *, iterations: int = 200) -> Tensor:
-    """The nearest volume whose residual is at most each scan's noise: x + A^T u, with conjugate gradients on A A^T.
+def project(volume: Tensor, scans: Sequence[Measurement]) -> Tensor:
+    """The nearest volume that takes from each scan's residual what its noise cannot explain.
 
-    For one scan with a box profile and an integer factor A A^T is a multiple of the identity and the first iteration is
-    the closed form x + A^+ (y - A x). Stops at the noise (the discrepancy principle), so noise is not fitted.
-    Returns the volume unchanged where it agrees already.
+    Noise explains residuals up to a limit, the largest at which their root mean square is the noise: smaller ones are
+    left alone (the discrepancy principle: noise is not fitted), larger ones are cut to the limit wherever they are. The
+    smallest change c with A c = cut comes from conjugate gradients; for one scan with a box profile and an integer
+    factor their first iteration is the closed form c = A^+ cut. Where several scans contradict each other the cut
+    cannot be met at once, and is made again on what is left. Returns the volume unchanged where it agrees already.
     """
-    residual = [-r for r in residuals(volume, scans)]
-    direction = [r.clone() for r in residual]
-    correction = torch.zeros_like(volume)
-    energy = _dot(residual, residual)
-    for _ in range(iterations):
-        if all(_rms(r) <= 0.999 * allowed(scan) for r, scan in zip(residual, scans, strict=True)):
+    for _ in range(_ROUNDS):
+        left = [scan.data - scan.operator.forward(volume) for scan in scans]
+        if all(_rms(r) <= allowed(scan) for r, scan in zip(left, scans, strict=True)):
             break
-        spread = sum(scan.operator.adjoint(d) for scan, d in zip(scans, direction, strict=True))
-        curvature = float(torch.sum(spread.double() ** 2))
+        volume = volume + _smallest_change(
+            [_beyond_the_noise(r, allowed(s)) for r, s in zip(left, scans, strict=True)], scans
+        )
+    return volume
+
+
+def _smallest_change(wanted: list[Tensor], scans: Sequence[Measurement], *, iterations: int = 100) -> Tensor:
+    """Of the changes with the least |A c - wanted|^2 the smallest: CGLS from zero (Bjorck 1996, algorithm 7.4.1)."""
+    gradient = _adjoint(wanted, scans)
+    change, direction, energy = torch.zeros_like(gradient), gradient.clone(), _dot([gradient], [gradient])
+    least = _CONVERGED * energy  # below, the gradient of float32 intensities is rounding
+    for _ in range(iterations):
+        if energy <= least or all(_rms(w) <= _TOLERANCE * allowed(scan) for w, scan in zip(wanted, scans, strict=True)):
+            break
+        seen = [scan.operator.forward(direction) for scan in scans]
+        curvature = _dot(seen, seen)
         if curvature <= 0:
             break
-        change = [scan.operator.forward(spread) for scan in scans]
-        step = energy / curvature * _share_to_the_noise(residual, change, scans, energy / curvature)
-        correction += step * spread
-        for r, c in zip(residual, change, strict=True):
-            r -= step * c
-        previous, energy = energy, _dot(residual, residual)
-        direction = [r + (energy / previous) * d for r, d in zip(residual, direction, strict=True)]
-    return volume + correction
+        step = energy / curvature
+        change += step * direction
+        wanted = [w - step * q for w, q in zip(wanted, seen, strict=True)]
+        gradient = _adjoint(wanted, scans)
+        previous, energy = energy, _dot([gradient], [gradient])
+        direction = gradient + (energy / previous) * direction
+    return change
+
+
+def _adjoint(residual: Sequence[Tensor], scans: Sequence[Measurement]) -> Tensor:
+    return sum(scan.operator.adjoint(r) for r, scan in zip(residual, scans, strict=True))
+
+
+def _beyond_the_noise(residual: Tensor, noise: float) -> Tensor:
+    """What is left of a residual once as much of each value is taken as keeps their root mean square at the noise."""
+    if _rms(residual) <= noise:
+        return torch.zeros_like(residual)
+    low, high = 0.0, float(residual.abs().max())
+    for _ in range(40):
+        limit = (low + high) / 2
+        low, high = (limit, high) if _rms(residual.clamp(-limit, limit)) < (1 - _TOLERANCE) * noise else (low, limit)
+    return residual - residual.clamp(-low, low)
 
 
 def estimate_noise(scan: NDArray[np.float32], head: NDArray[np.bool_]) -> float:
@@ -66,26 +96,6 @@ def estimate_noise(scan: NDArray[np.float32], head: NDArray[np.bool_]) -> float:
         return sigma
     difference = scan[2:] - 2 * scan[1:-1] + scan[:-2]
     return float(np.median(np.abs(difference[head[1:-1]])) / 0.6745 / np.sqrt(6.0))
-
-
-def _share_to_the_noise(
-    residual: Sequence[Tensor], change: Sequence[Tensor], scans: Sequence[Measurement], step: float
-) -> float:
-    """The share of a step at which every residual meets its noise; the whole step where they do not all meet it.
-
-    |r - t step c|^2 is a parabola in t for each scan: the wanted t is its first crossing of the allowed energy.
-    """
-    share = 0.0
-    for r, c, scan in zip(residual, change, scans, strict=True):
-        a, b = step**2 * _dot([c], [c]), -2 * step * _dot([r], [c])
-        gap = _dot([r], [r]) - r.numel() * (0.995 * allowed(scan)) ** 2
-        if gap <= 0:
-            continue
-        root = b * b - 4 * a * gap
-        if a <= 0 or root < 0:
-            return 1.0
-        share = max(share, (-b - root**0.5) / (2 * a))
-    return share if 0.0 < share < 1.0 else 1.0
 
 
 def _rms(residual: Tensor) -> float:
