@@ -14,6 +14,8 @@ rule train_baseline:
         "<benchmarks>/train_baseline/{model}.tsv"
     wildcard_constraints:
         model=models_of_kind("baseline"),
+    # Training is the longest way to the end: it starts as soon as its slices are there.
+    priority: 10
     conda:
         "../envs/torch.yaml"
     threads: 4
@@ -44,6 +46,8 @@ rule train_autoencoder:
         "<benchmarks>/train_autoencoder/{model}.tsv"
     wildcard_constraints:
         model=models_of_kind("autoencoder"),
+    # Training is the longest way to the end: it starts as soon as its slices are there.
+    priority: 10
     conda:
         "../envs/torch.yaml"
     threads: 4
@@ -75,6 +79,8 @@ rule train_ldm_segment:
         "<benchmarks>/train_ldm_segment/{model}-{segment}.tsv"
     wildcard_constraints:
         model=models_of_kind("ldm"),
+    # Training is the longest way to the end: it starts as soon as its slices are there.
+    priority: 10
     conda:
         "../envs/torch.yaml"
     threads: 4
