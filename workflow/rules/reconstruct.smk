@@ -129,11 +129,13 @@ rule render_volume:
         method=one_of(METHODS_OF_KIND["inr"]),
     conda:
         "../envs/torch.yaml"
-    threads: 1
+    threads: 2
     resources:
         mem_mb=memory(1500, 40),
         runtime=120,
     params:
+        chunk=config["render"]["chunk"],
+        shard=config["render"]["shard"],
         stage=STAGE_VERSIONS["render_volume"],
     message:
         "Render {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"

@@ -12,4 +12,6 @@ render_field(
     Outputs(**dict(snakemake.output.items())),
     workers=snakemake.threads,
     memory_mb=snakemake.resources.mem_mb,
+    chunk=snakemake.params.chunk,
+    shard=snakemake.params.shard,
 )

@@ -185,7 +185,7 @@ def _residual_window(protocol: Mapping) -> float:
 
 
 def _foot(protocol: Mapping, known: bool) -> str:
-    parts = ["volumes as published (projected onto the scans), normalised intensity 0 to 1 in grey"]
+    parts = ["volumes as published, projected; grey 0 to 1"]
     if known:
         parts.append(f"|volume - truth| 0 to {_ERROR_WINDOW:g} inside the head, dB: PSNR of the head")
     parts.append(

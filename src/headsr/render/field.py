@@ -52,9 +52,12 @@ def render_field(
     grid: Grid | None = None,
     workers: int = 1,
     memory_mb: int | None = None,
+    chunk: int = CHUNK,
+    shard: int = SHARD,
 ) -> None:
     """Render a fitted field (the safetensors of ``fit_inr``) and publish it; see ``render``."""
-    render(load_field(field), outputs, identity=sha256_of(field), grid=grid, workers=workers, memory_mb=memory_mb)
+    how = {"workers": workers, "memory_mb": memory_mb, "chunk": chunk, "shard": shard}
+    render(load_field(field), outputs, identity=sha256_of(field), grid=grid, **how)
 
 
 def render(
