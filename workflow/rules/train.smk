@@ -21,7 +21,7 @@ rule train_baseline:
     threads: 4
     resources:
         gpu=1,
-        mem_mb=memory(4000),
+        mem_mb=memory(2500),
         runtime=24 * 60,
     params:
         recipe=recipe_of("models"),
@@ -53,7 +53,7 @@ rule train_autoencoder:
     threads: 4
     resources:
         gpu=1,
-        mem_mb=memory(4000),
+        mem_mb=memory(2500),
         runtime=24 * 60,
     params:
         recipe=recipe_of("models"),
@@ -86,7 +86,7 @@ rule train_ldm_segment:
     threads: 4
     resources:
         gpu=1,
-        mem_mb=memory(4000),
+        mem_mb=memory(2500),
         runtime=24 * 60,
     params:
         # The number of segments is left out: raising it reuses every segment that is done.
@@ -116,7 +116,7 @@ rule export_ldm:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000),
+        mem_mb=memory(1500),
         runtime=15,
     params:
         recipe=recipe_of("models"),
