@@ -1,6 +1,7 @@
 """The whole pipeline on three small heads: fetched from a real DataLad dataset, run twice, damaged on purpose."""
 
 import json
+import sqlite3
 import subprocess
 
 import pytest
@@ -39,6 +40,17 @@ def test_every_volume_agrees_with_its_scan(project):
     for path in checks:
         for view in json.loads(path.read_text())["headsr"]["views"].values():
             assert view["rms_after"] <= view["allowed"] * 1.01, path
+
+
+def test_mlflow_has_every_training_fit_score_and_check(project):
+    with sqlite3.connect(f"file:{project}/results/mlflow.db?mode=ro", uri=True) as database:
+        units = {unit for (unit,) in database.execute("SELECT value FROM tags WHERE key = 'headsr.unit'")}
+        steps = database.execute("SELECT count(*) FROM metrics WHERE step > 0").fetchone()[0]
+        keys = database.execute("SELECT count(*) FROM tags WHERE key = 'annex_keys' AND value != ''").fetchone()[0]
+    assert {"model/edsr", "model/kl_f4", "model/ldm"} <= units
+    assert {unit.split("/")[0] for unit in units} == {"model", "fit", "score", "check"}
+    assert len(units) == 3 + 2 + 6 + 6 == keys
+    assert steps > 10
 
 
 def test_run_again_it_finds_nothing_to_do(project):
