@@ -161,15 +161,30 @@ def all_scores(wildcards):
     return [targets.score(RESULTS, unit) for unit in SCORED]
 
 
-def titles():
-    return {name: method.title for name, method in RECIPES.methods.items()}
+def titles_of(wildcards):
+    return [[name, RECIPES.methods[name].title] for name in RECIPES.tables[wildcards.table].methods]
 
 
 def units_of_head(wildcards):
-    """Every volume of one head under one degradation, in the order of the methods file."""
+    """Every volume of one head under one degradation, in the order of the tables."""
     scan = scan_of(wildcards)
+    order = list(dict.fromkeys(method for name in config["tables"] for method in RECIPES.tables[name].methods))
     mine = [u for u in UNITS if u.scan == scan and u.degradation == wildcards.degradation]
-    return sorted(mine, key=lambda unit: list(RECIPES.methods).index(unit.method))
+    return sorted(mine, key=lambda unit: order.index(unit.method))
+
+
+def recipes_in_use():
+    """The recipes that the results follow from, as plain data: the report describes these and no others."""
+    used = {
+        "datasets": {scan.dataset for scan in SCANS},
+        "degradations": {unit.degradation for unit in UNITS},
+        "models": set(MODELS),
+        "methods": {unit.method for unit in UNITS},
+        "tables": set(config["tables"]),
+    }
+    return {
+        part: {n: r for n, r in plain(getattr(RECIPES, part)).items() if n in names} for part, names in used.items()
+    }
 
 
 def truth_of(wildcards):

@@ -17,7 +17,7 @@ rule make_table:
         runtime=5,
     params:
         recipe=recipe_of("tables"),
-        titles=titles(),
+        titles=titles_of,
         scans=lambda wildcards: [scan.name for scan in targets.scans_of(RECIPES.tables[wildcards.table], SCANS)],
         stage=STAGE_VERSIONS["make_table"],
     message:
@@ -114,7 +114,7 @@ rule write_report:
         mem_mb=memory(500),
         runtime=10,
     params:
-        config=plain({key: config[key] for key in ("recipes", "overrides", "tables")}),
+        recipes=recipes_in_use(),
         tables=lambda w: {
             name: [scan.name for scan in targets.scans_of(RECIPES.tables[name], SCANS)] for name in config["tables"]
         },

@@ -11,7 +11,7 @@ make_table(
     snakemake.wildcards.table,
     build(Table, snakemake.params.recipe, snakemake.wildcards.table),
     snakemake.input.scores,
-    titles=snakemake.params.titles,
+    titles=dict(snakemake.params.titles),
     scans=snakemake.params.scans,
     tsv=snakemake.output.tsv,
     markdown=snakemake.output.markdown,

@@ -5,12 +5,12 @@ from headsr.logs import log_to
 log_to(snakemake.log[0])
 
 from headsr.evaluate.report import write_report  # noqa: E402 - after the log is open
-from headsr.recipes import load_recipes  # noqa: E402
+from headsr.recipes import Recipes, build  # noqa: E402
 
 write_report(
     snakemake.output.report,
     title="headsr report",
-    recipes=load_recipes(snakemake.params.config),
+    recipes=build(Recipes, snakemake.params.recipes, "report"),
     tables=snakemake.params.tables,
     scores=snakemake.input.scores,
     checks=dict(zip(snakemake.params.names, snakemake.input.checks, strict=True)),
