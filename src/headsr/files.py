@@ -20,9 +20,18 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial = target.with_name(f".{os.getpid()}.{target.name}")
     try:
         yield partial
+        # Some libraries write files that only their owner may read; a lab shares its results as its umask says.
+        partial.chmod(0o666 & ~_umask())
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
