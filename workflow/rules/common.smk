@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from headsr import targets
-from headsr.recipes import RecipeError, load_recipes, plain
+from headsr.recipes import METHOD_KINDS, RecipeError, load_recipes, plain
 from headsr.scans import (
     DATASET_PATTERN,
     FOLDER_PATTERN,
@@ -34,8 +34,7 @@ MODELS = targets.models_of(UNITS, RECIPES)
 TRAINING_SCANS = targets.training_scans(SCANS, {suffix for name in MODELS for suffix in RECIPES.models[name].suffixes})
 SCAN_OF = {(scan.stem, scan.suffix): scan for scan in SCANS}
 METHODS_OF_KIND = {
-    kind: [name for name, method in RECIPES.methods.items() if method.kind == kind]
-    for kind in ("spline", "average", "tikhonov", "slice_network", "inr")
+    kind: [name for name, method in RECIPES.methods.items() if method.kind == kind] for kind in METHOD_KINDS
 }
 
 

@@ -36,7 +36,7 @@ _PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Grid:
+class Block:
     """A table as the report prints it."""
 
     columns: Sequence[str]
@@ -50,8 +50,8 @@ class TableView:
 
     title: str
     outcomes: Sequence[Outcome]
-    headline: Sequence[Grid]
-    blocks: Sequence[Grid]
+    headline: Sequence[Block]
+    blocks: Sequence[Block]
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def write_report(
         curves=_embedded(curves),
         rulegraph=_embedded(rulegraph),
         methods=methods_text(recipes, tables),
-        software=Grid(("Package", "Version"), software_versions()),
-        seeds=Grid(("What", "Seed"), [(name, str(seed)) for name, seed in seeds_of(recipes, chosen)]),
+        software=Block(("Package", "Version"), software_versions()),
+        seeds=Block(("What", "Seed"), [(name, str(seed)) for name, seed in seeds_of(recipes, chosen)]),
         errors=list(errors),
     )
     _refuse_unfit(output, html)
@@ -162,7 +162,7 @@ def _view(name: str, recipes: Recipes, scans: Sequence[str], rows: Sequence[Scor
     titles = {method: recipes.methods[method].title for method in table.methods}
     blocks = _blocks(table, mine, titles)
     headline = [
-        Grid(
+        Block(
             (*block.columns[: 1 + _HEADLINE_COLUMNS], block.columns[-1]),
             [(*row[: 1 + _HEADLINE_COLUMNS], row[-1]) for row in block.rows],
             block.caption,
@@ -172,9 +172,9 @@ def _view(name: str, recipes: Recipes, scans: Sequence[str], rows: Sequence[Scor
     return TableView(table.title, _outcomes(name, recipes, scans, rows), headline, blocks)
 
 
-def _blocks(table: Table, rows: Sequence[Score], titles: Mapping[str, str]) -> list[Grid]:
+def _blocks(table: Table, rows: Sequence[Score], titles: Mapping[str, str]) -> list[Block]:
     return [
-        Grid(
+        Block(
             ("Method", *columns(), "Scans"),
             [(titles[method], *cells, str(n)) for method, cells, n in body_of(table, rows, degradation, suffix)],
             degradation + (f", {suffix}" if suffix else ""),
@@ -203,13 +203,13 @@ def _what_agrees(checks: Mapping, residuals: Sequence[Residual]) -> list[str]:
     ]
 
 
-def _residual_grid(residuals: Sequence[Residual]) -> Grid:
+def _residual_grid(residuals: Sequence[Residual]) -> Block:
     rows = []
     for r in residuals:
         before = "-" if r.before is None else f"{r.before:.5f}"
         verdict = "yes" if within(r.after, r.allowed) else "NO"
         rows.append((r.volume, r.view, before, f"{r.after:.5f}", f"{r.allowed:.5f}", verdict))
-    return Grid(("Volume", "Scan", "Before", "After", "Noise allows", "Within the noise"), rows)
+    return Block(("Volume", "Scan", "Before", "After", "Noise allows", "Within the noise"), rows)
 
 
 def within(residual: float, allowed: float) -> bool:
