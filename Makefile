@@ -1,4 +1,4 @@
-# make demo: the whole pipeline on an embedded data set.   make test: all tests.   make lint   make bench
+# make demo: the whole pipeline on an embedded data set.   make test: all tests.   make lint   make bench   make stages
 # Each sets up what it needs in .venv first: Python 3.11 or 3.12 with its venv module, git and the network are enough.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -10,12 +10,13 @@ READY := .venv/installed
 # git-annex, datalad and snakemake are found by the programs that call them, in .venv and nowhere else first.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help demo test lint bench
+.PHONY: help demo test lint bench stages
 help:
 	@echo "make demo   the whole pipeline on an embedded data set; prints where report, volumes and MLflow database are"
 	@echo "make test   all tests; ARGS='-k volumes' for some"
 	@echo "make lint   style of Python and Snakefiles"
 	@echo "make bench  benchmarks: ratios measured in one run"
+	@echo "make stages record the code of every stage once it is decided whether its results differ; ARGS=fit_inr for some"
 
 demo: $(READY)
 	headsr demo
@@ -31,6 +32,9 @@ lint: $(READY)
 
 bench: $(READY)
 	for benchmark in benchmarks/*.py; do echo "== $$benchmark"; python "$$benchmark"; done
+
+stages: $(READY)
+	python tests/unit/stage_digests.py --record $(ARGS)
 
 # Made again when what is asked for or pinned changes; an installation that was interrupted leaves no mark and goes on.
 $(READY): pyproject.toml constraints.txt
