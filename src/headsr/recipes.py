@@ -145,13 +145,17 @@ class Method:
 
 @dataclass(frozen=True)
 class Table:
-    """One table or figure of results: every method on every degradation, over one split and the named suffixes."""
+    """One table or figure of results: every method on every degradation, over one split and the named suffixes.
+
+    ``datasets`` limits it to the scans of these datasets, ``scans`` to the scans of these names; empty means all.
+    """
 
     title: str
     methods: tuple[str, ...]
     degradations: tuple[str, ...]
     suffixes: tuple[str, ...]
     split: str = "test"
+    datasets: tuple[str, ...] = ()
     scans: tuple[str, ...] = ()
     expectations: tuple[dict[str, Any], ...] = ()
 
@@ -310,6 +314,8 @@ def _refuse_unknown_names(recipes: Recipes, config: Mapping[str, Any]) -> None:
             _require("method", method, recipes.methods, where)
         for degradation in table.degradations:
             _require("degradation", degradation, recipes.degradations, where)
+        for dataset in table.datasets:
+            _require("dataset", dataset, recipes.datasets, where)
     for table in config["tables"]:
         _require("table", table, recipes.tables, "config: tables")
 

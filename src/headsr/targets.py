@@ -25,13 +25,19 @@ class Unit:
 
 
 def scans_of(table: Table, scans: Sequence[Scan]) -> list[Scan]:
-    """The scans that a table is about: its split and suffixes, or the scans that it names."""
-    chosen = [scan for scan in scans if scan.suffix in table.suffixes and scan.split == table.split]
+    """The scans that a table is about: its split, suffixes and datasets, and of these the scans that it names."""
+    datasets = table.datasets or {scan.dataset for scan in scans}
+    chosen = [
+        scan
+        for scan in scans
+        if scan.suffix in table.suffixes and scan.split == table.split and scan.dataset in datasets
+    ]
     if table.scans:
         names = {scan.name: scan for scan in chosen}
         missing = [name for name in table.scans if name not in names]
         if missing:
-            raise ValueError(f"the table {table.title!r} names scans that are not in its split: {', '.join(missing)}")
+            places = "its split, suffixes and datasets"
+            raise ValueError(f"the table {table.title!r} names scans that are not in {places}: {', '.join(missing)}")
         chosen = [names[name] for name in table.scans]
     return chosen
 

@@ -40,6 +40,7 @@ def test_whole_numbers_are_good_factors():
         (("methods", "spline", "kind"), "splin", "unknown kind 'splin'; did you mean 'spline'"),
         (("tables", "one_thick", "methods"), ["splne"], "unknown method 'splne'; did you mean 'spline'"),
         (("tables", "one_thick", "degradations"), ["axial_x5"], "unknown degradation 'axial_x5'"),
+        (("tables", "one_thick", "datasets"), ["ds00113"], "unknown dataset 'ds00113'; did you mean 'ds000113'"),
     ],
 )
 def test_a_name_that_nothing_defines_is_refused(path, value, message):

@@ -1,0 +1,36 @@
+"""Which scans a table is about."""
+
+import dataclasses
+
+import pytest
+
+from headsr.recipes import Table
+from headsr.scans import Scan
+from headsr.targets import scans_of
+
+TABLE = Table("Any", ("spline",), ("axial_x4",), ("T1w",))
+
+
+def scan(dataset: str, subject: str, suffix: str = "T1w", split: str = "test") -> Scan:
+    path = f"{subject}/anat/{subject}_{suffix}.nii.gz"
+    return Scan(dataset, subject, subject, suffix, path, f"MD5E-s1--{dataset}{subject}", 1, "", split)
+
+
+SCANS = (scan("a", "sub-1"), scan("a", "sub-2", split="train"), scan("a", "sub-3", suffix="T2w"), scan("b", "sub-1"))
+
+
+def names_of(table: Table) -> list[str]:
+    return [one.name for one in scans_of(table, SCANS)]
+
+
+def test_a_table_is_about_its_split_suffixes_and_datasets():
+    assert names_of(TABLE) == ["a/sub-1_T1w", "b/sub-1_T1w"]
+    assert names_of(dataclasses.replace(TABLE, datasets=("b",))) == ["b/sub-1_T1w"]
+    assert names_of(dataclasses.replace(TABLE, datasets=("a", "b"), suffixes=("T2w",))) == ["a/sub-3_T2w"]
+    assert names_of(dataclasses.replace(TABLE, scans=("b/sub-1_T1w",))) == ["b/sub-1_T1w"]
+
+
+@pytest.mark.parametrize("change", [{"datasets": ("a",)}, {"suffixes": ("T2w",)}, {"split": "val"}])
+def test_a_named_scan_outside_the_table_is_refused(change):
+    with pytest.raises(ValueError, match=r"'Any' names scans that are not in .*: b/sub-1_T1w"):
+        names_of(dataclasses.replace(TABLE, scans=("b/sub-1_T1w",), **change))
