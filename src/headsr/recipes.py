@@ -11,6 +11,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
+from headsr.scans import SUFFIXES, may_be_named, parse_name
+
 Recipe = TypeVar("Recipe")
 METHOD_KINDS = ("spline", "average", "tikhonov", "slice_network", "inr")
 MODEL_KINDS = ("baseline", "autoencoder", "ldm")
@@ -22,13 +24,18 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where a BIDS dataset comes from. ``splits`` (split -> subjects) is what the first pin proposes."""
+    """Where a BIDS dataset comes from. ``splits`` (split -> subjects) is what the first pin proposes.
+
+    ``bids_names`` (path in the dataset -> name such as ``sub-01_rec-average_T1w``) adds scans that the dataset keeps
+    outside BIDS' anat folders or under other names, most often in ``derivatives``.
+    """
 
     url: str
     version: str
     license: str
     citation: str
     splits: dict[str, list[str]] = field(default_factory=dict)
+    bids_names: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -273,6 +280,8 @@ def load_recipes(config: Mapping[str, Any]) -> Recipes:
         tables=build_all(Table, blocks("tables"), files["tables"]),
     )
     _refuse_unknown_names(recipes, config)
+    for name, dataset in recipes.datasets.items():
+        _refuse_wrong_bids_names(dataset, f"{files['datasets']}: {name}.bids_names")
     return recipes
 
 
@@ -318,6 +327,22 @@ def _refuse_unknown_names(recipes: Recipes, config: Mapping[str, Any]) -> None:
             _require("dataset", dataset, recipes.datasets, where)
     for table in config["tables"]:
         _require("table", table, recipes.tables, "config: tables")
+
+
+def _refuse_wrong_bids_names(dataset: Dataset, where: str) -> None:
+    path_of: dict[str, str] = {}
+    for path, name in dataset.bids_names.items():
+        if parse_name(name) is None:
+            form = "sub-<label>[_ses-<label>][_acq-<label>][_ce-<label>][_rec-<label>][_run-<label>]_<suffix>"
+            hint = f"give it one of the form {form}: labels of letters and digits, suffix {', '.join(SUFFIXES)}"
+            raise RecipeError(f"{where}: {name!r} (of {path}) is not the BIDS name of an anatomical scan; {hint}")
+        if not may_be_named(path, name):
+            hint = "name only .nii.gz files, and none that has a BIDS name in its anat folder already"
+            raise RecipeError(f"{where}: {path} cannot be the scan {name!r}; {hint}")
+        if path_of.setdefault(name, path) != path:
+            raise RecipeError(
+                f"{where}: {path_of[name]} and {path} are both {name!r}; give each scan a name of its own"
+            )
 
 
 def _require(kind: str, name: str, known: Mapping[str, Any], where: str) -> None:

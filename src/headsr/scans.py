@@ -18,12 +18,11 @@ SPLITS = ("train", "val", "test", "unused")
 
 # The wildcards of the workflow. `folder` is sub-01 or sub-01/ses-a; `scan` is the BIDS stem without its suffix.
 FOLDER_PATTERN = r"sub-[A-Za-z0-9]+(?:/ses-[A-Za-z0-9]+)?"
-SCAN_PATTERN = r"sub-[A-Za-z0-9]+(?:_(?:ses|acq|ce|rec|run)-[A-Za-z0-9]+)*"
+SCAN_PATTERN = r"sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?(?:_(?:acq|ce|rec|run)-[A-Za-z0-9]+)*"
 DATASET_PATTERN = r"[A-Za-z0-9]+"
 
-_ANATOMICAL = re.compile(
-    rf"(?P<folder>{FOLDER_PATTERN})/anat/(?P<scan>{SCAN_PATTERN})_(?P<suffix>{'|'.join(SUFFIXES)})\.nii\.gz"
-)
+_NAME = re.compile(rf"(?P<scan>{SCAN_PATTERN})_(?P<suffix>{'|'.join(SUFFIXES)})")
+_IMAGE = ".nii.gz"
 
 
 class ScansError(ValueError):
@@ -34,9 +33,10 @@ class ScansError(ValueError):
 class Scan:
     """One acquired image file of one subject.
 
-    ``scan`` is the BIDS stem without its suffix (``sub-02_ses-a_run-1``), ``key`` the git-annex key that pins the
-    content, ``bytes`` its size, ``thickness`` the slice thickness in mm from the scan's JSON sidecar ('' when it says
-    nothing) and ``split`` one of train, val, test, unused.
+    ``scan`` is the BIDS stem without its suffix (``sub-02_ses-a_run-1``), ``path`` where the dataset keeps the file
+    (``bids_names`` in config/datasets.yaml names those outside BIDS' anat folders), ``key`` the git-annex key that pins
+    the content, ``bytes`` its size, ``thickness`` the slice thickness in mm from the scan's JSON sidecar ('' when it
+    says nothing) and ``split`` one of train, val, test, unused.
     """
 
     dataset: str
@@ -51,8 +51,8 @@ class Scan:
 
     @property
     def folder(self) -> str:
-        """``sub-01`` or ``sub-01/ses-a``: where BIDS keeps the scan."""
-        return self.path.rsplit("/anat/", 1)[0]
+        """``sub-01`` or ``sub-01/ses-a``: where BIDS keeps a scan of this name, wherever its dataset does."""
+        return _folder_of(self.scan)
 
     @property
     def name(self) -> str:
@@ -68,13 +68,28 @@ class Scan:
 COLUMNS = tuple(field.name for field in fields(Scan))
 
 
+def parse_name(name: str) -> tuple[str, str, str] | None:
+    """Split the BIDS name ``sub-01_ses-a_T1w`` into subject, scan and suffix; None for any other name."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else (match["scan"].split("_")[0], match["scan"], match["suffix"])
+
+
 def parse_path(path: str) -> tuple[str, str, str] | None:
     """Split ``sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz`` into subject, scan and suffix; None for any other file."""
-    match = _ANATOMICAL.fullmatch(path)
-    # The underscore keeps sub-01's folder from taking a file of sub-012.
-    if match is None or not f"{match['scan']}_".startswith(f"{match['folder'].replace('/', '_')}_"):
-        return None
-    return match["folder"].split("/")[0], match["scan"], match["suffix"]
+    name = path.rsplit("/", 1)[-1].removesuffix(_IMAGE)
+    parsed = parse_name(name)
+    return parsed if parsed is not None and path == f"{_folder_of(parsed[1])}/anat/{name}{_IMAGE}" else None
+
+
+def may_be_named(path: str, name: str) -> bool:
+    """Whether the file at this path of a dataset may be the scan of this BIDS name.
+
+    Any image may, but one in an anat folder of a person (``sub-01/anat/sub-01_T1w.nii.gz``) that has a BIDS name
+    already: to give it another is a slip.
+    """
+    folder, _, file = path.rpartition("/anat/")
+    own = parse_name(file.removesuffix(_IMAGE)) if re.fullmatch(FOLDER_PATTERN, folder) else None
+    return path.endswith(_IMAGE) and own in (None, parse_name(name))
 
 
 def read_scans(path: str | os.PathLike[str]) -> tuple[Scan, ...]:
@@ -100,7 +115,7 @@ def write_scans(path: str | os.PathLike[str], scans: Iterable[Scan]) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, delimiter="\t", lineterminator="\n")
     writer.writerow(COLUMNS)
-    for scan in sorted(scans, key=lambda scan: (scan.dataset, scan.path)):
+    for scan in sorted(scans, key=lambda scan: (scan.dataset, scan.path, scan.name)):
         writer.writerow([getattr(scan, column) for column in COLUMNS])
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -112,8 +127,10 @@ def _read_row(path: str | os.PathLike[str], line: int, row: dict[str, str]) -> S
     where = f"{path}, line {line}"
     if None in row or None in row.values():
         raise ScansError(f"{where}: the row does not have {len(COLUMNS)} columns. Repair that line")
-    parsed = parse_path(row["path"])
-    if parsed != (row["subject"], row["scan"], row["suffix"]):
+    name = f"{row['scan']}_{row['suffix']}"
+    if parse_name(name) != (row["subject"], row["scan"], row["suffix"]):
+        raise ScansError(f"{where}: {name!r} is not the BIDS name of a scan of {row['subject']!r}")
+    if not may_be_named(row["path"], name):
         raise ScansError(f"{where}: subject, scan or suffix do not match the path {row['path']!r}")
     if re.fullmatch(DATASET_PATTERN, row["dataset"]) is None:
         raise ScansError(f"{where}: the dataset name {row['dataset']!r} must be letters and digits")
@@ -127,8 +144,13 @@ def _read_row(path: str | os.PathLike[str], line: int, row: dict[str, str]) -> S
 
 
 def _refuse_repeats(path: str | os.PathLike[str], scans: Sequence[Scan]) -> None:
-    seen: set[tuple[str, str]] = set()
+    """Two scans of one name would write the same outputs."""
+    seen: dict[str, Scan] = {}
     for scan in scans:
-        if (scan.dataset, scan.path) in seen:
-            raise ScansError(f"{path}: {scan.name} is listed twice. Remove one of the rows")
-        seen.add((scan.dataset, scan.path))
+        first = seen.setdefault(scan.name, scan)
+        if first is not scan:
+            raise ScansError(f"{path}: {scan.name} is listed twice, as {first.path} and {scan.path}. Remove one row")
+
+
+def _folder_of(scan: str) -> str:
+    return "/".join(part for part in scan.split("_") if part.startswith(("sub-", "ses-")))

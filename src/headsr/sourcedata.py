@@ -23,7 +23,17 @@ from typing import TYPE_CHECKING
 
 from headsr import annex
 from headsr.files import whole
-from headsr.scans import DATASET_PATTERN, SPLITS, SUFFIXES, Scan, ScansError, parse_path, read_scans, write_scans
+from headsr.scans import (
+    DATASET_PATTERN,
+    SPLITS,
+    SUFFIXES,
+    Scan,
+    ScansError,
+    parse_name,
+    parse_path,
+    read_scans,
+    write_scans,
+)
 
 if TYPE_CHECKING:  # the types only: recipes reads YAML, which no job here needs
     from headsr.recipes import Dataset
@@ -75,13 +85,15 @@ def pin_datasets(
 ) -> PinReport:
     """Clone or update datasets (all, or ``only`` those named) and write what they hold at their version to the table.
 
-    No content is got and nothing is read from a working tree. A row that exists keeps its split; the first pin of a
-    dataset proposes splits, and whatever comes later enters as ``unused``, so that new data never retrain by accident.
-    A scan that vanished keeps its row, as ``unused``. The table is written once, at the end, and only if it changes.
-    Raises SourceDataError naming the dataset and the way out; the table is then as it was, and no half clone is left.
+    That is every image in BIDS' anat folders and those that the recipe's ``bids_names`` names. No content is got and
+    nothing is read from a working tree. A row is known by its scan's name: one that exists keeps its split; the first
+    pin of a dataset proposes splits, and whatever comes later enters as ``unused``, so that new data never retrain by
+    accident. A scan that vanished keeps its row, as ``unused``. The table is written once, at the end, and only if it
+    changes. Raises SourceDataError naming the dataset and the way out; the table is then as it was, and no half clone
+    is left.
     """
     before = _read_table(table)
-    after = {(scan.dataset, scan.path): scan for scan in before}
+    after = {scan.name: scan for scan in before}
     commits: dict[str, str] = {}
     found: list[Scan] = []
     for name in _chosen(datasets, only):
@@ -89,13 +101,13 @@ def pin_datasets(
         try:
             _sync_clone(name, datasets[name], clone)
             commits[name] = _resolve(name, datasets[name].version, clone)
-            here = _scans_at(name, clone, commits[name])
+            here = _scans_at(name, clone, commits[name], datasets[name].bids_names)
         except annex.AnnexError as error:
             raise SourceDataError(f"dataset {name}: {error}") from error
         first = not any(scan.dataset == name for scan in before)
         splits = _proposal(name, datasets[name], here) if first else {}
         for scan in here:
-            after[name, scan.path] = _merged(scan, after.get((name, scan.path)), splits.get(scan.subject, "unused"))
+            after[scan.name] = _merged(scan, after.get(scan.name), splits.get(scan.subject, "unused"))
         found += here
     return _publish(table, before, after, found=found, commits=commits)
 
@@ -223,20 +235,52 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _scans_at(name: str, clone: Path, commit: str) -> list[Scan]:
+def _scans_at(name: str, clone: Path, commit: str, bids_names: Mapping[str, str]) -> list[Scan]:
     """Every anatomical image of a commit as a row without a split, with the thickness that its sidecars tell."""
-    files = annex.read_commit(clone, commit, lambda path: parse_path(path) is not None or _is_sidecar(path))
+    own_sidecars = {_sidecar_of(path) for path in bids_names}
+
+    def wanted(path: str) -> bool:
+        return path in bids_names or path in own_sidecars or parse_path(path) is not None or _is_sidecar(path)
+
+    files = annex.read_commit(clone, commit, wanted)
+    _refuse_absent(name, clone, commit, [path for path in bids_names if path not in files])
     sidecars = _by_folder(file for path, file in files.items() if _is_sidecar(path))
-    found = []
+    found: dict[str, Scan] = {}
     for path, file in files.items():
-        if (parsed := parse_path(path)) is not None:
-            subject, scan, suffix = parsed
+        parsed = parse_path(path) or parse_name(bids_names.get(path, ""))
+        if parsed is None:
+            continue
+        subject, scan, suffix = parsed
+        if parse_path(path) is not None:
             thickness = _thickness(f"{scan}_{suffix}", os.path.dirname(path), sidecars)
-            found.append(Scan(name, subject, scan, suffix, path, file.key, file.bytes, thickness, "unused"))
+        else:  # inherits nothing: the sidecars above it are about the scans in the anat folders
+            thickness = _millimetres(_metadata(files.get(_sidecar_of(path))), _sidecar_of(path))
+        row = Scan(name, subject, scan, suffix, path, file.key, file.bytes, thickness, "unused")
+        first = found.setdefault(row.name, row)
+        if first is not row:
+            raise SourceDataError(
+                f"dataset {name}: {first.path} and {path} are both {scan}_{suffix}. Change the name in its bids_names"
+            )
     if not found:
-        wanted = f"sub-*/[ses-*/]anat/sub-*_{{{','.join(SUFFIXES)}}}.nii.gz"
-        raise SourceDataError(f"dataset {name}: {clone} has no {wanted} at {commit[:10]}. Check its url and version")
-    return found
+        images = f"sub-*/[ses-*/]anat/sub-*_{{{','.join(SUFFIXES)}}}.nii.gz"
+        raise SourceDataError(f"dataset {name}: {clone} has no {images} at {commit[:10]}. Check its url and version")
+    return list(found.values())
+
+
+def _sidecar_of(path: str) -> str:
+    return path.removesuffix(".nii.gz") + ".json"
+
+
+def _refuse_absent(name: str, clone: Path, commit: str, absent: Sequence[str]) -> None:
+    """Every named path must be there: else its scan would silently leave the tables."""
+    if not absent:
+        return
+    paths = _git(clone, "ls-tree", "-rz", "--name-only", "--full-tree", commit).split("\0")
+    near = difflib.get_close_matches(absent[0], [path for path in paths if path.endswith(".nii.gz")], n=1, cutoff=0)
+    hint = f"The nearest that it has is {near[0]}" if near else "It has no .nii.gz files"
+    raise SourceDataError(
+        f"dataset {name}: its bids_names names {absent[0]}, which it does not have at {commit[:10]}. {hint}"
+    )
 
 
 def _is_sidecar(path: str) -> bool:
@@ -271,9 +315,11 @@ def _thickness(stem: str, folder: str, sidecars: Mapping[str, list[tuple[set[str
         folder = os.path.dirname(folder)
 
 
-def _metadata(file: annex.TreeFile) -> dict[str, object] | None:
+def _metadata(file: annex.TreeFile | None) -> dict[str, object] | None:
+    if file is None or file.content is None:
+        return None
     try:
-        content = json.loads(file.content.decode("utf-8-sig")) if file.content is not None else None
+        content = json.loads(file.content.decode("utf-8-sig"))
     except ValueError as error:
         _log.warning("%s is not JSON (%s): its slice thickness counts as unknown", file.path, error)
         return None
@@ -346,40 +392,40 @@ def _merged(found: Scan, row: Scan | None, split: str) -> Scan:
 def _publish(
     table: str | os.PathLike[str],
     before: Sequence[Scan],
-    after: dict[tuple[str, str], Scan],
+    after: dict[str, Scan],
     *,
     found: Sequence[Scan],
     commits: dict[str, str],
 ) -> PinReport:
     """Mark what vanished, write the table if it changed, and report."""
-    present = {(scan.dataset, scan.path) for scan in found}
-    vanished = [place for place in after if place[0] in commits and place not in present]
-    for place in vanished:
-        after[place] = dataclasses.replace(after[place], split="unused")
-    known = {(scan.dataset, scan.path): scan for scan in before}
+    present = {scan.name for scan in found}
+    vanished = [name for name, scan in after.items() if scan.dataset in commits and name not in present]
+    for name in vanished:
+        after[name] = dataclasses.replace(after[name], split="unused")
+    known = {scan.name: scan for scan in before}
     written = after != known or not os.path.exists(table)
     if written:
         write_scans(table, after.values())
-    here = [after[place] for place in sorted(present)]
+    here = [after[name] for name in sorted(present)]
     return PinReport(
-        added=tuple(scan.name for scan in here if (scan.dataset, scan.path) not in known),
-        changed=tuple(scan.name for scan in here if known.get((scan.dataset, scan.path), scan) != scan),
-        vanished=tuple(after[place].name for place in sorted(vanished)),
-        unchanged=tuple(scan.name for scan in here if known.get((scan.dataset, scan.path)) == scan),
+        added=tuple(scan.name for scan in here if scan.name not in known),
+        changed=tuple(scan.name for scan in here if known.get(scan.name, scan) != scan),
+        vanished=tuple(sorted(vanished)),
+        unchanged=tuple(scan.name for scan in here if known.get(scan.name) == scan),
         commits=commits,
         notes=tuple(_notes(here, known)),
         written=written,
     )
 
 
-def _notes(here: Sequence[Scan], known: Mapping[tuple[str, str], Scan]) -> Iterable[str]:
+def _notes(here: Sequence[Scan], known: Mapping[str, Scan]) -> Iterable[str]:
     splits: dict[tuple[str, str], set[str]] = defaultdict(set)
     for scan in here:
         splits[scan.dataset, scan.subject].add(scan.split)
     for (dataset, subject), used in splits.items():
         if len(used - {"unused"}) > 1:
             yield f"{dataset}/{subject} is in {' and '.join(sorted(used - {'unused'}))}: keep a person in one split"
-    new = sum((scan.dataset, scan.path) not in known and scan.split == "unused" for scan in here)
+    new = sum(scan.name not in known and scan.split == "unused" for scan in here)
     if new:
         yield f"{new} new scans are unused until you choose their split in the table (one split per person)"
 

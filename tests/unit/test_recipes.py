@@ -58,3 +58,23 @@ def test_plain_is_the_same_for_reordered_keys():
     one = plain({"b": {"y": 1, "x": (1, 2)}, "a": 0})
     other = plain({"a": 0, "b": {"x": [1, 2], "y": 1}})
     assert list(one) == list(other) == ["a", "b"] and one == other
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            {"derivatives/a.nii.gz": "mean"},
+            r"ds000113\.bids_names: 'mean' \(of derivatives/a\.nii\.gz\) is not the BIDS",
+        ),
+        ({"a.nii.gz": "sub-01_ses-1_ses-2_T1w"}, r"of the form sub-<label>\[_ses-<label>\]"),
+        ({"a.nii.gz": "sub-01_T1w", "b.nii.gz": "sub-01_T1w"}, r"a\.nii\.gz and b\.nii\.gz are both 'sub-01_T1w'"),
+        ({"a.mgz": "sub-01_T1w"}, r"a\.mgz cannot be the scan 'sub-01_T1w'; name only \.nii\.gz files"),
+        ({"sub-01/anat/sub-01_T1w.nii.gz": "sub-01_rec-x_T1w"}, "none that has a BIDS name in its anat folder already"),
+    ],
+)
+def test_wrong_names_for_scans_outside_bids_folders_are_refused(names, message):
+    config = copy.deepcopy(load_config([]))
+    config["overrides"] = {"datasets": {"ds000113": {"bids_names": names}}}
+    with pytest.raises(RecipeError, match=message):
+        load_recipes(config)

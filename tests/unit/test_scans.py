@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headsr.scans import COLUMNS, SPLITS, SUFFIXES, Scan, ScansError, parse_path, read_scans, write_scans
+from headsr.scans import (
+    COLUMNS,
+    SPLITS,
+    SUFFIXES,
+    Scan,
+    ScansError,
+    may_be_named,
+    parse_name,
+    parse_path,
+    read_scans,
+    write_scans,
+)
 
 KEY = f"SHA256E-s12--{'0' * 64}.nii.gz"
 SCAN = Scan("demo", "sub-01", "sub-01", "T1w", "sub-01/anat/sub-01_T1w.nii.gz", KEY, 12, "", "train")
@@ -17,6 +28,9 @@ SESSION = Scan(
     "demo", "sub-02", "sub-02_ses-a_run-1", "FLAIR", "sub-02/ses-a/anat/sub-02_ses-a_run-1_FLAIR.nii.gz", KEY, 0, "2.5",
     "test",
 )  # fmt: skip
+AVERAGE = Scan(
+    "demo", "sub-03", "sub-03_ses-b_rec-average", "T1w", "derivatives/average+/sub-03_mean.nii.gz", KEY, 3, "", "test"
+)
 
 labels = st.text("abcXYZ019", min_size=1, max_size=8)
 entities = st.dictionaries(st.sampled_from(["acq", "ce", "rec", "run"]), labels)
@@ -27,7 +41,7 @@ def test_every_anatomical_name_comes_apart_and_together(subject, session, others
     folder = f"sub-{subject}" + (f"/ses-{session}" if session else "")
     stem = "_".join([folder.replace("/", "_"), *(f"{name}-{label}" for name, label in others.items())])
     path = f"{folder}/anat/{stem}_{suffix}.nii.gz"
-    assert parse_path(path) == (f"sub-{subject}", stem, suffix)
+    assert parse_path(path) == parse_name(f"{stem}_{suffix}") == (f"sub-{subject}", stem, suffix)
     scan = Scan("demo", f"sub-{subject}", stem, suffix, path, KEY, 1, "", "unused")
     assert scan.folder == folder
     assert scan.name == f"demo/{stem}_{suffix}"
@@ -40,6 +54,8 @@ def test_every_anatomical_name_comes_apart_and_together(subject, session, others
         "sub-01/anat/sub-02_T1w.nii.gz",
         "sub-01/ses-a/anat/sub-01_T1w.nii.gz",
         "sub-01/ses-a/anat/sub-01_ses-b_T1w.nii.gz",
+        "sub-01/ses-a/anat/sub-01_ses-a_ses-b_T1w.nii.gz",
+        "sub-01/anat/sub-01_ses-a_T1w.nii.gz",
         "sub-01/anat/sub-01_bold.nii.gz",
         "sub-01/anat/sub-01_T1w.nii",
         "sub-01/anat/sub-01_T1w.json",
@@ -56,6 +72,32 @@ def test_any_other_file_is_no_scan(path: str) -> None:
     assert parse_path(path) is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["sub-01", "sub-01_bold", "T1w", "sub-01_T1w.nii.gz", "sub-01_acq-x_ses-a_T1w", "sub-01_ses-a_ses-b_T1w",
+     "sub-01_ses-a+b_T1w", "sub-01_desc-x_T1w", "sub-0 1_T1w", ""],
+)  # fmt: skip
+def test_any_other_name_is_no_scan(name: str) -> None:
+    assert parse_name(name) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "allowed"),
+    [
+        ("derivatives/sub-01/mean.nii.gz", "sub-01_rec-mean_T1w", True),
+        ("derivatives/sub-01/anat/sub-01_T1w.nii.gz", "sub-01_rec-mean_T1w", True),  # the same name, another folder
+        ("sub-01/anat/sub-01_UNIT1.nii.gz", "sub-01_acq-mp2rage_T1w", True),  # a name that BIDS has and headsr has not
+        ("sub-01/anat/sub-01_T1w.nii.gz", "sub-01_T1w", True),
+        ("sub-01/anat/sub-01_ses-a_T1w.nii.gz", "sub-01_ses-a_T1w", True),  # BIDS wants a folder ses-a
+        ("sub-01/anat/sub-01_T1w.nii.gz", "sub-01_rec-mean_T1w", False),
+        ("sub-01/anat/sub-02_T1w.nii.gz", "sub-01_T1w", False),
+        ("derivatives/sub-01/mean.nii", "sub-01_rec-mean_T1w", False),
+    ],
+)
+def test_a_file_that_has_a_bids_name_gets_no_other(path: str, name: str, allowed: bool) -> None:
+    assert may_be_named(path, name) == allowed
+
+
 @pytest.mark.parametrize("scan", ["sub-012", "sub-01x_run-1"])
 def test_a_longer_label_is_another_person(scan: str) -> None:
     """sub-01's folder must not take sub-012's file, though the one name begins with the other."""
@@ -65,13 +107,19 @@ def test_a_longer_label_is_another_person(scan: str) -> None:
 def test_a_table_round_trips_sorted(tmp_path: Path) -> None:
     table = tmp_path / "config" / "scans.tsv"
     other = dataclasses.replace(SCAN, dataset="abc", split="unused")
-    write_scans(table, [SESSION, SCAN, other])
-    assert read_scans(table) == (other, SCAN, SESSION)
+    write_scans(table, [SESSION, SCAN, AVERAGE, other])
+    assert read_scans(table) == (other, AVERAGE, SCAN, SESSION)
     assert table.read_text().splitlines()[0].split("\t") == list(COLUMNS)
     write_scans(table, [other, SESSION, SCAN])
+    assert read_scans(table) == (other, SCAN, SESSION)
     assert os.listdir(table.parent) == ["scans.tsv"]
     write_scans(table, [])
     assert read_scans(table) == ()
+
+
+def test_a_scan_lies_where_its_name_says_wherever_its_dataset_keeps_it() -> None:
+    assert AVERAGE.folder == "sub-03/ses-b"
+    assert AVERAGE.stem == "demo/sub-03/ses-b/sub-03_ses-b_rec-average"
 
 
 def broken(tmp_path: Path, change) -> Path:
@@ -94,6 +142,14 @@ def broken(tmp_path: Path, change) -> Path:
         (lambda text: text.replace(KEY, "", 1), "line 2: key or bytes is missing"),
         (lambda text: text.replace("\t12\t", "\t-12\t", 1), "line 2: key or bytes is missing"),
         (lambda text: text + text.splitlines()[1] + "\n", "demo/sub-01_T1w is listed twice"),
+        (
+            lambda text: text + text.splitlines()[1].replace(SCAN.path, AVERAGE.path) + "\n",
+            f"demo/sub-01_T1w is listed twice, as {SCAN.path} and {AVERAGE.path}",
+        ),
+        (lambda text: text.replace("_run-1\tFLAIR", "\tFLAIR", 1), "line 3: subject, scan or suffix do not match"),
+        (lambda text: text.replace(SCAN.path, "derivatives/sub-01.nii", 1), "line 2: subject, scan or suffix do not"),
+        (lambda text: text.replace("\tsub-01\tsub-01\t", "\tsub-01\tmean\t", 1), "line 2: 'mean_T1w' is not the BIDS"),
+        (lambda text: text.replace("\tsub-01\tsub-01\t", "\tsub-2\tsub-01\t", 1), "of a scan of 'sub-2'"),
     ],
 )
 def test_a_broken_table_names_the_file_and_the_line(change, message: str, tmp_path: Path) -> None:

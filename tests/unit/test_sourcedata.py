@@ -1,4 +1,6 @@
+import csv
 import dataclasses
+import gzip
 import json
 import os
 import shutil
@@ -16,11 +18,18 @@ from headsr.recipes import Dataset
 from headsr.scans import Scan, read_scans, write_scans
 from headsr.sourcedata import PinReport, SourceDataError, fetch_scan, pin_datasets
 
+OPENNEURO = Path(__file__).parents[3] / "shared/data/openneuro"
+AVERAGE = "derivatives/sub-01/averages/sub-01_ses-1+2_original_T1w.nii.gz"
 SPLITS = {"train": ["01", "sub-02"], "test": ["03"]}
 
 
-def recipe(url: str | Path, version: str = "v1", splits: dict[str, list[str]] | None = None) -> Dataset:
-    return Dataset(str(url), version, "CC0", "nobody", SPLITS if splits is None else splits)
+def recipe(
+    url: str | Path,
+    version: str = "v1",
+    splits: dict[str, list[str]] | None = None,
+    bids_names: dict[str, str] | None = None,
+) -> Dataset:
+    return Dataset(str(url), version, "CC0", "nobody", SPLITS if splits is None else splits, bids_names or {})
 
 
 def pin(folder: Path, dataset: Dataset) -> tuple[PinReport, dict[str, Scan]]:
@@ -103,6 +112,91 @@ def test_a_new_version_keeps_splits_and_reports_what_changed(pinned: tuple[Path,
     assert again == rows and not report.written and report.vanished == ("tiny/sub-03_T1w",)
     report, back = pin(folder, recipe(dataset, "v1"))  # the older version is still a version
     assert {name: scan.key for name, scan in back.items() if name in before} == {n: s.key for n, s in before.items()}
+
+
+def test_scans_outside_the_anat_folders_are_pinned_by_the_names_they_are_given(
+    pinned: tuple[Path, Path], tmp_path: Path
+) -> None:
+    dataset, folder = pinned
+    average = gzip.compress(b"the mean of two sessions")
+    replace(dataset / AVERAGE, average)
+    replace(dataset / AVERAGE.replace(".nii.gz", ".json"), b'{"SliceThickness": 0.25}')
+    save(dataset, "v2")
+    names = {AVERAGE: "sub-01_rec-original_T1w", "derivatives/sub-01/anat/sub-01_T1w.nii.gz": "sub-01_rec-other_T1w"}
+    (folder / "scans.tsv").unlink()
+    report, rows = pin(folder, recipe(dataset, "v2", bids_names=names))
+    assert len(report.added) == 5 + 2
+    scan = rows["tiny/sub-01_rec-original_T1w"]
+    assert (scan.path, scan.bytes, scan.thickness, scan.split) == (AVERAGE, len(average), "0.25", "train")
+    assert scan.stem == "tiny/sub-01/sub-01_rec-original"
+    assert rows["tiny/sub-01_rec-other_T1w"].thickness == ""  # what the root's T1w.json says is not about it
+    fetch_scan(tmp_path / "got.nii.gz", clone=folder / "clones/tiny", name=scan.name, key=scan.key)
+    assert (tmp_path / "got.nii.gz").read_bytes() == average
+
+    write_scans(folder / "scans.tsv", [dataclasses.replace(row, split="val") for row in rows.values()])
+    report, rows = pin(folder, recipe(dataset, "v2", bids_names=names))
+    assert not report.written and {row.split for row in rows.values()} == {"val"}  # as people decided
+
+    moved = AVERAGE.replace("averages", "means")
+    (dataset / moved).parent.mkdir()
+    (dataset / AVERAGE).rename(dataset / moved)
+    save(dataset, "v3")
+    report, rows = pin(folder, recipe(dataset, "v3", bids_names={moved: "sub-01_rec-original_T1w"}))
+    assert report.changed == ("tiny/sub-01_rec-original_T1w",) and report.vanished == ("tiny/sub-01_rec-other_T1w",)
+    assert (rows[scan.name].path, rows[scan.name].key, rows[scan.name].split) == (moved, scan.key, "val")
+
+    report, rows = pin(folder, recipe(dataset, "v3", bids_names={moved: "sub-01_rec-mean_T1w"}))
+    assert report.added == ("tiny/sub-01_rec-mean_T1w",) and report.vanished[0] == "tiny/sub-01_rec-original_T1w"
+    assert rows[scan.name].split == rows["tiny/sub-01_rec-mean_T1w"].split == "unused"
+
+
+def test_names_for_files_that_are_absent_or_clash_are_refused(pinned: tuple[Path, Path]) -> None:
+    dataset, folder = pinned
+    table = (folder / "scans.tsv").read_text()
+    near = "derivatives/sub-01/anat/sub-01_T1w.nii.gz"
+    with pytest.raises(SourceDataError, match=rf"names derivatives/sub-1/.*, which it does not have at .* is {near}"):
+        pin(folder, recipe(dataset, bids_names={near.replace("01/", "1/"): "sub-01_rec-x_T1w"}))
+    with pytest.raises(SourceDataError, match=rf"{near} and sub-01/anat/sub-01_T1w.nii.gz are both sub-01_T1w"):
+        pin(folder, recipe(dataset, bids_names={near: "sub-01_T1w"}))
+    assert (folder / "scans.tsv").read_text() == table
+
+
+@pytest.mark.skipif(not OPENNEURO.exists(), reason="the git side of an OpenNeuro dataset is not here")
+def test_a_real_openneuro_dataset_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scans are pinned by their true keys from git alone; a fetch that reaches no remote leaves nothing."""
+    origin = tmp_path / "ds000001.git"
+    run_tool(["git", "clone", "--quiet", "--mirror", OPENNEURO / "ds000001.bundle", origin])
+    begin = time.monotonic()
+    dataset = recipe(origin, "1.0.0", splits={})
+    report = pin_datasets({"ds000001": dataset}, clones=tmp_path / "clones", table=tmp_path / "scans.tsv")
+    with (OPENNEURO / "anat_keys.tsv").open(encoding="utf-8") as stream:
+        true = [row for row in csv.DictReader(stream, delimiter="\t") if row["dataset"] == "ds000001"]
+    scans = read_scans(tmp_path / "scans.tsv")
+    assert [(scan.path, scan.key, str(scan.bytes)) for scan in scans] == [
+        (row["path"], row["annex_key"], row["bytes"])
+        for row in true
+        if "_T1w" in row["path"]  # and no inplaneT2
+    ]
+    assert len(scans) == 16 and report.commits == {"ds000001": true[0]["commit"]}
+
+    monkeypatch.setattr(annex, "sleep", lambda seconds: None)
+    # Where there is a network the fetch would succeed: no remote of the dataset may be asked over it.
+    for name, value in (("COUNT", "1"), ("KEY_0", "annex.security.allowed-url-schemes"), ("VALUE_0", "file")):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    clone, scan, output = tmp_path / "clones/ds000001", scans[4], tmp_path / "results/sub-05_T1w.nii.gz"
+    before = files_of(clone)
+    with pytest.raises(SourceDataError, match=rf"^ds000001/sub-05_T1w: .*{scan.key}.* s3-PUBLIC\. Check the network"):
+        fetch_scan(output, clone=clone, name=scan.name, key=scan.key)
+    assert not [path for path in output.parent.rglob("*") if path.is_file()]
+    grown = {path: size for path, size in files_of(clone).items() if before.get(path) != size}
+    assert sum(grown.values()) < 200_000, grown  # git-annex's own database of the remote, made once; the scan is 5.5 MB
+    assert not [path for path in grown if "objects/" in path or "annex/tmp/" in path]
+    assert time.monotonic() - begin < 60  # seconds on any machine; 2 here
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    """The bytes of every file below a folder."""
+    return {str(path.relative_to(folder)): path.lstat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_tag_that_moved_is_followed(pinned: tuple[Path, Path]) -> None:
@@ -333,7 +427,7 @@ THICKNESS = [
 def test_thickness_is_inherited_as_bids_says(sidecars, expected: str, tmp_path: Path) -> None:
     image = "sub-1/ses-a/anat/sub-1_ses-a_run-1_T1w.nii.gz"
     commit = commit_files(tmp_path, {image: b"x"} | {name: json.dumps(c).encode() for name, c in sidecars.items()})
-    (scan,) = sourcedata._scans_at("tiny", tmp_path, commit)
+    (scan,) = sourcedata._scans_at("tiny", tmp_path, commit, {})
     assert scan.thickness == expected
 
 
@@ -341,9 +435,9 @@ def test_a_sidecar_that_is_no_json_counts_as_unknown(tmp_path: Path) -> None:
     image = {"sub-1/anat/sub-1_T1w.nii.gz": b"x"}
     for i, content in enumerate([b"{", b"\xff\xfe", b""]):
         commit = commit_files(tmp_path / str(i), image | {"T1w.json": content})
-        assert sourcedata._scans_at("tiny", tmp_path / str(i), commit)[0].thickness == ""
+        assert sourcedata._scans_at("tiny", tmp_path / str(i), commit, {})[0].thickness == ""
     commit = commit_files(tmp_path / "bom", image | {"T1w.json": b'\xef\xbb\xbf{"SliceThickness": 2}'})
-    assert sourcedata._scans_at("tiny", tmp_path / "bom", commit)[0].thickness == "2"
+    assert sourcedata._scans_at("tiny", tmp_path / "bom", commit, {})[0].thickness == "2"
 
 
 def commit_files(repository: Path, files: dict[str, bytes]) -> str:
@@ -370,7 +464,7 @@ def test_a_thousand_subjects_within_five_seconds(tmp_path: Path) -> None:
             files[name] = f"../../../.git/annex/objects/aa/bb/MD5E-s9--{i}{run}/MD5E-s9--{i}{run}".encode()
     commit = commit_files(tmp_path, files)
     begin = time.monotonic()
-    scans = sourcedata._scans_at("large", tmp_path, commit)
+    scans = sourcedata._scans_at("large", tmp_path, commit, {})
     assert time.monotonic() - begin < 5
     assert len(scans) == 2000 and {scan.bytes for scan in scans} == {1234567}
     assert {(scan.suffix, scan.thickness) for scan in scans} == {("T1w", ""), ("T2w", "2")}
