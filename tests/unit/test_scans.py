@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import os
 import re
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headsr.recipes import load_config, load_recipes
 from headsr.scans import (
     COLUMNS,
     SPLITS,
@@ -22,6 +24,7 @@ from headsr.scans import (
     write_scans,
 )
 
+TRUE_KEYS = Path(__file__).parents[3] / "shared/data/openneuro/anat_keys.tsv"
 KEY = f"SHA256E-s12--{'0' * 64}.nii.gz"
 SCAN = Scan("demo", "sub-01", "sub-01", "T1w", "sub-01/anat/sub-01_T1w.nii.gz", KEY, 12, "", "train")
 SESSION = Scan(
@@ -184,3 +187,31 @@ def test_importing_what_every_job_imports_brings_only_the_standard_library() -> 
         "foreign = new - sys.stdlib_module_names - {'headsr'}; assert not foreign, foreign"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_shipped_table_has_the_scans_of_the_shipped_datasets() -> None:
+    datasets = load_recipes(load_config([])).datasets
+    scans = read_scans("config/scans.tsv")
+    assert {scan.dataset for scan in scans} == set(datasets)
+    named = {(name, *place) for name, dataset in datasets.items() for place in dataset.bids_names.items()}
+    elsewhere = [scan for scan in scans if parse_path(scan.path) is None]
+    assert {(scan.dataset, scan.path, f"{scan.scan}_{scan.suffix}") for scan in elsewhere} == named
+    for scan in scans:
+        splits = datasets[scan.dataset].splits
+        assert scan.subject in splits[scan.split], scan.name
+
+
+@pytest.mark.skipif(not TRUE_KEYS.exists(), reason="the list of OpenNeuro's true keys is not here")
+def test_the_shipped_table_pins_the_true_content() -> None:
+    datasets = load_recipes(load_config([])).datasets
+    with TRUE_KEYS.open(encoding="utf-8") as stream:
+        true = {(row["dataset"], row["path"]): row for row in csv.DictReader(stream, delimiter="\t")}
+    scans = read_scans("config/scans.tsv")
+    for scan in scans:
+        row = true[scan.dataset, scan.path]
+        assert (scan.key, str(scan.bytes)) == (row["annex_key"], row["bytes"]), scan.name
+        assert datasets[scan.dataset].version in (row["tag"], row["commit"])
+        assert datasets[scan.dataset].license == row["license"]
+    shipped = {(scan.dataset, scan.path) for scan in scans}
+    anatomical = {place for place in true if place[0] in datasets and parse_path(place[1]) is not None}
+    assert anatomical <= shipped

@@ -14,7 +14,7 @@ import pytest
 
 from headsr import annex, sourcedata
 from headsr.annex import run_tool
-from headsr.recipes import Dataset
+from headsr.recipes import Dataset, load_config, load_recipes
 from headsr.scans import Scan, read_scans, write_scans
 from headsr.sourcedata import PinReport, SourceDataError, fetch_scan, pin_datasets
 
@@ -192,6 +192,30 @@ def test_a_real_openneuro_dataset_without_a_network(tmp_path: Path, monkeypatch:
     assert sum(grown.values()) < 200_000, grown  # git-annex's own database of the remote, made once; the scan is 5.5 MB
     assert not [path for path in grown if "objects/" in path or "annex/tmp/" in path]
     assert time.monotonic() - begin < 60  # seconds on any machine; 2 here
+
+
+@pytest.mark.skipif(not OPENNEURO.exists(), reason="the list of OpenNeuro's true keys is not here")
+def test_pinning_the_shipped_datasets_finds_the_shipped_rows(tmp_path: Path) -> None:
+    """A git tree of the true paths and keys stands in for each dataset: no row changes, nor does a first pin differ."""
+    with (OPENNEURO / "anat_keys.tsv").open(encoding="utf-8") as stream:
+        true = list(csv.DictReader(stream, delimiter="\t"))
+    datasets = {}
+    for name, dataset in load_recipes(load_config([])).datasets.items():
+        links = {f"{row['path']}@": link_to(row["annex_key"]) for row in true if row["dataset"] == name}
+        commit = commit_files(tmp_path / name, links)
+        run_tool(["git", "-C", tmp_path / name, "symbolic-ref", "HEAD", "refs/heads/all"])
+        datasets[name] = dataclasses.replace(dataset, url=str(tmp_path / name), version=commit)
+    table = Path(shutil.copy("config/scans.tsv", tmp_path / "scans.tsv"))
+    report = pin_datasets(datasets, clones=tmp_path / "clones", table=table)
+    assert not report.written and len(report.unchanged) == 50
+    table.unlink()
+    pin_datasets(datasets, clones=tmp_path / "clones", table=table)
+    assert table.read_text() == Path("config/scans.tsv").read_text()
+
+
+def link_to(key: str) -> bytes:
+    """What git holds of a locked file."""
+    return f".git/annex/objects/aa/bb/{key}/{key}".encode()
 
 
 def files_of(folder: Path) -> dict[str, int]:

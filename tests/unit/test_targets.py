@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from headsr.recipes import Table
-from headsr.scans import Scan
-from headsr.targets import scans_of
+from headsr.recipes import Table, load_config, load_recipes
+from headsr.scans import Scan, read_scans
+from headsr.targets import all_units, scans_of, training_scans
 
 TABLE = Table("Any", ("spline",), ("axial_x4",), ("T1w",))
 
@@ -34,3 +34,13 @@ def test_a_table_is_about_its_split_suffixes_and_datasets():
 def test_a_named_scan_outside_the_table_is_refused(change):
     with pytest.raises(ValueError, match=r"'Any' names scans that are not in .*: b/sub-1_T1w"):
         names_of(dataclasses.replace(TABLE, scans=("b/sub-1_T1w",), **change))
+
+
+def test_the_ultra_high_resolution_scans_are_in_their_own_table_alone():
+    config = load_config([])
+    recipes, scans = load_recipes(config), read_scans(config["scans"])
+    assert {unit.scan.dataset for unit in all_units(config["tables"], recipes, scans)} == {"ds000113"}
+    checks = all_units(["ultra_high_resolution"], recipes, scans)
+    assert {unit.scan.dataset for unit in checks} == {"ds003563", "ds002179"}
+    assert len(checks) == 3 * 10
+    assert {one.dataset for one in training_scans(scans, ("T1w",))} == {"ds000113"}
