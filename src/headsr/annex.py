@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 _KEY = re.compile(r"(?P<backend>[A-Z0-9_]+)(?:-s(?P<bytes>\d+))?(?:-[mSC]\d+)*--(?P<hash>[^.]*).*", re.DOTALL)
 _TEXT_BYTES = 2**20  # a larger blob in git is an image, never a link, a pointer or a sidecar
 _QUICK_S = 120  # what answers from the disk
-_SLOWEST_BYTES_PER_S = 100_000  # the slowest line worth waiting for
+_SILENCE_S = 180  # a line may be slow, but not silent for so long
 _REPORT = "if it stays so, tell the dataset's maintainers and set the scan's split to unused in the table"
 # Set where headsr runs inside a git hook; they would send every command to another repository.
 _REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
@@ -41,6 +41,10 @@ class AnnexError(RuntimeError):
     def __init__(self, message: str, *, lasting: bool = False) -> None:
         super().__init__(message)
         self.lasting = lasting
+
+
+class OverdueError(AnnexError):
+    """A tool did not come to an end."""
 
 
 class DamagedError(AnnexError):
@@ -63,13 +67,15 @@ def run_tool(
     arguments: Sequence[str | os.PathLike[str]],
     *,
     timeout_s: float = _QUICK_S,
+    progress: Callable[[], object] | None = None,
     stdin: bytes = b"",
     check: bool = True,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run git, git-annex or datalad: no shell, no prompt, its children ended with it.
 
-    Raises AnnexError with the last lines of its standard error when it is missing, takes longer than ``timeout_s``
-    seconds or, with ``check``, fails.
+    Raises OverdueError when it takes longer than ``timeout_s`` seconds (where ``progress`` is given: when that gives
+    the same for so long), and AnnexError with the last lines of its standard error when it is missing or, with
+    ``check``, fails.
     """
     words = [os.fspath(word) for word in arguments]
     environment = _environment()
@@ -86,10 +92,11 @@ def run_tool(
         start_new_session=True,  # also leaves no terminal to ask for a password on
     ) as process:
         try:
-            out, err = process.communicate(stdin, timeout=timeout_s)
+            out, err = _communicate(process, stdin, timeout_s, progress)
         except subprocess.TimeoutExpired:
             _end(process)
-            raise AnnexError(f"{' '.join(words)}: no end after {timeout_s:.0f} s") from None
+            way_out = "Check the network and the disk, then try again"
+            raise OverdueError(f"{' '.join(words)}: no end after {timeout_s:.0f} s. {way_out}") from None
         except BaseException:
             _end(process)
             raise
@@ -147,7 +154,8 @@ def get_content(
     except BaseException as error:
         target.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise AnnexError(f"the disk of {target.parent} is full. Free space and try again", lasting=True) from error
+            folder = os.path.dirname(error.filename or target)  # of what could not be opened, else of what is written
+            raise AnnexError(f"the disk of {folder} is full. Free space and try again", lasting=True) from error
         raise
 
 
@@ -182,6 +190,20 @@ def _environment() -> dict[str, str]:
         environment.setdefault(f"GIT_{role}_NAME", "headsr")
         environment.setdefault(f"GIT_{role}_EMAIL", "headsr@localhost")
     return environment
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], stdin: bytes, timeout_s: float, progress: Callable[[], object] | None
+) -> tuple[bytes, bytes]:
+    look = progress or (lambda: None)
+    seen, unsent = look(), stdin or None
+    while True:
+        try:
+            return process.communicate(unsent, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            last, seen, unsent = seen, look(), None
+            if seen == last:
+                raise
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -287,8 +309,9 @@ def _get_with_patience(
             if wait is None or unknown or getattr(error, "lasting", False):
                 raise
             _log.warning("%s; trying again in %g s", error, wait)
-            if isinstance(error, DamagedError):  # git-annex sets a damaged copy aside, in .git/annex/bad
-                _annex(repository, "fsck", f"--key={key}")
+            if isinstance(error, DamagedError):
+                _partial(git_dir, key).unlink(missing_ok=True)  # git-annex would go on where the wrong bytes end
+                _annex(repository, "fsck", f"--key={key}")  # sets a damaged copy aside, in .git/annex/bad
         sleep(wait)
         # The content may have moved to another remote since the clone was made; git-annex reads that from origin.
         with contextlib.suppress(AnnexError):
@@ -296,23 +319,58 @@ def _get_with_patience(
 
 
 def _get(repository: str | os.PathLike[str], key: str, git_dir: Path) -> None:
-    seconds = 600 + int(_parse_key(key)["bytes"] or 0) / _SLOWEST_BYTES_PER_S
-    result = _annex(repository, "get", f"--key={key}", "--json", "--json-error-messages", timeout_s=seconds)
+    # git-annex waits for ever for a server that says nothing. Its own annex.stalldetection sees no server that never
+    # began to answer, and moves transfers to processes that outlive a killed job.
+    words = ["get", f"--key={key}", "--json", "--json-error-messages"]
+    try:
+        result = _annex(repository, *words, timeout_s=_SILENCE_S, progress=lambda: _received(git_dir))
+    except OverdueError:
+        silent = f"the remote sent nothing for {_SILENCE_S:g} s"
+        raise AnnexError(f"{silent}. {_remedy(silent, repository, key)}") from None
     if result.returncode == 0:
         return
-    partial = _partial(git_dir, key)
-    if partial.exists():  # git-annex says no more than "failed"; what it left tells damage from a broken line
-        _refuse_damaged(partial, key)
     said = _said(result)
-    raise AnnexError(f"{said}. {_remedy(said, repository, key)}", lasting="not enough free space" in said)
+    if re.search("not enough free space|no space left|quota exceeded", said, re.IGNORECASE):
+        raise AnnexError(f"{said}. Free space on the disk of {repository} and try again", lasting=True)
+    if "Verification of content failed" in said:
+        raise _damaged_at_remote("not the hash and size of its key")
+    # Of some remotes git-annex says no more than "failed"; what it left tells damage from a broken line.
+    if came := _came(_partial(git_dir, key), key):
+        said = f"{came} ({said})"
+    raise AnnexError(f"{said}. {_remedy(said, repository, key)}")
 
 
-def _refuse_damaged(partial: Path, key: str) -> None:
+def _received(git_dir: Path) -> set[tuple[str, int]]:
+    """The files that are being received, with their bytes; git-annex keeps them apart until they are whole."""
+    received = set()
+    for folder in ("tmp", "othertmp"):
+        for parent, _, names in os.walk(git_dir / "annex" / folder):
+            for path in (os.path.join(parent, name) for name in names):
+                with contextlib.suppress(OSError):  # it became whole just now
+                    received.add((path, os.lstat(path).st_size))
+    return received
+
+
+def _came(partial: Path, key: str) -> str:
+    """How much of a content came, '' where nothing did; DamagedError when all of it came and it is another content."""
+    came = partial.stat().st_size if partial.exists() else 0
+    if came == 0:
+        return ""
+    pinned = _parse_key(key)["bytes"]
+    if pinned is None or came < int(pinned):
+        return f"only {came} of {pinned or 'an unknown number of'} bytes came"
     try:
         verify_content(partial, key)
     except DamagedError as error:
-        what = str(error).removeprefix(f"{partial}: ")
-        raise DamagedError(f"what the remote sent is not the pinned content ({what}). Try again; {_REPORT}") from None
+        raise _damaged_at_remote(str(error).removeprefix(f"{partial}: ")) from None
+    return ""
+
+
+def _damaged_at_remote(what: str) -> DamagedError:
+    return DamagedError(
+        f"what the remote sent is not the pinned content ({what}). Try again, on a network that asks for no login page;"
+        f" {_REPORT}"
+    )
 
 
 def _said(result: subprocess.CompletedProcess[bytes]) -> str:
@@ -327,22 +385,26 @@ def _said(result: subprocess.CompletedProcess[bytes]) -> str:
 
 
 def _remedy(said: str, repository: str | os.PathLike[str], key: str) -> str:
-    if "not enough free space" in said:
-        return f"Free space on the disk of {repository} and try again"
-    if re.search("denied|forbidden|unauthorized|authentication|credential", said, re.IGNORECASE):
-        return "You have no access: log in (datalad download-url or ssh shows what is asked for) and try again"
     whereis = f"git -C {repository} annex whereis --key={key}"
+    if re.search("denied|forbidden|unauthorized|authentication|credential", said, re.IGNORECASE):
+        by_hand = f"git -C {repository} annex get --key={key}"
+        return f"You have no access. Ask the owner for it, or log in where you can be asked ({by_hand}), then try again"
     if "not available" in said:
         return f"No remote that the dataset knows has it. {whereis} names who should; enable or add that remote"
-    return f"Check the network and that the remote still exists, then try again; {whereis} names who has it"
+    return f"Check the network and that the remote still exists, then try again; {whereis} names who has it; {_REPORT}"
 
 
 def _annex(
-    repository: str | os.PathLike[str], command: str, *arguments: str, timeout_s: float = _QUICK_S, check: bool = False
+    repository: str | os.PathLike[str],
+    command: str,
+    *arguments: str,
+    timeout_s: float = _QUICK_S,
+    progress: Callable[[], object] | None = None,
+    check: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
     # The location log stays in git-annex's journal: a commit per scan got would make the clone grow.
     words = ["git", "-C", repository, "-c", "annex.alwayscommit=false", "annex", command, *arguments]
-    return run_tool(words, timeout_s=timeout_s, check=check)
+    return run_tool(words, timeout_s=timeout_s, progress=progress, check=check)
 
 
 def _location(repository: str | os.PathLike[str], key: str) -> Path | None:

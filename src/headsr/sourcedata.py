@@ -119,11 +119,15 @@ def fetch_scan(output: str | os.PathLike[str], *, clone: str | os.PathLike[str],
     neither the scan's path nor a checkout, and reaches content that is no longer in the dataset's newest version.
     Raises SourceDataError naming scan, key and what to try.
     """
+    failed = f"{name}: the content of {key} could not be fetched"
     try:
         with whole(output) as partial:
             annex.get_content(clone, key, partial)
-    except (annex.AnnexError, OSError) as error:
-        raise SourceDataError(f"{name}: the content of {key} could not be fetched: {error}") from error
+    except annex.AnnexError as error:
+        raise SourceDataError(f"{failed}: {error}") from error
+    except OSError as error:
+        way_out = "Check that folder and the space on its disk, then try again"
+        raise SourceDataError(f"{failed}: {error}. {way_out}") from error
 
 
 def _sync_clone(name: str, dataset: Dataset, clone: Path) -> None:

@@ -143,19 +143,41 @@ def flip_a_bit(content: bytes) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, lambda content: content[:-8]], ids=["flipped bit", "cut short"])
-def test_damage_at_the_remote_is_caught(damage, tiny_dataset: Path, tiny_clone: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip_a_bit, "not the pinned content.*maintainers"),
+        (lambda content: content + b"more", r"not the pinned content .2027 bytes, but its key says 2023.*maintainers"),
+        (lambda content: content[:-8], r"only 2015 of 2023 bytes came.*maintainers"),  # or the line broke there
+    ],
+    ids=["flipped bit", "too long", "cut short"],
+)
+def test_damage_at_the_remote_is_caught(
+    damage, message: str, tiny_dataset: Path, tiny_clone: Path, tmp_path: Path
+) -> None:
     key = keys_of(tiny_clone)["sub-01/anat/sub-01_T1w.nii.gz"]
     stored = object_of(tiny_dataset, key)
     good = stored.read_bytes()
     stored.write_bytes(damage(good))
-    with pytest.raises(DamagedError, match=r"not the pinned content.*maintainers"):
+    with pytest.raises(AnnexError, match=message):
         get_content(tiny_clone, key, tmp_path / "got.nii.gz", waits_s=(0,))
     assert not (tmp_path / "got.nii.gz").exists()
     assert sizes(tiny_clone) == (0, 0)
 
     stored.write_bytes(good)  # repaired upstream: the same clone then gets it
     get_content(tiny_clone, key, tmp_path / "got.nii.gz", waits_s=())
+    assert (tmp_path / "got.nii.gz").read_bytes() == good
+
+
+def test_wrong_bytes_are_not_built_upon_when_trying_again(
+    tiny_dataset: Path, tiny_clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = keys_of(tiny_clone)["sub-01/anat/sub-01_T1w.nii.gz"]
+    stored = object_of(tiny_dataset, key)
+    good = stored.read_bytes()
+    stored.write_bytes(good[:500] + bytes(5000))
+    monkeypatch.setattr(annex, "sleep", lambda seconds: stored.write_bytes(good))
+    get_content(tiny_clone, key, tmp_path / "got.nii.gz", waits_s=(1,))
     assert (tmp_path / "got.nii.gz").read_bytes() == good
 
 

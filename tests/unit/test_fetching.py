@@ -1,0 +1,305 @@
+"""Scans fetched through what is slow, broken, refused, wrong or full: real git-annex, a web server here, real disks."""
+
+import gzip
+import http.server
+import os
+import random
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from headsr import annex
+from headsr.annex import list_images, run_tool
+from headsr.sourcedata import SourceDataError, fetch_scan
+
+SCAN = "sub-02/ses-a/anat/sub-02_ses-a_run-1_T1w.nii.gz"
+NAME = "tiny/sub-02_ses-a_run-1_T1w"
+NOT_PINNED = r"not the pinned content.*Try again.*maintainers"
+
+
+class Web(http.server.ThreadingHTTPServer):
+    """A dataset as a web server shows it; ``answer`` decides what becomes of a request for content."""
+
+    def __init__(self, dataset: Path) -> None:
+        super().__init__(("127.0.0.1", 0), partial(Handler, directory=os.fspath(dataset)))
+        self.url = f"http://127.0.0.1:{self.server_port}/.git"
+        self.answer: Callable[[Handler, bytes], None] = send
+        self.over = threading.Event()
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Web
+
+    def log_message(self, *args: object) -> None:
+        """Keep quiet."""
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if "/annex/objects/" not in self.path or not path.is_file():
+            return super().do_GET()
+        self.server.answer(self, path.read_bytes())
+
+
+def send(request: Handler, content: bytes) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(content)))
+    request.end_headers()
+    request.wfile.write(content)
+
+
+def refuse(status: int, request: Handler, content: bytes) -> None:
+    request.send_response(status)
+    if status == 401:
+        request.send_header("WWW-Authenticate", 'Basic realm="heads"')
+    request.send_header("Content-Length", "0")
+    request.end_headers()
+
+
+def send_changed(change: Callable[[bytes], bytes], request: Handler, content: bytes) -> None:
+    send(request, change(content))
+
+
+def flip_a_bit(content: bytes) -> bytes:
+    return content[:-20] + bytes([content[-20] ^ 1]) + content[-19:]
+
+
+def begin(request: Handler, content: bytes) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(content)))
+    request.end_headers()
+    request.wfile.write(content[: len(content) // 2])
+    request.close_connection = True
+
+
+def begin_and_stall(request: Handler, content: bytes) -> None:
+    begin(request, content)
+    request.server.over.wait(60)
+
+
+def never_answer(request: Handler, content: bytes) -> None:
+    request.server.over.wait(60)
+    request.close_connection = True
+
+
+@pytest.fixture
+def web(tiny_dataset: Path, tiny_clone: Path) -> Iterator[Web]:
+    """The tiny dataset on a loopback web server, which is the origin of the tiny clone."""
+    run_tool(["git", "-C", tiny_dataset, "update-server-info"])
+    with Web(tiny_dataset) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        run_tool(["git", "-C", tiny_clone, "remote", "set-url", "origin", server.url])
+        run_tool(["git", "-C", tiny_clone, "config", "annex.security.allowed-ip-addresses", "127.0.0.1"])
+        yield server
+        server.over.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that would have been made."""
+    pauses: list[float] = []
+    monkeypatch.setattr(annex, "sleep", pauses.append)
+    return pauses
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of 2 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, text=True)
+    if mount.returncode != 0:
+        pytest.skip(f"no disk can be mounted here: {mount.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def fill(disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left"), open(disk / "filling", "wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
+
+
+def key_of(clone: Path, wanted: str = SCAN) -> str:
+    return next(key for path, key, _ in list_images(clone, "HEAD") if path == wanted)
+
+
+def publish(dataset: Path, content: bytes) -> str:
+    """Put content into a dataset, as what its key says; returns the key."""
+    path = dataset.parent / "published.nii.gz"
+    path.write_bytes(content)
+    key = run_tool(["git", "-C", dataset, "annex", "calckey", "--backend=SHA256E", path]).stdout.decode().strip()
+    run_tool(["git", "-C", dataset, "annex", "setkey", key, path])
+    run_tool(["git", "-C", dataset, "annex", "merge"])
+    run_tool(["git", "-C", dataset, "update-server-info"])
+    return key
+
+
+def contents(clone: Path) -> set[tuple[str, int]]:
+    """The files of a clone that are, or may become, content."""
+    folders = (clone / ".git/annex" / name for name in ("objects", "tmp", "othertmp", "bad"))
+    return {(str(path), path.stat().st_size) for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+def failure(clone: Path, key: str, folder: Path) -> str:
+    """Fetch a scan, which must fail: named, with a way out, without a trace. Returns what was said."""
+    before = contents(clone)
+    there = set(folder.iterdir())
+    with pytest.raises(SourceDataError) as raised:
+        fetch_scan(folder / "scan.nii.gz", clone=clone, name=NAME, key=key)
+    assert set(folder.iterdir()) == there
+    assert contents(clone) == before
+    said = str(raised.value)
+    assert said.startswith(f"{NAME}: the content of {key} could not be fetched: ")
+    assert "\n" not in said
+    return said
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (partial(refuse, 401), r"You have no access\. Ask the owner for it, or log in where you can be asked"),
+        (partial(refuse, 403), r"Forbidden.*You have no access\. Ask the owner"),
+        (partial(refuse, 404), r"Not Found.*Check the network and that the remote still exists.*annex whereis"),
+        (partial(refuse, 503), r"Service Unavailable.*try again"),
+        (partial(send_changed, flip_a_bit), NOT_PINNED),
+        (partial(send_changed, lambda content: content[:1000]), NOT_PINNED),
+        (partial(send_changed, lambda content: content + content), NOT_PINNED),
+        (partial(send_changed, lambda content: b"<html>Log in</html>"), NOT_PINNED),
+        (begin, r"only 1\d\d\d of 2023 bytes came.*Check the network"),
+    ],
+    ids=["401", "403", "404", "503", "same size", "shorter", "longer", "login page", "broken line"],
+)
+def test_what_a_server_may_do(answer, says: str, web: Web, tiny_clone: Path, results: Path, waited: list) -> None:
+    web.answer = answer
+    assert re.search(says, failure(tiny_clone, key_of(tiny_clone), results))
+    assert waited == [2, 10, 30]
+
+
+@pytest.mark.parametrize("answer", [never_answer, begin_and_stall])
+def test_a_server_that_falls_silent(
+    answer, web: Web, tiny_clone: Path, results: Path, waited: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annex, "_SILENCE_S", 0.5)
+    web.answer = answer
+    said = failure(tiny_clone, key_of(tiny_clone), results)
+    assert "the remote sent nothing for 0.5 s. Check the network" in said
+    assert waited == [2, 10, 30]
+
+
+def test_a_slow_line_is_not_silent(
+    web: Web, tiny_dataset: Path, tiny_clone: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = gzip.compress(random.Random(0).randbytes(2_000_000), 1)
+    key = publish(tiny_dataset, content)
+    run_tool(["git", "-C", tiny_clone, "fetch", "-q", "origin"])
+
+    def trickle(request: Handler, content: bytes) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        for at in range(0, len(content), 250_000):
+            time.sleep(0.5)
+            request.wfile.write(content[at : at + 250_000])
+
+    web.answer = trickle
+    monkeypatch.setattr(annex, "_SILENCE_S", 1.5)
+    begun = time.monotonic()
+    annex.get_content(tiny_clone, key, results / "scan.nii.gz", waits_s=())
+    assert time.monotonic() - begun > 2 * 1.5  # a mere limit would have ended it
+    assert (results / "scan.nii.gz").read_bytes() == content
+
+
+def test_a_broken_line_is_mended_where_it_broke(web: Web, tiny_clone: Path, results: Path, waited: list) -> None:
+    ranges = []
+
+    def break_once(request: Handler, content: bytes) -> None:
+        ranges.append(request.headers["Range"])
+        if ranges[-1] is None:
+            return begin(request, content)
+        first = int(ranges[-1].removeprefix("bytes=").removesuffix("-"))
+        request.send_response(206)
+        request.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        request.send_header("Content-Length", str(len(content) - first))
+        request.end_headers()
+        request.wfile.write(content[first:])
+
+    web.answer = break_once
+    fetch_scan(results / "scan.nii.gz", clone=tiny_clone, name=NAME, key=key_of(tiny_clone))
+    assert ranges == [None, "bytes=1011-"]
+    assert contents(tiny_clone) == set()
+
+
+def test_no_network(web: Web, tiny_clone: Path, results: Path, waited: list) -> None:
+    run_tool(["git", "-C", tiny_clone, "remote", "set-url", "origin", "http://127.0.0.1:9/.git"])
+    said = failure(tiny_clone, key_of(tiny_clone), results)
+    assert re.search(r"Connection refused.*Check the network and that the remote still exists, then try again", said)
+    assert waited == [2, 10, 30]
+
+
+def test_a_key_that_no_remote_has(tiny_dataset: Path, tiny_clone: Path, results: Path, waited: list) -> None:
+    key = key_of(tiny_clone)
+    run_tool(["git", "-C", tiny_dataset, "annex", "drop", "--force", f"--key={key}"])
+    assert re.search(r"not available.*No remote .* has it.*enable or add", failure(tiny_clone, key, results))
+    assert waited == [2]  # once, for the clone's record of who has what may be old
+
+
+def test_a_scan_that_was_published_damaged(tiny_dataset: Path, tiny_clone: Path, results: Path, waited: list) -> None:
+    key = publish(tiny_dataset, gzip.compress(bytes(5000))[:-9])
+    run_tool(["git", "-C", tiny_clone, "fetch", "-q", "origin"])
+    said = failure(tiny_clone, key, results)
+    assert re.search(r"damaged gzip file.*published so.*tell the dataset's maintainers.*unused", said)
+    assert waited == []  # the same would come again
+
+
+def test_the_disk_of_the_results_is_full(tiny_clone: Path, small_disk: Path, waited: list) -> None:
+    fill(small_disk)
+    said = failure(tiny_clone, key_of(tiny_clone), small_disk)
+    assert f"the disk of {small_disk} is full. Free space and try again" in said
+    assert waited == []
+    (small_disk / "filling").unlink()
+    fetch_scan(small_disk / "scan.nii.gz", clone=tiny_clone, name=NAME, key=key_of(tiny_clone))
+
+
+def test_the_disk_of_the_clone_is_full(tiny_clone: Path, small_disk: Path, results: Path, waited: list) -> None:
+    clone = small_disk / "clone"
+    subprocess.run(["cp", "-a", tiny_clone, clone], check=True)
+    run_tool(["git", "-C", clone, "config", "annex.diskreserve", "0"])
+    fill(small_disk)
+    said = failure(clone, key_of(clone), results)
+    assert f"Free space on the disk of {clone} and try again" in said
+    assert waited == []
+    (small_disk / "filling").unlink()
+    fetch_scan(results / "scan.nii.gz", clone=clone, name=NAME, key=key_of(clone))
+
+
+def test_the_disk_of_the_clone_fills_up(
+    web: Web, tiny_dataset: Path, tiny_clone: Path, small_disk: Path, results: Path, waited: list
+) -> None:
+    """A key that does not tell its size: git-annex cannot know beforehand that there is no room."""
+    clone = small_disk / "clone"
+    subprocess.run(["cp", "-a", tiny_clone, clone], check=True)
+    run_tool(["git", "-C", clone, "config", "annex.diskreserve", "0"])
+    web.answer = partial(send_changed, lambda content: random.Random(0).randbytes(3_000_000))
+    (stored,) = tiny_dataset.glob(f".git/annex/objects/*/*/*/{key_of(clone)}")
+    url = f"{web.url}/{stored.relative_to(tiny_dataset / '.git')}"
+    run_tool(["git", "-C", clone, "annex", "registerurl", f"URL--{url}", url])
+    said = failure(clone, f"URL--{url}", results)
+    assert "No space left on device" in said and f"Free space on the disk of {clone} and try again" in said
+    assert waited == []
