@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import random
 import re
 import shutil
 import signal
@@ -23,13 +24,14 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from time import sleep
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 _log = logging.getLogger(__name__)
 _KEY = re.compile(r"(?P<backend>[A-Z0-9_]+)(?:-s(?P<bytes>\d+))?(?:-[mSC]\d+)*--(?P<hash>[^.]*).*", re.DOTALL)
 _TEXT_BYTES = 2**20  # a larger blob in git is an image, never a link, a pointer or a sidecar
 _QUICK_S = 120  # what answers from the disk
 _SILENCE_S = 180  # a line may be slow, but not silent for so long
+_PAUSE_S = 1.0  # between two looks for a free slot: as much as a small scan takes
 _REPORT = "if it stays so, tell the dataset's maintainers and set the scan's split to unused in the table"
 # Set where headsr runs inside a git hook; they would send every command to another repository.
 _REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
@@ -135,12 +137,15 @@ def get_content(
     key: str,
     destination: str | os.PathLike[str],
     *,
+    at_once: int = 4,
     waits_s: Sequence[float] = (2, 10, 30),
 ) -> None:
     """Write the content of ``key`` to ``destination``, verified; the repository ends as small as it began.
 
-    A failure that may pass is tried again after each of ``waits_s`` seconds. Raises AnnexError (its message says what
-    to try) and then leaves nothing at ``destination``, which need not be atomic: give a path that is moved later.
+    At most ``at_once`` (1 or more) processes get content for one repository at a time, whichever run they belong to;
+    the others wait. A failure that may pass is tried again after each of ``waits_s`` seconds. Raises AnnexError (its
+    message says what to try) and then leaves nothing at ``destination``, which need not be atomic: give a path that is
+    moved later.
     """
     _parse_key(key)
     git_dir = _git_dir(repository)
@@ -150,7 +155,7 @@ def get_content(
             _copy_blob(repository, key, target)
             return
         with _one_at_a_time(git_dir, key), _size_kept(repository, git_dir, key):
-            _get_with_patience(repository, key, target, git_dir=git_dir, waits_s=waits_s)
+            _get_with_patience(repository, key, target, git_dir=git_dir, at_once=at_once, waits_s=waits_s)
     except BaseException as error:
         target.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -280,6 +285,32 @@ def _one_at_a_time(git_dir: Path, key: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _one_of(at_once: int, git_dir: Path) -> Iterator[None]:
+    """Hold a slot, a byte of a lock file, so that no more than ``at_once`` jobs of any run ask the remotes at a time.
+
+    The file is not that of ``_one_at_a_time``: a process that closes a file loses all its locks on it.
+    """
+    with open(git_dir / "headsr-slots.lock", "ab") as stream:
+        if not _take_slot(stream, at_once):
+            _log.info("waiting: %d scans are being fetched through %s", at_once, git_dir)
+            while not _take_slot(stream, at_once):
+                sleep(_PAUSE_S * random.uniform(0.5, 1.5))  # apart, so that those who wait do not ask all at once
+        yield
+
+
+def _take_slot(stream: IO[bytes], slots: int) -> bool:
+    for slot in range(slots):
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
+        except (BlockingIOError, PermissionError):
+            continue  # another process holds it
+        except OSError:
+            return True  # a file system without locks: scans must be fetched all the same
+        return True
+    return False
+
+
+@contextlib.contextmanager
 def _size_kept(repository: str | os.PathLike[str], git_dir: Path, key: str) -> Iterator[None]:
     """Take back out of the repository what was got inside the block."""
     was_there = _location(repository, key) is not None
@@ -296,11 +327,18 @@ def _size_kept(repository: str | os.PathLike[str], git_dir: Path, key: str) -> I
 
 
 def _get_with_patience(
-    repository: str | os.PathLike[str], key: str, target: Path, *, git_dir: Path, waits_s: Sequence[float]
+    repository: str | os.PathLike[str],
+    key: str,
+    target: Path,
+    *,
+    git_dir: Path,
+    at_once: int,
+    waits_s: Sequence[float],
 ) -> None:
     for attempt, wait in enumerate((*waits_s, None)):
         try:
-            _get(repository, key, git_dir)
+            with _one_of(at_once, git_dir):
+                _get(repository, key, git_dir)
             _copy(_location(repository, key), target)
             verify_content(target, key)
             return

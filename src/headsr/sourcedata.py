@@ -112,17 +112,20 @@ def pin_datasets(
     return _publish(table, before, after, found=found, commits=commits)
 
 
-def fetch_scan(output: str | os.PathLike[str], *, clone: str | os.PathLike[str], name: str, key: str) -> None:
+def fetch_scan(
+    output: str | os.PathLike[str], *, clone: str | os.PathLike[str], name: str, key: str, at_once: int = 4
+) -> None:
     """Write the content that ``key`` pins to ``output``: verified, whole or not at all.
 
-    ``clone`` is the dataset's clone, which ends as small as it began; ``name`` is what messages call the scan. Needs
-    neither the scan's path nor a checkout, and reaches content that is no longer in the dataset's newest version.
-    Raises SourceDataError naming scan, key and what to try.
+    ``clone`` is the dataset's clone, which ends as small as it began; ``name`` is what messages call the scan. At most
+    ``at_once`` (1 or more) processes fetch through one clone at a time. Needs neither the scan's path nor a checkout,
+    and reaches content that is no longer in the dataset's newest version. Raises SourceDataError naming scan, key and
+    what to try.
     """
     failed = f"{name}: the content of {key} could not be fetched"
     try:
         with whole(output) as partial:
-            annex.get_content(clone, key, partial)
+            annex.get_content(clone, key, partial, at_once=at_once)
     except annex.AnnexError as error:
         raise SourceDataError(f"{failed}: {error}") from error
     except OSError as error:

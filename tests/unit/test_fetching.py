@@ -5,7 +5,9 @@ import http.server
 import os
 import random
 import re
+import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +32,10 @@ class Web(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), partial(Handler, directory=os.fspath(dataset)))
         self.url = f"http://127.0.0.1:{self.server_port}/.git"
         self.answer: Callable[[Handler, bytes], None] = send
+        self.asked = threading.Event()
         self.over = threading.Event()
+        self.lock = threading.Lock()
+        self.now = self.most = 0
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -44,7 +49,15 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         path = Path(self.translate_path(self.path))
         if "/annex/objects/" not in self.path or not path.is_file():
             return super().do_GET()
-        self.server.answer(self, path.read_bytes())
+        self.server.asked.set()
+        with self.server.lock:
+            self.server.now += 1
+            self.server.most = max(self.server.most, self.server.now)
+        try:
+            self.server.answer(self, path.read_bytes())
+        finally:
+            with self.server.lock:
+                self.server.now -= 1
 
 
 def send(request: Handler, content: bytes) -> None:
@@ -52,6 +65,11 @@ def send(request: Handler, content: bytes) -> None:
     request.send_header("Content-Length", str(len(content)))
     request.end_headers()
     request.wfile.write(content)
+
+
+def send_slowly(request: Handler, content: bytes) -> None:
+    time.sleep(1)
+    send(request, content)
 
 
 def refuse(status: int, request: Handler, content: bytes) -> None:
@@ -303,3 +321,50 @@ def test_the_disk_of_the_clone_fills_up(
     said = failure(clone, f"URL--{url}", results)
     assert "No space left on device" in said and f"Free space on the disk of {clone} and try again" in said
     assert waited == []
+
+
+FETCH = (
+    "import sys; from headsr.annex import get_content\n"
+    "get_content(sys.argv[1], sys.argv[2], sys.argv[3], at_once=int(sys.argv[4]), waits_s=())"
+)
+
+
+def start_fetching(clone: Path, key: str, output: Path, *, at_once: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", FETCH, clone, key, output, str(at_once)])
+
+
+def test_no_more_than_the_bound_at_once(web: Web, tiny_dataset: Path, tiny_clone: Path, results: Path) -> None:
+    keys = [publish(tiny_dataset, gzip.compress(b"scan %d" % i)) for i in range(6)]
+    run_tool(["git", "-C", tiny_clone, "fetch", "-q", "origin"])
+    web.answer = send_slowly
+    jobs = [start_fetching(tiny_clone, key, results / f"{i}.nii.gz", at_once=2) for i, key in enumerate(keys)]
+    assert [job.wait(120) for job in jobs] == [0] * 6
+    assert web.most == 2
+    assert sorted(gzip.decompress(path.read_bytes()) for path in results.iterdir()) == [
+        b"scan %d" % i for i in range(6)
+    ]
+    assert contents(tiny_clone) == set()
+
+
+def test_a_job_that_was_killed_frees_its_slot(web: Web, tiny_clone: Path, results: Path) -> None:
+    web.answer = never_answer
+    killed = start_fetching(tiny_clone, key_of(tiny_clone), results / "killed.nii.gz", at_once=1)
+    assert web.asked.wait(60)
+    web.answer = send
+    other = key_of(tiny_clone, "sub-01/anat/sub-01_T1w.nii.gz")
+    waiting = start_fetching(tiny_clone, other, results / "other.nii.gz", at_once=1)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(4)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert waiting.wait(60) == 0
+    annex.verify_content(results / "other.nii.gz", other)
+
+
+def test_a_file_system_without_locks(tiny_clone: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse_to_lock(*arguments: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(annex.fcntl, "lockf", refuse_to_lock)
+    fetch_scan(results / "scan.nii.gz", clone=tiny_clone, name=NAME, key=key_of(tiny_clone), at_once=1)
+    assert (results / "scan.nii.gz").exists()

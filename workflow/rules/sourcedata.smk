@@ -14,9 +14,10 @@ rule fetch_scan:
         runtime=30,
     params:
         key=key_of,
-        # Where the content comes from does not change it. A function that takes `output` is not tracked by Snakemake, so
-        # moving the clones reruns nothing.
+        # Where the content comes from, and how politely, does not change it. A function that takes `output` is not tracked
+        # by Snakemake, so moving the clones or changing the bound reruns nothing.
         clone=lambda wildcards, output: f"{config['clones']}/{wildcards.dataset}",
+        at_once=lambda wildcards, output: config["fetches_at_once"],
         name=lambda wildcards: scan_of(wildcards).name,
         stage=STAGE_VERSIONS["fetch_scan"],
     message:
