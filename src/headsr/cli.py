@@ -44,6 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("scans", nargs="+", metavar="SCAN", help="NIfTI files")
     check.set_defaults(command=_check)
 
+    verify = commands.add_parser("verify", help="say which results do not follow from table, recipes and code")
+    verify.add_argument("--deep", action="store_true", help="read all content and compare it with the recorded hashes")
+    verify.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
+    verify.set_defaults(command=_verify)
+
     demo = commands.add_parser("demo", help="make the embedded dataset and run everything on it")
     demo.add_argument("--cores", type=int, default=os.cpu_count(), help="how many processor cores (default: all)")
     demo.set_defaults(command=_demo)
@@ -79,6 +84,18 @@ def _check(options: argparse.Namespace) -> int:
         shape = " x ".join(map(str, volume.grid.shape))
         print(f"OK {path}: {shape} voxels of {size} mm, intensities {volume.data.min():g} to {volume.data.max():g}")
     return code
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from headsr.plan import planned_jobs
+    from headsr.recipes import load_config
+    from headsr.verify import State, verify_results
+
+    config = load_config(options.configfile)
+    verdict = verify_results(planned_jobs(options.configfile), config["results"], deep=options.deep)
+    print(verdict.text())
+    wrong = any(finding.state != State.ORPHAN for finding in verdict.findings)
+    return FAILED if wrong else OK
 
 
 def _demo(options: argparse.Namespace) -> int:

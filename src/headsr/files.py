@@ -5,10 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_completed: list[Path] = []
+
+
+def completed() -> tuple[Path, ...]:
+    """Every path that ``whole`` has put in place in this process, in that order."""
+    return tuple(dict.fromkeys(_completed))
 
 
 @contextmanager
@@ -23,6 +30,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         # Some libraries write files that only their owner may read; a lab shares its results as its umask says.
         partial.chmod(0o666 & ~_umask())
         partial.replace(target)
+        _completed.append(target)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -52,3 +60,17 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """Hex SHA-256 of a file's content."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def tree_files(folder: str | os.PathLike[str], *, leaving_out: Collection[str] = ()) -> list[Path]:
+    """Every file below a folder, in the order of their paths, without those in the folder itself that are left out."""
+    found = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    return sorted(path for path in found if path.relative_to(folder).as_posix() not in leaving_out)
+
+
+def tree_hash(folder: str | os.PathLike[str], *, leaving_out: Collection[str] = ()) -> str:
+    """Hex SHA-256 over the relative path and the content of every file of ``tree_files``."""
+    tree = hashlib.sha256()
+    for path in tree_files(folder, leaving_out=leaving_out):
+        tree.update(f"{path.relative_to(folder).as_posix()}\0{sha256_of(path)}\n".encode())
+    return tree.hexdigest()

@@ -57,6 +57,16 @@ def all_units(names: Iterable[str], recipes: Recipes, scans: Sequence[Scan]) -> 
     return sorted({unit for name in names for unit in units_of(recipes.tables[name], scans)}, key=_unit_key)
 
 
+def units_of_heads(units: Iterable[Unit], tables: Iterable[Table]) -> dict[tuple[Scan, str], list[Unit]]:
+    """Every volume of each head under each degradation, in the order of the tables."""
+    order = {method: None for table in tables for method in table.methods}
+    place = {method: index for index, method in enumerate(order)}
+    heads: dict[tuple[Scan, str], list[Unit]] = {}
+    for unit in sorted(units, key=lambda unit: place[unit.method]):
+        heads.setdefault((unit.scan, unit.degradation), []).append(unit)
+    return heads
+
+
 def scored(units: Iterable[Unit], recipes: Recipes) -> list[Unit]:
     """The volumes whose truth is known: those of simulated scans."""
     return [unit for unit in units if recipes.degradations[unit.degradation].kind == "simulated"]

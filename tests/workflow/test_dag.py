@@ -1,5 +1,6 @@
 """The plan without running it: which jobs, what each asks for, and slips in the configuration that are errors."""
 
+import ast
 import re
 import shutil
 from pathlib import Path
@@ -89,9 +90,12 @@ def test_the_gpu_is_asked_for_by_the_rules_that_use_it():
 
 @pytest.mark.parametrize("script", sorted((ROOT / "workflow/scripts").glob("*.py")), ids=lambda path: path.stem)
 def test_scripts_are_one_import_and_one_call(script):
-    lines = [line for line in script.read_text().splitlines() if re.match(r"\w", line) and not line.startswith("from")]
-    calls = [line for line in lines if not line.startswith("log_to(")]
-    assert len(calls) == 1, calls
+    first, block = [node for node in ast.parse(script.read_text()).body if not isinstance(node, ast.Expr)]
+    assert ast.unparse(first) == "from headsr.jobs import job"
+    assert isinstance(block, ast.With) and ast.unparse(block.items[0]) == "job(snakemake)"
+    *imports, call = block.body
+    assert all(isinstance(node, ast.ImportFrom) for node in imports)
+    assert isinstance(call, ast.Expr) and isinstance(call.value, ast.Call)
     assert script.stem in RULES
     assert "snakemake.config" not in script.read_text()
 

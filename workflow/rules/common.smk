@@ -33,6 +33,7 @@ SCORED = targets.scored(UNITS, RECIPES)
 MODELS = targets.models_of(UNITS, RECIPES)
 TRAINING_SCANS = targets.training_scans(SCANS, {suffix for name in MODELS for suffix in RECIPES.models[name].suffixes})
 SCAN_OF = {(scan.stem, scan.suffix): scan for scan in SCANS}
+UNITS_OF_HEAD = targets.units_of_heads(UNITS, [RECIPES.tables[name] for name in config["tables"]])
 METHODS_OF_KIND = {
     kind: [name for name, method in RECIPES.methods.items() if method.kind == kind] for kind in METHOD_KINDS
 }
@@ -59,9 +60,10 @@ def key_of(wildcards):
 def recipe_of(part):
     """A params function: the recipe of the wildcard of that name, as plain data that Snakemake can compare."""
     singular = part.rstrip("s")
+    recipes = plain(getattr(RECIPES, part))
 
     def lookup(wildcards):
-        return plain(getattr(RECIPES, part)[getattr(wildcards, singular)])
+        return recipes[getattr(wildcards, singular)]
 
     return lookup
 
@@ -166,16 +168,13 @@ def titles_of(wildcards):
 
 def units_of_head(wildcards):
     """Every volume of one head under one degradation, in the order of the tables."""
-    scan = scan_of(wildcards)
-    order = list(dict.fromkeys(method for name in config["tables"] for method in RECIPES.tables[name].methods))
-    mine = [u for u in UNITS if u.scan == scan and u.degradation == wildcards.degradation]
-    return sorted(mine, key=lambda unit: order.index(unit.method))
+    return UNITS_OF_HEAD[scan_of(wildcards), wildcards.degradation]
 
 
 def recipes_in_use():
     """The recipes that the results follow from, as plain data: the report describes these and no others."""
     used = {
-        "datasets": {scan.dataset for scan in SCANS},
+        "datasets": {scan.dataset for scan in [*TRAINING_SCANS, *(unit.scan for unit in UNITS)]},
         "degradations": {unit.degradation for unit in UNITS},
         "models": set(MODELS),
         "methods": {unit.method for unit in UNITS},

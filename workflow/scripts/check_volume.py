@@ -1,15 +1,14 @@
 """Check one finished volume."""
 
-from headsr.logs import log_to
+from headsr.jobs import job
 
-log_to(snakemake.log[0])
+with job(snakemake):
+    from headsr.evaluate.check import check_volume
 
-from headsr.evaluate.check import check_volume  # noqa: E402 - after the log is open
-
-check_volume(
-    snakemake.input.store,
-    snakemake.input.preview,
-    snakemake.input.lowres,
-    snakemake.output.check,
-    unprojected=snakemake.input.unprojected,
-)
+    check_volume(
+        snakemake.input.store,
+        snakemake.input.preview,
+        snakemake.input.lowres,
+        snakemake.output.check,
+        unprojected=snakemake.input.unprojected,
+    )

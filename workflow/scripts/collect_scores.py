@@ -1,9 +1,8 @@
 """Collect all scores."""
 
-from headsr.logs import log_to
+from headsr.jobs import job
 
-log_to(snakemake.log[0])
+with job(snakemake):
+    from headsr.evaluate.collect import collect_scores
 
-from headsr.evaluate.collect import collect_scores  # noqa: E402 - after the log is open
-
-collect_scores(snakemake.input.get("scores", []), snakemake.output.scores)
+    collect_scores(snakemake.input.get("scores", []), snakemake.output.scores)

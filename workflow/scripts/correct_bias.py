@@ -1,9 +1,8 @@
 """Correct the bias field of one scan."""
 
-from headsr.logs import log_to
+from headsr.jobs import job
 
-log_to(snakemake.log[0])
+with job(snakemake):
+    from headsr.preprocess.bias import correct_bias
 
-from headsr.preprocess.bias import correct_bias  # noqa: E402 - after the log is open
-
-correct_bias(snakemake.input.scan, snakemake.output.volume, voxel_mm=snakemake.params.voxel_mm)
+    correct_bias(snakemake.input.scan, snakemake.output.volume, voxel_mm=snakemake.params.voxel_mm)

@@ -1,9 +1,8 @@
 """Draw the loss curves."""
 
-from headsr.logs import log_to
+from headsr.jobs import job
 
-log_to(snakemake.log[0])
+with job(snakemake):
+    from headsr.evaluate.curves import draw_curves
 
-from headsr.evaluate.curves import draw_curves  # noqa: E402 - after the log is open
-
-draw_curves(dict(zip(snakemake.params.names, snakemake.input.histories, strict=True)), snakemake.output.figure)
+    draw_curves(dict(zip(snakemake.params.names, snakemake.input.histories, strict=True)), snakemake.output.figure)

@@ -1,17 +1,16 @@
 """Draw the comparison of one head."""
 
-from headsr.logs import log_to
+from headsr.jobs import job
 
-log_to(snakemake.log[0])
+with job(snakemake):
+    from headsr.evaluate.figures import draw_figure
 
-from headsr.evaluate.figures import draw_figure  # noqa: E402 - after the log is open
-
-draw_figure(
-    snakemake.output.figure,
-    lowres=snakemake.input.lowres,
-    volumes=dict(zip(snakemake.params.methods, snakemake.input.volumes, strict=True)),
-    checks=dict(zip(snakemake.params.methods, snakemake.input.checks, strict=True)),
-    truth=snakemake.input.get("truth") or None,
-    head_mask=snakemake.input.head_mask,
-    title=snakemake.params.title,
-)
+    draw_figure(
+        snakemake.output.figure,
+        lowres=snakemake.input.lowres,
+        volumes=dict(zip(snakemake.params.methods, snakemake.input.volumes, strict=True)),
+        checks=dict(zip(snakemake.params.methods, snakemake.input.checks, strict=True)),
+        truth=snakemake.input.get("truth") or None,
+        head_mask=snakemake.input.head_mask,
+        title=snakemake.params.title,
+    )

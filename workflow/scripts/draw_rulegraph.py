@@ -1,9 +1,8 @@
 """Draw the rule graph."""
 
-from headsr.logs import log_to
+from headsr.jobs import job
 
-log_to(snakemake.log[0])
+with job(snakemake):
+    from headsr.evaluate.rulegraph import draw_rulegraph, rulegraph_of
 
-from headsr.evaluate.rulegraph import draw_rulegraph, rulegraph_of  # noqa: E402 - after the log is open
-
-draw_rulegraph(rulegraph_of(snakemake.params.configfiles), snakemake.output.figure)
+    draw_rulegraph(rulegraph_of(snakemake.params.configfiles), snakemake.output.figure)

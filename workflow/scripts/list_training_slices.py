@@ -1,9 +1,8 @@
 """List the slices that models are trained on."""
 
-from headsr.logs import log_to
+from headsr.jobs import job
 
-log_to(snakemake.log[0])
+with job(snakemake):
+    from headsr.slices.store import list_training_slices
 
-from headsr.slices.store import list_training_slices  # noqa: E402 - after the log is open
-
-list_training_slices(snakemake.params.scans, snakemake.output.index)
+    list_training_slices(snakemake.params.scans, snakemake.output.index)

@@ -1,9 +1,8 @@
 """Make the whole-head template."""
 
-from headsr.logs import log_to
+from headsr.jobs import job
 
-log_to(snakemake.log[0])
+with job(snakemake):
+    from headsr.simulate.template import make_template
 
-from headsr.simulate.template import make_template  # noqa: E402 - after the log is open
-
-make_template(dict(snakemake.output.items()), voxel_mm=snakemake.params.voxel_mm)
+    make_template(dict(snakemake.output.items()), voxel_mm=snakemake.params.voxel_mm)

@@ -1,15 +1,14 @@
 """Solve one volume."""
 
-from headsr.logs import log_to
+from headsr.jobs import job
 
-log_to(snakemake.log[0])
+with job(snakemake):
+    from headsr.recipes import Method, build
+    from headsr.reconstruct.tikhonov import solve_volume
+    from headsr.render.publish import Outputs
 
-from headsr.recipes import Method, build  # noqa: E402 - after the log is open
-from headsr.reconstruct.tikhonov import solve_volume  # noqa: E402
-from headsr.render.publish import Outputs  # noqa: E402
-
-solve_volume(
-    snakemake.input.lowres,
-    method=build(Method, snakemake.params.recipe, snakemake.wildcards.method),
-    outputs=Outputs(**dict(snakemake.output.items())),
-)
+    solve_volume(
+        snakemake.input.lowres,
+        method=build(Method, snakemake.params.recipe, snakemake.wildcards.method),
+        outputs=Outputs(**dict(snakemake.output.items())),
+    )

@@ -1,17 +1,16 @@
 """Train one autoencoder on slices."""
 
-from headsr.logs import log_to
+from headsr.jobs import job
 
-log_to(snakemake.log[0])
+with job(snakemake):
+    from headsr.recipes import Model, build
+    from headsr.training.autoencoder import train_autoencoder
 
-from headsr.recipes import Model, build  # noqa: E402 - after the log is open
-from headsr.training.autoencoder import train_autoencoder  # noqa: E402
-
-train_autoencoder(
-    build(Model, snakemake.params.recipe, snakemake.wildcards.model),
-    snakemake.input.index,
-    weights=snakemake.output.weights,
-    history=snakemake.output.history,
-    recipe_copy=snakemake.output.recipe,
-    scratch=snakemake.params.scratch,
-)
+    train_autoencoder(
+        build(Model, snakemake.params.recipe, snakemake.wildcards.model),
+        snakemake.input.index,
+        weights=snakemake.output.weights,
+        history=snakemake.output.history,
+        recipe_copy=snakemake.output.recipe,
+        scratch=snakemake.params.scratch,
+    )

@@ -1,16 +1,15 @@
 """Upsample one volume by a 2-D network."""
 
-from headsr.logs import log_to
+from headsr.jobs import job
 
-log_to(snakemake.log[0])
+with job(snakemake):
+    from headsr.recipes import Method, build
+    from headsr.reconstruct.slicewise import upsample_volume
+    from headsr.render.publish import Outputs
 
-from headsr.recipes import Method, build  # noqa: E402 - after the log is open
-from headsr.reconstruct.slicewise import upsample_volume  # noqa: E402
-from headsr.render.publish import Outputs  # noqa: E402
-
-upsample_volume(
-    snakemake.input.lowres,
-    method=build(Method, snakemake.params.recipe, snakemake.wildcards.method),
-    weights=snakemake.input.weights,
-    outputs=Outputs(**dict(snakemake.output.items())),
-)
+    upsample_volume(
+        snakemake.input.lowres,
+        method=build(Method, snakemake.params.recipe, snakemake.wildcards.method),
+        weights=snakemake.input.weights,
+        outputs=Outputs(**dict(snakemake.output.items())),
+    )

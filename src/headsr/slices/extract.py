@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from headsr.files import read_json, write_json
+from headsr.files import read_json, tree_hash, write_json
 from headsr.volumes import Volume, VolumeError, load_volume, sidecar_of
 
 # plane -> the volume's axes in the order slice, row, column.
@@ -29,7 +29,8 @@ def extract_slices(
     """Write the slices of a preprocessed scan that show a head; ``output`` is the path of the store's root zarr.json.
 
     The store holds float32 arrays axial (z, y, x), coronal (y, z, x) and sagittal (x, z, y) and, as attributes,
-    ``source_key``, ``pixel_mm`` (row and column spacing) and ``counts`` per plane. Same scan, same bytes.
+    ``source_key``, ``pixel_mm`` (row and column spacing), ``counts`` per plane and ``content``, the hash of all slices.
+    Same scan, same bytes.
     Raises VolumeError when the mask does not fit the scan or leaves no slice.
     """
     scan, mask = load_volume(volume), load_volume(head_mask)
@@ -74,4 +75,6 @@ def _write_store(mark: Path, planes: dict[str, NDArray[np.float32]], attributes:
             compressors=zarr.codecs.ZstdCodec(level=3),
         )
         array[:] = slices
+    # With the hash of what it stands for, the mark changes whenever a slice does: Snakemake compares its bytes alone.
+    attributes["content"] = tree_hash(store)
     write_json(mark, {"zarr_format": 3, "node_type": "group", "attributes": attributes})

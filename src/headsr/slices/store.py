@@ -27,7 +27,7 @@ def _entry(name: str, split: str, suffix: str, mark: Path, root: Path) -> dict:
     if split not in SPLITS or suffix not in SUFFIXES:
         raise ValueError(f"{name}: {split!r} is not a split or {suffix!r} not a suffix of the scan table")
     attributes = read_json(mark).get("attributes", {})
-    if not {"source_key", "pixel_mm", "counts"} <= attributes.keys():
+    if not {"source_key", "pixel_mm", "counts", "content"} <= attributes.keys():
         raise ValueError(f"{mark}: is not a store of slices. Delete {mark.parent} and run again to make it anew")
     return {
         "name": name,
@@ -37,4 +37,6 @@ def _entry(name: str, split: str, suffix: str, mark: Path, root: Path) -> dict:
         "source_key": attributes["source_key"],
         "pixel_mm": attributes["pixel_mm"],
         "counts": attributes["counts"],
+        # Trainings read this list and not the stores' marks: with other slices it must be another list.
+        "content": attributes["content"],
     }

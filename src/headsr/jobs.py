@@ -1,0 +1,62 @@
+"""What every job of the workflow does around its one call: its output goes to its log, and what it made is recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import headsr
+from headsr import files
+from headsr.provenance import Record, contents_of, plain_params, record_path, write_record
+
+
+@contextlib.contextmanager
+def job(snakemake: Any) -> Iterator[None]:
+    """Run the block as the job that Snakemake's ``snakemake`` object describes.
+
+    All output goes to the rule's log, and when the block ends well, what it read and wrote is recorded beside that log
+    (headsr.provenance). A block that fails leaves no record.
+    """
+    log_to(snakemake.log[0])
+    yield
+    results = snakemake.config["results"]
+    outputs = contents_of(snakemake.output, results)
+    beside = contents_of((path for path in files.completed() if path.exists()), results)
+    params = plain_params(dict(snakemake.params.items()))
+    record = Record(
+        rule=snakemake.rule,
+        stage=params.pop("stage"),
+        params=params,
+        sources={path: content.sha256 for path, content in contents_of(snakemake.input, results).items()},
+        outputs=outputs,
+        beside={path: content for path, content in beside.items() if path not in outputs},
+        version=headsr.__version__,
+        commit=_commit(),
+    )
+    write_record(record_path(results, snakemake.log[0]), record)
+
+
+def log_to(path: str) -> None:
+    """Redirect this process's output, its children's too, to the rule's log, line by line."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    stream = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 - open until the job ends
+    os.dup2(stream.fileno(), 1)
+    os.dup2(stream.fileno(), 2)
+    sys.stdout = sys.stderr = stream
+    logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.captureWarnings(True)
+
+
+def _commit() -> str:
+    """The commit that headsr's own source is at; '' where it is not in git, or there is no git."""
+    words = ["git", "-C", Path(__file__).parent, "rev-parse", "--verify", "--quiet", "HEAD"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

@@ -1,0 +1,101 @@
+"""What was made from what: one record per job, beside its log, and the content of files.
+
+A record holds what Snakemake's own metadata hold and what they do not: the hash of every file that a job read and
+wrote. It lies in the results tree, so it survives the loss of ``.snakemake`` and travels with the results. Standard
+library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from headsr.files import read_json, sha256_of, tree_files, write_json
+
+STORE_MARK = "zarr.json"
+
+
+class RecordError(ValueError):
+    """A record cannot be read. The message names it."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds: its SHA-256 and its size in bytes; for the mark of a Zarr store, the size of all of it."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one job made, and from what. Paths are relative to the results folder.
+
+    ``params`` are the job's parameters as plain JSON data, ``sources`` the SHA-256 of each file that it read,
+    ``outputs`` the content of each file that its rule declares, ``beside`` of the others that it wrote. ``version``
+    and ``commit`` say which headsr it was; they are for people and are not compared.
+    """
+
+    rule: str
+    stage: int
+    params: dict[str, Any]
+    sources: dict[str, str]
+    outputs: dict[str, Content]
+    beside: dict[str, Content]
+    version: str
+    commit: str
+
+
+def record_path(results: str | os.PathLike[str], log: str | os.PathLike[str]) -> Path:
+    """Where a job's record lies, from its log: ``results/logs/x.log`` is recorded in ``results/records/x.json``."""
+    return Path(results, "records", os.path.relpath(log, Path(results, "logs"))).with_suffix(".json")
+
+
+def write_record(path: str | os.PathLike[str], record: Record) -> None:
+    """Write a record whole or not at all."""
+    write_json(path, asdict(record))
+
+
+def read_record(path: str | os.PathLike[str]) -> Record | None:
+    """Read a record; None where there is none. Raises RecordError naming a file that is not one."""
+    try:
+        fields = read_json(path)
+        contents = {part: {name: Content(**held) for name, held in fields.pop(part).items()} for part in _CONTENTS}
+        return Record(**fields, **contents)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RecordError(f"{path}: not a record of a job ({error})") from error
+
+
+_CONTENTS = ("outputs", "beside")
+
+
+def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as they come back from JSON, so that what was recorded and what is planned can be compared."""
+    return json.loads(json.dumps(dict(params), default=str))
+
+
+def content_of(path: str | os.PathLike[str]) -> Content:
+    """The content of a file. The mark of a Zarr store stands for the store, whose hash it holds. May raise OSError."""
+    return Content(sha256_of(path), size_of(path))
+
+
+def contents_of(paths: Iterable[str | os.PathLike[str]], results: str | os.PathLike[str]) -> dict[str, Content]:
+    """The content of several files, by their path in the results folder."""
+    return {os.path.relpath(path, results): content_of(path) for path in paths}
+
+
+def size_of(path: str | os.PathLike[str]) -> int:
+    """Bytes of a file or, for the mark of a Zarr store, of all its files. May raise OSError."""
+    own = os.path.getsize(path)
+    return sum(file.stat().st_size for file in tree_files(Path(path).parent)) if is_store_mark(path) else own
+
+
+def is_store_mark(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is the root ``zarr.json`` of a store, which is written last and stands for all of it."""
+    return os.path.basename(path) == STORE_MARK
