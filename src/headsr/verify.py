@@ -6,6 +6,7 @@ Nothing here trusts a modification time or ``.snakemake``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -159,7 +160,7 @@ class _Comparison:
             if damage := _damage(path, self.contents[path], deep=self.deep):
                 yield Finding(State.DAMAGED, path, damage, job.outputs[0])
         for name, content in record.beside.items():
-            path = os.path.join(self.results, name)
+            path = os.path.normpath(os.path.join(self.results, name))
             damage = _damage(path, content, deep=self.deep) if os.path.exists(path) else "it was deleted"
             if damage:
                 yield Finding(State.DAMAGED, path, f"{damage}; {job.rule} writes it beside its output", job.outputs[0])
@@ -204,11 +205,22 @@ def _store_is_whole(mark: str) -> bool:
 
 
 def _orphans(jobs: Iterable[PlannedJob], beside: set[str], results: str | os.PathLike[str]) -> list[Finding]:
-    """Files in the folders that the plan writes to which no job of it makes. Other folders are somebody else's."""
+    """Files that no job of the plan makes, in the folders that jobs write to. Other folders are somebody else's."""
     outputs = {os.path.normpath(path) for job in jobs for path in job.outputs}
     stores = {os.path.dirname(path) for path in outputs if is_store_mark(path)}
-    folders = {Path(os.path.relpath(path, results)).parts[0] for path in outputs}
+    inside = {os.path.relpath(path, results) for path in outputs} | _once_made(jobs, results)
+    folders = {Path(path).parts[0] for path in inside}
     files = (path for folder in sorted(folders) for path in tree_files(Path(results, folder)))
     unknown = (path for path in files if str(path) not in outputs and str(path) not in beside)
     strays = (path for path in unknown if stores.isdisjoint(map(str, path.parents)))
     return [Finding(State.ORPHAN, str(path), "no job of this configuration makes it") for path in strays]
+
+
+def _once_made(jobs: Iterable[PlannedJob], results: str | os.PathLike[str]) -> set[str]:
+    """The outputs of recorded jobs that are not planned any more, relative to the results folder."""
+    planned = {record_path(results, job.log) for job in jobs}
+    records = []
+    for path in tree_files(Path(results, "records")):
+        with contextlib.suppress(RecordError):
+            records.append(None if path in planned else read_record(path))
+    return {output for record in records if record is not None for output in record.outputs}

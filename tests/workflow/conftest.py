@@ -1,8 +1,12 @@
-"""What the workflow's tests share: one run of the smoke configuration on this machine."""
+"""What the workflow's tests share: one run of the smoke configuration and one of the study, on this machine."""
+
+import shutil
 
 import pytest
 from project import snakemake
 from smoke import LOCAL, smoke_project
+from study import LOCAL as STUDY
+from study import study_project
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +16,24 @@ def finished_project(tmp_path_factory):
     run = snakemake(project, *LOCAL)
     assert run.returncode == 0, run.stdout[-6000:]
     return project
+
+
+@pytest.fixture(scope="session")
+def finished_study(tmp_path_factory):
+    """A project whose study of fourteen scans ran once, locally."""
+    project = study_project(tmp_path_factory.mktemp("study"))
+    run = snakemake(project, *STUDY)
+    assert run.returncode == 0, run.stdout[-6000:]
+    return project
+
+
+@pytest.fixture
+def study(finished_study, tmp_path):
+    """A copy of the finished study, modification times and all, for one test to change."""
+    return shutil.copytree(finished_study, tmp_path / "project", symlinks=True)
+
+
+@pytest.fixture
+def smoke(finished_project, tmp_path):
+    """A copy of the finished smoke run, for one test to change."""
+    return shutil.copytree(finished_project, tmp_path / "project", symlinks=True)

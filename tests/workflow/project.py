@@ -28,9 +28,10 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def environment() -> dict[str, str]:
-    """Children find git-annex and datalad beside the interpreter; one thread each, so that tests share two cores."""
-    return {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
+def environment(project: Path) -> dict[str, str]:
+    """Children find git-annex and datalad beside the interpreter, and before all the package in the project, if any."""
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(project / "src"), "PYTHONUNBUFFERED": "1"}
 
 
 def snakemake(project: Path, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
@@ -38,12 +39,35 @@ def snakemake(project: Path, *arguments: str, timeout: float = 900) -> subproces
     return subprocess.run(
         [*SNAKEMAKE, *arguments],
         cwd=project,
-        env=environment(),
+        env=environment(project),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=timeout,
     )
+
+
+def headsr(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of headsr in a copy of the project; its output is in stdout."""
+    return subprocess.run(
+        [sys.executable, "-m", "headsr.cli", *arguments],
+        cwd=project,
+        env=environment(project),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def plan(project: Path, *arguments: str) -> list[str]:
+    """What a dry run says of each job that it plans, sorted; the SLURM profile must plan the same as the local one."""
+    plans = []
+    for profile in ("profiles/local", "profiles/slurm"):
+        run = snakemake(project, "--dry-run", "--profile", profile, *arguments)
+        assert run.returncode == 0, run.stdout
+        plans.append(sorted(re.findall(r"^ *Job \d+: (.+)$", run.stdout, re.M)))
+    assert plans[0] == plans[1]
+    return plans[0]
 
 
 def planned(project: Path, *arguments: str) -> Counter[str]:

@@ -1,10 +1,8 @@
 """The smoke configuration: three heads of a real DataLad dataset, pinned; what test_smoke and test_slurm run."""
 
-import subprocess
-import sys
 from pathlib import Path
 
-from project import copy_project, delta, environment
+from project import copy_project, delta, headsr
 
 from headsr.simulate.demo import make_demo_dataset
 
@@ -27,12 +25,6 @@ def smoke_project(folder: Path) -> Path:
     project = copy_project(folder)
     make_demo_dataset(project / "origin", voxel_mm=8.0, heads=3)
     delta(project, "made", {"scans": "scans.tsv", "overrides": {"datasets": DATASETS}})
-    pin = subprocess.run(
-        [sys.executable, "-m", "headsr.cli", "pin", "demo", *CONFIG],
-        cwd=project,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert pin.returncode == 0, pin.stderr
+    pin = headsr(project, "pin", "demo", *CONFIG)
+    assert pin.returncode == 0, pin.stdout
     return project

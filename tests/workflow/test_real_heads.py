@@ -29,7 +29,9 @@ def datalad(*arguments: str, cwd: Path) -> None:
         "GIT_COMMITTER_NAME": "t",
         "GIT_COMMITTER_EMAIL": "t@t",
     }
-    subprocess.run(["datalad", *arguments], cwd=cwd, env={**environment(), **settings}, check=True, capture_output=True)
+    subprocess.run(
+        ["datalad", *arguments], cwd=cwd, env={**environment(cwd), **settings}, check=True, capture_output=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def project(tmp_path_factory):
     }
     configuration = delta(project, "real", content)
     pin = [sys.executable, "-m", "headsr.cli", "pin", "real", "--configfile", configuration]
-    subprocess.run(pin, cwd=project, env=environment(), check=True, capture_output=True)
+    subprocess.run(pin, cwd=project, env=environment(project), check=True, capture_output=True)
     run = snakemake(project, "--cores", "2", "--profile", "profiles/local", "--configfile", configuration)
     assert run.returncode == 0, run.stdout[-6000:]
     return project

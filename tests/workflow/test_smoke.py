@@ -61,7 +61,11 @@ def test_run_again_it_finds_nothing_to_do(project):
 
 def test_the_clone_is_left_without_content(project):
     kept = subprocess.run(
-        ["git", "annex", "find"], cwd=project / "results/clones/demo", env=environment(), capture_output=True, text=True
+        ["git", "annex", "find"],
+        cwd=project / "results/clones/demo",
+        env=environment(project),
+        capture_output=True,
+        text=True,
     )
     assert kept.stdout.strip() == ""
 
