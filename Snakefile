@@ -38,6 +38,7 @@ localrules:
 rule all:
     input:
         [targets.check(RESULTS, unit) for unit in UNITS],
+        targets.descriptions(RESULTS, UNITS),
         [f"{RESULTS}/tables/{name}.md" for name in tables_with_truth()],
         f"{RESULTS}/report/report.html",
         f"{RESULTS}/mlflow.json",

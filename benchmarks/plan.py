@@ -118,7 +118,7 @@ def seconds(command: list, folder: Path) -> tuple[float, str]:
 def run(command: list, folder: Path) -> str:
     """Run a command in a folder; returns what it printed."""
     words = [os.fspath(word) for word in command]
-    process = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True)
+    process = subprocess.run(words, cwd=folder, env=environment(folder), capture_output=True, text=True)
     if process.returncode:
         sys.exit(f"{' '.join(words)}\n{process.stdout[-2000:]}{process.stderr[-2000:]}")
     return process.stdout + process.stderr

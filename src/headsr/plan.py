@@ -23,15 +23,14 @@ class PlanError(ValueError):
 class PlannedJob:
     """One job of the plan, with paths as in the rules.
 
-    ``params`` are those that decide reruns, without the stage. ``ancient`` are inputs that must exist but whose content
-    decides nothing, ``temporary`` the outputs that Snakemake deletes when nothing needs them any more.
+    ``params`` are those that decide reruns, without the stage; ``temporary`` are the outputs that Snakemake deletes
+    when nothing needs them any more.
     """
 
     rule: str
     stage: int
     params: dict[str, Any]
     inputs: tuple[str, ...]
-    ancient: frozenset[str]
     outputs: tuple[str, ...]
     temporary: frozenset[str]
     log: str
@@ -72,8 +71,7 @@ def _jobs(workflow: Any) -> Iterator[PlannedJob]:
                 rule=job.rule.name,
                 stage=params.pop("stage"),
                 params=params,
-                inputs=tuple(path for path in job.input if not path.is_ancient),
-                ancient=frozenset(path for path in job.input if path.is_ancient),
+                inputs=tuple(job.input),
                 outputs=tuple(job.output),
                 temporary=frozenset(job.temp_output),
                 log=str(job.log[0]),

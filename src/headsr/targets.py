@@ -116,6 +116,11 @@ def derivatives(results: str, unit: Unit) -> str:
     return f"{results}/reconstructions/{unit.scan.dataset}/headsr-{unit.method}-{unit.degradation}"
 
 
+def descriptions(results: str, units: Iterable[Unit]) -> list[str]:
+    """What makes each folder of volumes a BIDS dataset; it follows from the release of the scans, no volume does."""
+    return sorted({f"{derivatives(results, unit)}/dataset_description.json" for unit in units})
+
+
 def volume(results: str, unit: Unit, desc: str, ending: str, resolution: str = "res-hi_") -> str:
     """One file of a reconstruction, for example ``desc="sr", ending="nii.gz"``."""
     scan = unit.scan

@@ -144,10 +144,10 @@ class _Comparison:
         recorded = {name: value for name, value in record.params.items() if name in job.params}
         if change := next(_changes(recorded, job.params), ""):
             return change
-        read = set(record.sources) - {self._inside(path) for path in job.ancient}
         planned = {self._inside(path) for path in job.inputs}
-        if other := sorted(read ^ planned):
-            return f"made {'with' if other[0] in read else 'without'} {other[0]}, and now it is the other way round"
+        if other := sorted(record.sources.keys() ^ planned):
+            with_or_without = "without" if other[0] in planned else "with"
+            return f"made {with_or_without} {other[0]}, and now it is the other way round"
         for path in job.inputs:
             if path in self.contents and self.contents[path].sha256 != record.sources[self._inside(path)]:
                 return f"made from another {path} than the one that was recorded"

@@ -21,15 +21,13 @@ from headsr.provenance import (
 from headsr.verify import State, verify_results
 
 
-def job(rule, inputs, outputs, *, stage=1, temporary=(), ancient=(), **params):
-    return PlannedJob(
-        rule, stage, params, tuple(inputs), frozenset(ancient), tuple(outputs), frozenset(temporary), f"logs/{rule}.log"
-    )
+def job(rule, inputs, outputs, *, stage=1, temporary=(), **params):
+    return PlannedJob(rule, stage, params, tuple(inputs), tuple(outputs), frozenset(temporary), f"logs/{rule}.log")
 
 
 FETCH = job("fetch", [], ["raw/scan.gz"], temporary=["raw/scan.gz"], key="MD5E-s4--abc")
 FIT = job("fit", ["raw/scan.gz"], ["volumes/store.zarr/zarr.json", "volumes/x.nii"], recipe={"steps": 8, "seed": 0})
-TABLE = job("table", ["volumes/x.nii"], ["tables/t.md"], ancient=["volumes/description.json"])
+TABLE = job("table", ["volumes/x.nii"], ["tables/t.md"])
 JOBS = [FETCH, FIT, TABLE]
 
 
@@ -45,17 +43,16 @@ def results(tmp_path, monkeypatch):
     write_json("volumes/store.zarr/zarr.json", {"attributes": {"headsr": {"content": held}}})
     (tmp_path / "volumes/x.nii").write_text("volume")
     (tmp_path / "volumes/x_residual.nii").write_text("residual")
-    (tmp_path / "volumes/description.json").write_text("{}")
     (tmp_path / "tables/t.md").write_text("table")
     for done in JOBS:
-        beside = ["volumes/x_residual.nii", "volumes/description.json"] if done is FIT else []
+        beside = ["volumes/x_residual.nii"] if done is FIT else []
         record(done, beside)
     (tmp_path / "raw/scan.gz").unlink()
     return tmp_path
 
 
 def record(done, beside=()):
-    sources = {path: content.sha256 for path, content in contents_of([*done.inputs, *done.ancient], ".").items()}
+    sources = {path: content.sha256 for path, content in contents_of(done.inputs, ".").items()}
     made = Record(
         done.rule,
         done.stage,
@@ -119,11 +116,6 @@ def test_what_a_job_would_do_otherwise_today(results, fields, reason):
 def test_recorded_parameters_that_decide_nothing_are_not_compared(results):
     record(dataclasses.replace(TABLE, params={"commit": "abc"}))
     assert found() == []
-
-
-def test_an_input_that_must_only_exist_may_change(results):
-    (results / "volumes/description.json").write_text("{ }")
-    assert [f for f in found() if f[1] == "tables/t.md"] == []
 
 
 def test_made_from_other_bytes_than_were_recorded(results):

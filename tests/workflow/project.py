@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
@@ -61,13 +62,13 @@ def headsr(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def plan(project: Path, *arguments: str) -> list[str]:
     """What a dry run says of each job that it plans, sorted; the SLURM profile must plan the same as the local one."""
-    plans = []
-    for profile in ("profiles/local", "profiles/slurm"):
-        run = snakemake(project, "--dry-run", "--profile", profile, *arguments)
-        assert run.returncode == 0, run.stdout
-        plans.append(sorted(re.findall(r"^ *Job \d+: (.+)$", run.stdout, re.M)))
-    assert plans[0] == plans[1]
-    return plans[0]
+    with ThreadPoolExecutor() as pool:
+        profiles = ("profiles/local", "profiles/slurm")
+        runs = list(pool.map(lambda at: snakemake(project, "--dry-run", "--profile", at, *arguments), profiles))
+    assert all(run.returncode == 0 for run in runs), runs[0].stdout + runs[1].stdout
+    local, slurm = (sorted(re.findall(r"^ *Job \d+: (.+)$", run.stdout, re.M)) for run in runs)
+    assert local == slurm
+    return local
 
 
 def planned(project: Path, *arguments: str) -> Counter[str]:

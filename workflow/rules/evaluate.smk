@@ -7,10 +7,6 @@ rule check_volume:
         preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
         unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
         lowres=lowres_of,
-        # It must be there beside every volume; a new release of the dataset changes it, and no volume with it.
-        description=ancient(
-            "<results>/reconstructions/{dataset}/headsr-{method}-{degradation}/dataset_description.json"
-        ),
     output:
         # Written last, after the residual maps beside it: the mark that the volume passed.
         check="<volume>_desc-check_{suffix}.json",

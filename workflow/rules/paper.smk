@@ -168,6 +168,7 @@ rule models:
 rule reconstructions:
     input:
         [targets.check(RESULTS, unit) for unit in UNITS],
+        targets.descriptions(RESULTS, UNITS),
 
 
 rule tables:
