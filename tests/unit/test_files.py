@@ -1,10 +1,11 @@
 """Outputs appear whole or not at all."""
 
+import hashlib
 import os
 
 import pytest
 
-from headsr.files import read_json, whole, write_json
+from headsr.files import completed, read_json, tree_hash, whole, write_json
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -32,3 +33,24 @@ def test_json_has_no_nan_and_damage_is_named(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(ValueError, match=r"a\.json: not valid JSON"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_tree_is_known_by_the_names_and_the_content_of_its_files(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_text("1")
+    (tmp_path / "b").write_text("2")
+    known = "".join(f"{name}\0{hashlib.sha256(text).hexdigest()}\n" for name, text in (("a/x", b"1"), ("b", b"2")))
+    assert tree_hash(tmp_path) == hashlib.sha256(known.encode()).hexdigest()
+    alone = tree_hash(tmp_path, leaving_out={"b"})
+    assert alone == tree_hash(tmp_path, leaving_out={"b", "x"}) != tree_hash(tmp_path)
+    (tmp_path / "b").rename(tmp_path / "c")
+    assert tree_hash(tmp_path) != hashlib.sha256(known.encode()).hexdigest()
+
+
+def test_what_was_put_in_place_is_known_and_what_failed_is_not(tmp_path):
+    write_json(tmp_path / "good.json", {})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "bad.json", float("nan"))
+    write_json(tmp_path / "good.json", {})
+    mine = [path for path in completed() if path.parent == tmp_path]
+    assert mine == [tmp_path / "good.json"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
+from headsr.files import read_json
 from headsr.render import store as stores
 from headsr.render.pyramid import level_grids
 from headsr.render.tiles import Tile, TileError, lay_out
@@ -78,6 +79,17 @@ def test_without_its_root_metadata_a_store_is_not_finished(root):
     write(root, data, Grid((8, 8, 8), np.eye(4)))
     stores.begin(root, "a")
     assert not root.exists()
+
+
+def test_the_root_changes_with_any_voxel_though_nothing_else_in_it_does(root):
+    data, grid = np.ones((8, 8, 8), np.float32), Grid((8, 8, 8), np.eye(4))
+    write(root, data, grid)
+    before = read_json(root)["attributes"]["headsr"]["content"]
+    write(root, data, grid)
+    assert read_json(root)["attributes"]["headsr"]["content"] == before
+    data[7, 0, 3] = 2
+    write(root, data, grid, fingerprint="b")
+    assert read_json(root)["attributes"]["headsr"]["content"] != before
 
 
 def test_shards_of_the_same_fingerprint_stay_and_leftovers_of_another_go(root):

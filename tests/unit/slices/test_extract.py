@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import zarr
 
-from headsr.files import sha256_of, write_json
+from headsr.files import read_json, sha256_of, write_json
 from headsr.slices import extract
 from headsr.volumes import Grid, VolumeError, save_volume
 
@@ -50,6 +50,16 @@ def test_same_bytes_every_time_and_nothing_old_stays(scan):
     old.parent.mkdir(parents=True)
     old.write_bytes(b"old")
     assert contents(run(folder)) == first == contents(run(folder, "b.zarr"))
+
+
+def test_the_root_changes_with_any_voxel_though_nothing_else_in_it_does(scan):
+    folder, data = scan
+    before = read_json(run(folder) / "zarr.json")["attributes"]
+    data[4, 20, 5] += 1
+    save_volume(folder / "scan.nii.gz", data, Grid(data.shape, np.diag([*SIZES, 1.0])))
+    after = read_json(run(folder) / "zarr.json")["attributes"]
+    assert before.pop("content") != after.pop("content")
+    assert before == after
 
 
 def test_an_interrupted_write_leaves_no_root(scan, monkeypatch):

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from headsr.files import read_json, write_json
+from headsr.files import read_json, tree_hash, write_json
 from headsr.slices.store import list_training_slices
 
 
@@ -19,6 +19,7 @@ def test_the_list_names_stores_relative_to_the_results(results):
         "source_key": "KEY-sub-01",
         "pixel_mm": {"axial": [2.0, 1.0], "coronal": [3.0, 1.0], "sagittal": [3.0, 2.0]},
         "counts": {"axial": 18, "coronal": 30, "sagittal": 24},
+        "content": tree_hash(results / stores[0]["store"], leaving_out={"zarr.json"}),
     }
 
 
