@@ -33,7 +33,7 @@ def job(snakemake: Any) -> Iterator[None]:
         rule=snakemake.rule,
         stage=params.pop("stage"),
         params=params,
-        sources={path: content.sha256 for path, content in contents_of(snakemake.input, results).items()},
+        sources={os.path.relpath(path, results): files.sha256_of(path) for path in snakemake.input},
         outputs=outputs,
         beside={path: content for path, content in beside.items() if path not in outputs},
         version=headsr.__version__,

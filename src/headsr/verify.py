@@ -54,7 +54,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was verified: how many ``outputs`` of the plan are as they should be, and the others."""
+    """What was verified: how many outputs of the plan are ``whole``, temporary ones left out, and what is not."""
 
     whole: int
     findings: tuple[Finding, ...]
@@ -90,7 +90,8 @@ def verify_results(jobs: Sequence[PlannedJob], results: str | os.PathLike[str], 
     """
     comparison = _Comparison(results, deep)
     findings = [finding for job in jobs for finding in comparison.findings_of(job)]
-    whole = {path for job in jobs for path in job.outputs} - {finding.path for finding in findings}
+    kept = {path for job in jobs for path in job.outputs if path not in job.temporary}
+    whole = kept - {finding.path for finding in findings}
     return Verdict(len(whole), (*findings, *_orphans(jobs, comparison.beside, results)))
 
 
@@ -113,9 +114,11 @@ class _Comparison:
         try:
             record = read_record(record_path(self.results, job.log))
         except RecordError as error:
+            self.stale.update(present)
             yield from (Finding(State.DAMAGED, path, str(error), job.outputs[0]) for path in present)
             return
         if record is None:
+            self.stale.update(present)
             reason = "no record says what it was made from"
             yield from (Finding(State.STALE, path, reason, job.outputs[0]) for path in present)
             return
@@ -149,7 +152,11 @@ class _Comparison:
             with_or_without = "without" if other[0] in planned else "with"
             return f"made {with_or_without} {other[0]}, and now it is the other way round"
         for path in job.inputs:
-            if path in self.contents and self.contents[path].sha256 != record.sources[self._inside(path)]:
+            if path in self.stale:
+                continue  # that says more than its bytes
+            if path not in self.contents:
+                return f"no record says what its {path} was made from"
+            if self.contents[path].sha256 != record.sources[self._inside(path)]:
                 return f"made from another {path} than the one that was recorded"
         if unknown := {self._inside(path) for path in job.outputs} - set(record.outputs):
             return f"made before {job.rule} had the output {min(unknown)}"

@@ -77,8 +77,8 @@ def changed(job_, **fields):
 
 def test_all_is_well(results):
     verdict = verify_results(JOBS, ".", deep=True)
-    assert verdict.findings == () and verdict.whole == 4
-    assert verdict.text() == "4 outputs as they should be; 0 stale, 0 damaged, 0 missing, 0 orphan"
+    assert verdict.findings == () and verdict.whole == 3
+    assert verdict.text() == "3 outputs as they should be; 0 stale, 0 damaged, 0 missing, 0 orphan"
 
 
 def test_another_key_makes_the_scan_and_all_that_follows_stale(results):
@@ -146,6 +146,26 @@ def test_what_follows_from_a_missing_and_outdated_output_is_stale(results):
 def test_an_output_without_a_record_is_stale(results):
     record_path(".", TABLE.log).unlink()
     assert found() == [("stale", "tables/t.md", "no record says what it was made from")]
+
+
+def test_what_was_made_from_an_unrecorded_output_follows_from_it(results):
+    record_path(".", FIT.log).unlink()
+    verdict = verify_results(JOBS, ".")
+    assert [finding.path for finding in verdict.of(State.STALE)] == [*FIT.outputs, *TABLE.outputs]
+    assert verdict.remake == [FIT.outputs[0]]
+
+
+def test_without_the_record_of_a_scan_that_is_gone_nothing_says_what_was_made_from(results):
+    record_path(".", FETCH.log).unlink()
+    verdict = verify_results(JOBS, ".")
+    assert verdict.findings[0].reason == "no record says what its raw/scan.gz was made from"
+    assert {finding.path for finding in verdict.findings} == {*FIT.outputs, *TABLE.outputs}
+    assert verdict.remake == [FIT.outputs[0]]
+
+
+def test_where_nothing_was_made_yet_everything_is_missing_and_nothing_stale(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert {finding[0] for finding in found()} == {"missing"}
 
 
 def test_a_cut_file_is_damaged_at_a_glance(results):
