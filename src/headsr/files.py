@@ -56,6 +56,11 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{path}: not valid JSON ({error}). Delete it and run again to make it anew") from error
 
 
+def sidecar_of(path: str | os.PathLike[str]) -> Path:
+    """The JSON file beside a NIfTI file."""
+    return Path(str(path).removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Hex SHA-256 of a file's content."""
     with open(path, "rb") as stream:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import headsr
 from headsr import files
-from headsr.provenance import Record, contents_of, plain_params, record_path, write_record
+from headsr.provenance import Record, commit_at, contents_of, plain_params, record_path, write_record
 
 
 @contextlib.contextmanager
@@ -37,7 +36,7 @@ def job(snakemake: Any) -> Iterator[None]:
         outputs=outputs,
         beside={path: content for path, content in beside.items() if path not in outputs},
         version=headsr.__version__,
-        commit=_commit(),
+        commit=commit_at(Path(__file__).parent),
     )
     write_record(record_path(results, snakemake.log[0]), record)
 
@@ -51,12 +50,3 @@ def log_to(path: str) -> None:
     sys.stdout = sys.stderr = stream
     logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.captureWarnings(True)
-
-
-def _commit() -> str:
-    """The commit that headsr's own source is at; '' where it is not in git, or there is no git."""
-    words = ["git", "-C", Path(__file__).parent, "rev-parse", "--verify", "--quiet", "HEAD"]
-    try:
-        return subprocess.run(words, capture_output=True, text=True, timeout=30).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""

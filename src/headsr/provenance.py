@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,6 +74,15 @@ def read_record(path: str | os.PathLike[str]) -> Record | None:
 
 
 _CONTENTS = ("outputs", "beside")
+
+
+def commit_at(folder: str | os.PathLike[str]) -> str:
+    """The commit that a folder of source code is at; '' where it is not in git, or there is no git."""
+    words = ["git", "-C", os.fspath(folder), "rev-parse", "--verify", "--quiet", "HEAD"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:

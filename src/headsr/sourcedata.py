@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headsr import annex
-from headsr.files import whole
+from headsr.files import sidecar_of, whole
 from headsr.scans import (
     DATASET_PATTERN,
     SPLITS,
@@ -244,7 +244,7 @@ def _remove(folder: Path) -> None:
 
 def _scans_at(name: str, clone: Path, commit: str, bids_names: Mapping[str, str]) -> list[Scan]:
     """Every anatomical image of a commit as a row without a split, with the thickness that its sidecars tell."""
-    own_sidecars = {_sidecar_of(path) for path in bids_names}
+    own_sidecars = {str(sidecar_of(path)) for path in bids_names}
 
     def wanted(path: str) -> bool:
         return path in bids_names or path in own_sidecars or parse_path(path) is not None or _is_sidecar(path)
@@ -261,7 +261,8 @@ def _scans_at(name: str, clone: Path, commit: str, bids_names: Mapping[str, str]
         if parse_path(path) is not None:
             thickness = _thickness(f"{scan}_{suffix}", os.path.dirname(path), sidecars)
         else:  # inherits nothing: the sidecars above it are about the scans in the anat folders
-            thickness = _millimetres(_metadata(files.get(_sidecar_of(path))), _sidecar_of(path))
+            sidecar = str(sidecar_of(path))
+            thickness = _millimetres(_metadata(files.get(sidecar)), sidecar)
         row = Scan(name, subject, scan, suffix, path, file.key, file.bytes, thickness, "unused")
         first = found.setdefault(row.name, row)
         if first is not row:
@@ -272,10 +273,6 @@ def _scans_at(name: str, clone: Path, commit: str, bids_names: Mapping[str, str]
         images = f"sub-*/[ses-*/]anat/sub-*_{{{','.join(SUFFIXES)}}}.nii.gz"
         raise SourceDataError(f"dataset {name}: {clone} has no {images} at {commit[:10]}. Check its url and version")
     return list(found.values())
-
-
-def _sidecar_of(path: str) -> str:
-    return path.removesuffix(".nii.gz") + ".json"
 
 
 def _refuse_absent(name: str, clone: Path, commit: str, absent: Sequence[str]) -> None:

@@ -149,11 +149,6 @@ def save_volume(path: str | os.PathLike[str], data: NDArray, grid: Grid, *, desc
         partial.write_bytes(content)
 
 
-def sidecar_of(path: str | os.PathLike[str]) -> Path:
-    """The JSON file beside a NIfTI file."""
-    return Path(str(path).removesuffix(".gz").removesuffix(".nii") + ".json")
-
-
 def cell_average(data: NDArray[np.float32], shape: tuple[int, int, int]) -> NDArray[np.float32]:
     """Average a volume over the cells of a coarser grid with the same box (any factor, exact for integers)."""
     for axis, size in enumerate(shape):

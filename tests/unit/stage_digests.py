@@ -27,7 +27,7 @@ from headsr.stages import STAGE_VERSIONS
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_suffix(".json")
 # No result depends on these: they open logs, record where a result came from, and hold the versions themselves.
-LEFT_OUT = {"headsr.jobs", "headsr.logs", "headsr.stages"}
+LEFT_OUT = {"headsr.jobs", "headsr.stages"}
 # Called while a module is imported, these act on what they make alone. Anything else called there may register
 # something elsewhere, so it counts for every stage that imports the module.
 HARMLESS = {

@@ -13,14 +13,14 @@ from headsr.stages import STAGE_VERSIONS
 SCRIPTS = ROOT / "workflow" / "scripts"
 RULES = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
 
-# A package in small: two stages, one script in each of the two forms, and every way of using a module.
+# A package in small: two stages, a script in each, and every way of using a module.
 SMALL = {
     "workflow/scripts/fit.py": """
         '''Fit.'''
-        from headsr.logs import log_to
-        log_to(snakemake.log[0])
-        from headsr.fit import fit
-        fit(snakemake.input.scan)
+        from headsr.jobs import job
+        with job(snakemake):
+            from headsr.fit import fit
+            fit(snakemake.input.scan)
         """,
     "workflow/scripts/draw.py": """
         '''Draw.'''
@@ -30,7 +30,6 @@ SMALL = {
             draw(snakemake.input.scores)
         """,
     "src/headsr/__init__.py": "",
-    "src/headsr/logs.py": "def log_to(path): open(path)",
     "src/headsr/jobs.py": """
         from headsr.shared import unused
         def job(rule): return unused()
@@ -139,7 +138,6 @@ def test_every_file_of_the_package_that_is_not_python_belongs_to_a_stage():
         ("tools.py", "unused(): return 0", "unused(): return 1"),
         ("shared.py", "unused(): return 0", "unused(): return 1"),
         ("jobs.py", "unused()", "unused() or 1"),
-        ("logs.py", "open(path)", "open(path, 'a')"),
     ],
 )
 def test_an_edit_that_changes_no_result_changes_no_digest(small, name, old, new):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import subprocess
 
 import pytest
 
@@ -11,6 +13,7 @@ from headsr.provenance import (
     Content,
     Record,
     RecordError,
+    commit_at,
     content_of,
     contents_of,
     plain_params,
@@ -245,3 +248,14 @@ def test_a_store_s_content_is_its_mark_and_the_size_of_all_of_it(results):
     content = content_of("volumes/store.zarr/zarr.json")
     mark = (results / "volumes/store.zarr/zarr.json").stat().st_size
     assert content.bytes == mark + len("shard")
+
+
+def test_the_commit_of_a_folder_is_git_s_and_none_outside_git(tmp_path):
+    assert commit_at(tmp_path) == commit_at(tmp_path / "absent") == ""
+    for words in (
+        ["init", "-q"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "--allow-empty", "-m", "x"],
+    ):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True)
+    (tmp_path / "src").mkdir()
+    assert re.fullmatch("[0-9a-f]{40}", commit_at(tmp_path / "src"))

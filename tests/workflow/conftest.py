@@ -12,17 +12,18 @@ from study import study_project
 @pytest.fixture(scope="session")
 def finished_project(tmp_path_factory):
     """A project whose whole pipeline ran once, locally."""
-    project = smoke_project(tmp_path_factory.mktemp("smoke"))
-    run = snakemake(project, *LOCAL)
-    assert run.returncode == 0, run.stdout[-6000:]
-    return project
+    return finished(smoke_project(tmp_path_factory.mktemp("smoke")), *LOCAL)
 
 
 @pytest.fixture(scope="session")
 def finished_study(tmp_path_factory):
     """A project whose study of fourteen scans ran once, locally."""
-    project = study_project(tmp_path_factory.mktemp("study"))
-    run = snakemake(project, *STUDY)
+    return finished(study_project(tmp_path_factory.mktemp("study")), *STUDY)
+
+
+def finished(project, *arguments):
+    """The project, after everything in it was run."""
+    run = snakemake(project, *arguments)
     assert run.returncode == 0, run.stdout[-6000:]
     return project
 

@@ -1,10 +1,10 @@
 # What the configuration says, and the look-ups that the workflow shares. Parsed again in every cluster job: no heavy imports.
 import gc
 import hashlib
-import subprocess
 from pathlib import Path
 
 from headsr import targets
+from headsr.provenance import commit_at
 from headsr.recipes import METHOD_KINDS, RecipeError, load_recipes, plain
 from headsr.scans import (
     DATASET_PATTERN,
@@ -109,14 +109,8 @@ def digest_of(paths):
 
 
 def commit_of_code(wildcards, output):
-    """The commit that this project is at, '' outside git; not tracked (it takes ``output``): stage versions decide reruns."""
-    run = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=workflow.basedir,
-        capture_output=True,
-        text=True,
-    )
-    return run.stdout.strip() if run.returncode == 0 else ""
+    """The commit that this project is at; not tracked (it takes ``output``): stage versions decide reruns."""
+    return commit_at(workflow.basedir)
 
 
 def tables_with_truth():

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from headsr.acquisition.operator import Acquisition
-from headsr.files import read_json, write_json
-from headsr.volumes import AXES, Grid, load_volume, save_volume, sidecar_of
+from headsr.files import read_json, sidecar_of, write_json
+from headsr.volumes import AXES, Grid, load_volume, save_volume
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,10 @@ from headsr.acquisition.consistency import estimate_noise
 from headsr.acquisition.measurement import Protocol, save_measurement
 from headsr.acquisition.operator import Acquisition
 from headsr.degrade.noise import add_rician, white_noise
-from headsr.files import read_json
+from headsr.files import read_json, sidecar_of
 from headsr.recipes import Degradation, RecipeError, Stack
 from headsr.seeds import seed_of
-from headsr.volumes import AXES, Grid, Volume, VolumeError, load_volume, sidecar_of
+from headsr.volumes import AXES, Grid, Volume, VolumeError, load_volume
 
 ACQUIRED = "acquired"
 # Without a stated thickness, slices up to this many in-plane voxels apart are taken to have no gap.

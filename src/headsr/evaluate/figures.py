@@ -23,8 +23,8 @@ from scipy import ndimage
 
 from headsr.evaluate.metrics import psnr
 from headsr.evaluate.score import DATA_RANGE
-from headsr.files import read_json, whole
-from headsr.volumes import AXES, Grid, Volume, axis_positions, load_volume, sidecar_of
+from headsr.files import read_json, sidecar_of, whole
+from headsr.volumes import AXES, Grid, Volume, axis_positions, load_volume
 
 NOTICE = "Research use only, not for clinical use"
 FIGURE_BYTES = 250_000

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headsr.evaluate.metrics import UNITS, measure
-from headsr.files import read_json, sha256_of, write_json
-from headsr.volumes import Volume, load_volume, sidecar_of
+from headsr.files import read_json, sha256_of, sidecar_of, write_json
+from headsr.volumes import Volume, load_volume
 
 DATA_RANGE = 1.0  # normalised intensity: 1.0 is the 99.9th percentile inside the head mask
 VARIANTS = ("unprojected", "projected")

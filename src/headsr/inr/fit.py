@@ -15,8 +15,8 @@ from torch import Tensor
 
 from headsr import recipes
 from headsr.acquisition.consistency import allowed
-from headsr.acquisition.measurement import Study, load_study, sidecar_of
-from headsr.files import sha256_of, write_json
+from headsr.acquisition.measurement import Study, load_study
+from headsr.files import sha256_of, sidecar_of, write_json
 from headsr.inr.field import Field, FieldDesign, save_field
 from headsr.inr.grid_network import GridNetwork
 from headsr.inr.prior import SlicePrior

@@ -13,8 +13,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from headsr.files import read_json, tree_hash, write_json
-from headsr.volumes import Volume, VolumeError, load_volume, sidecar_of
+from headsr.files import read_json, sidecar_of, tree_hash, write_json
+from headsr.volumes import Volume, VolumeError, load_volume
 
 # plane -> the volume's axes in the order slice, row, column.
 LAYOUT = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
