@@ -63,7 +63,12 @@ class Degradation:
 
 @dataclass(frozen=True)
 class BlindStage:
-    """Probabilities and ranges of one pass of the blind degradation (lengths in mm, noise in units of the range)."""
+    """Probabilities and ranges of one pass of the blind degradation (lengths in mm, noise in units of the range).
+
+    ``blur_kernels``, ``resize_modes`` and ``noise_kinds`` give weights to names (``degrade.pipeline``); they need not
+    sum to one. Cut-offs are shares of the Nyquist frequency. ``noise_photons`` is the number of photons behind
+    intensity 1, ``ringing_taper`` the share of the kept k-space that falls off as half a cosine.
+    """
 
     blur_probability: float
     blur_sigma_mm: tuple[float, float]
@@ -76,16 +81,35 @@ class BlindStage:
     ringing_cutoff: tuple[float, float]
     compression_probability: float
     compression_quality: tuple[float, float]
+    blur_kernels: dict[str, float] = field(default_factory=lambda: {"isotropic": 0.5, "anisotropic": 0.5})
+    resize_probability: float = 0.0
+    resize_scale: tuple[float, float] = (0.5, 1.0)
+    resize_modes: dict[str, float] = field(default_factory=lambda: {"area": 1.0, "bilinear": 1.0, "bicubic": 1.0})
+    ringing_taper: tuple[float, float] = (0.0, 0.0)
+    noise_kinds: dict[str, float] = field(default_factory=lambda: {"rician": 1.0})
+    noise_photons: tuple[float, float] = (28.0, 1e5)
+    jinc_probability: float = 0.0
+    jinc_cutoff: tuple[float, float] = (1 / 3, 1.0)
 
 
 @dataclass(frozen=True)
 class Blind:
-    """The blind high-order degradation of training slices: ``first`` always, ``second`` with its probability."""
+    """The blind high-order degradation of training slices: ``first`` always, ``second`` with its probability.
+
+    ``order`` of the operations of a stage is fixed or shuffled. A smooth field between 1 - s and 1 + s, s drawn from
+    ``bias_strength``, multiplies the slice before the stages; ``bias_on`` says whether the clean slice has it too
+    (both: the network leaves it alone) or not (low: the network removes it). ``pool`` is how many finished pairs
+    training batches are mixed from, a multiple of the batch; 0 is no pool.
+    """
 
     first: BlindStage
     second: BlindStage
     second_probability: float
     order: str = "fixed"
+    bias_probability: float = 0.0
+    bias_strength: tuple[float, float] = (0.2, 0.4)
+    bias_on: str = "both"
+    pool: int = 0
 
 
 @dataclass(frozen=True)
