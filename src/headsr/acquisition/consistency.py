@@ -40,11 +40,10 @@ def project(volume: Tensor, scans: Sequence[Measurement]) -> Tensor:
     """
     for _ in range(_ROUNDS):
         left = [scan.data - scan.operator.forward(volume) for scan in scans]
-        if all(_rms(r) <= allowed(scan) for r, scan in zip(left, scans, strict=True)):
+        if all(scan.rms(r) <= allowed(scan) for r, scan in zip(left, scans, strict=True)):
             break
-        volume = volume + _smallest_change(
-            [_beyond_the_noise(r, allowed(s)) for r, s in zip(left, scans, strict=True)], scans
-        )
+        beyond = [_beyond_the_noise(r, scan) for r, scan in zip(left, scans, strict=True)]
+        volume = volume + _smallest_change(beyond, scans)
     return volume
 
 
@@ -54,7 +53,7 @@ def _smallest_change(wanted: list[Tensor], scans: Sequence[Measurement], *, iter
     change, direction, energy = torch.zeros_like(gradient), gradient.clone(), _dot([gradient], [gradient])
     least = _CONVERGED * energy  # below, the gradient of float32 intensities is rounding
     for _ in range(iterations):
-        if energy <= least or all(_rms(w) <= _TOLERANCE * allowed(scan) for w, scan in zip(wanted, scans, strict=True)):
+        if energy <= least or all(s.rms(w) <= _TOLERANCE * allowed(s) for w, s in zip(wanted, scans, strict=True)):
             break
         seen = [scan.operator.forward(direction) for scan in scans]
         curvature = _dot(seen, seen)
@@ -73,14 +72,16 @@ def _adjoint(residual: Sequence[Tensor], scans: Sequence[Measurement]) -> Tensor
     return sum(scan.operator.adjoint(r) for r, scan in zip(residual, scans, strict=True))
 
 
-def _beyond_the_noise(residual: Tensor, noise: float) -> Tensor:
+def _beyond_the_noise(residual: Tensor, scan: Measurement) -> Tensor:
     """What is left of a residual once as much of each value is taken as keeps their root mean square at the noise."""
-    if _rms(residual) <= noise:
+    noise = allowed(scan)
+    if scan.rms(residual) <= noise:
         return torch.zeros_like(residual)
     low, high = 0.0, float(residual.abs().max())
     for _ in range(40):
         limit = (low + high) / 2
-        low, high = (limit, high) if _rms(residual.clamp(-limit, limit)) < (1 - _TOLERANCE) * noise else (low, limit)
+        explained = scan.rms(residual.clamp(-limit, limit)) < (1 - _TOLERANCE) * noise
+        low, high = (limit, high) if explained else (low, limit)
     return residual - residual.clamp(-low, low)
 
 
@@ -96,10 +97,6 @@ def estimate_noise(scan: NDArray[np.float32], head: NDArray[np.bool_]) -> float:
         return sigma
     difference = scan[2:] - 2 * scan[1:-1] + scan[:-2]
     return float(np.median(np.abs(difference[head[1:-1]])) / 0.6745 / np.sqrt(6.0))
-
-
-def _rms(residual: Tensor) -> float:
-    return float(residual.double().pow(2).mean().sqrt())
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

@@ -16,26 +16,37 @@ from headsr.volumes import AXES, Grid, load_volume, save_volume
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """One scan as measured: its operator A, its intensities y (x, y, z) and the standard deviation of its noise."""
+    """One scan as measured: its operator A, its intensities y (x, y, z) and the standard deviation of its noise.
+
+    Where the operator does not cover a sample, its intensity is zero as A x is: the sample says nothing of the head.
+    """
 
     view: str
     operator: Acquisition
     data: Tensor
     noise: float
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", torch.where(self.operator.covered, self.data, self.data.new_zeros(())))
+
+    def rms(self, residual: Tensor) -> float:
+        """The root mean square of a residual (x, y, z) over the covered samples."""
+        return float((residual.double().square().sum() / self.operator.covered.sum()).sqrt())
+
 
 @dataclass(frozen=True)
 class Protocol:
     """How one low-resolution scan was made; written beside it as JSON.
 
-    ``view`` is axial, coronal or sagittal (the plane of its thick slices), ``thickness`` in mm, ``noise`` a standard
-    deviation in the scan's normalised intensities, ``head_shape`` and ``head_affine`` the grid to reconstruct on, and
-    normalised intensity * ``scale`` + ``offset`` gives the original scan's units.
+    ``view`` is axial, coronal or sagittal (the plane of its thick slices) or isotropic (coarse along all three axes),
+    ``thickness`` in mm (None: as thick as its voxels), ``noise`` a standard deviation in the scan's normalised
+    intensities, ``head_shape`` and ``head_affine`` the grid to reconstruct on, and normalised intensity * ``scale`` +
+    ``offset`` gives the original scan's units.
     """
 
     view: str
     profile: str
-    thickness: float
+    thickness: float | None
     noise: float
     head_shape: tuple[int, int, int]
     head_affine: tuple[tuple[float, ...], ...]
@@ -80,7 +91,7 @@ def load_study(paths: Sequence[str | os.PathLike[str]], *, device: torch.device 
         operator = Acquisition(
             protocol.head,
             volume.grid,
-            axis=AXES[protocol.view],
+            axis=AXES.get(protocol.view),
             profile=protocol.profile,
             thickness=protocol.thickness,
             device=device,

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from headsr.acquisition.consistency import allowed, residuals
-from headsr.acquisition.measurement import Study, load_study
+from headsr.acquisition.measurement import Measurement, Study, load_study
 from headsr.files import write_json
 from headsr.render import store as stores
 from headsr.render.describe import describe_residual
@@ -53,7 +54,7 @@ def check_volume(
     maps = _residuals(volume, study)
     before = None if unprojected is None else _residuals(_read_nifti(unprojected, study.head), study)
     views = {
-        scan.view: _compare(scan.noise, allowed(scan), after, None if before is None else before[i], study.scale)
+        scan.view: _compare(scan, after, None if before is None else before[i], study.scale)
         for i, (scan, after) in enumerate(zip(study.scans, maps, strict=True))
     }
     _refuse_disagreement(store, views)
@@ -61,7 +62,8 @@ def check_volume(
         path = residual_path(output, scan.view)
         views[scan.view]["map"] = path.name
         write_json(path.with_name(path.name.replace(".nii.gz", ".json")), describe_residual(path.name, scan.view))
-        save_volume(path, residual * np.float32(study.scale), scan.operator.scan, description=_DESCRIPTION)
+        residual = residual.cpu().numpy() * np.float32(study.scale)
+        save_volume(path, residual, scan.operator.scan, description=_DESCRIPTION)
     write_json(output, {"headsr": {**_summary(volume, study), "views": views}})
 
 
@@ -131,19 +133,22 @@ def _refuse_unusable(path: str | os.PathLike[str], data: NDArray[np.float32]) ->
         raise CheckError(f"{path}: every voxel is {data.flat[0]:g}; the reconstruction is empty")
 
 
-def _residuals(volume: NDArray[np.float32], study: Study) -> list[NDArray[np.float32]]:
+def _residuals(volume: NDArray[np.float32], study: Study) -> list[Tensor]:
     """A x - y of every scan, in normalised intensities, of a volume in scan units."""
     normalised = torch.as_tensor((volume - np.float32(study.offset)) / np.float32(study.scale))
-    return [residual.numpy() for residual in residuals(normalised, study.scans)]
+    return residuals(normalised, study.scans)
 
 
-def _compare(
-    noise: float, limit: float, after: NDArray[np.float32], before: NDArray[np.float32] | None, scale: float
-) -> dict[str, Any]:
+def _compare(scan: Measurement, after: Tensor, before: Tensor | None, scale: float) -> dict[str, Any]:
     """The numbers of one view: normalised intensities, and in scan units what a person reads."""
-    numbers = {"noise": noise, "allowed": limit, "rms_after": _rms(after), "largest": float(np.abs(after).max())}
+    numbers = {
+        "noise": scan.noise,
+        "allowed": allowed(scan),
+        "rms_after": scan.rms(after),
+        "largest": float(after.abs().max()),
+    }
     if before is not None:
-        numbers["rms_before"] = _rms(before)
+        numbers["rms_before"] = scan.rms(before)
     return {**numbers, **{f"{key}_scan_units": value * scale for key, value in numbers.items()}}
 
 
@@ -168,7 +173,3 @@ def _summary(volume: NDArray[np.float32], study: Study) -> dict[str, Any]:
         "highest_scan_units": float(volume.max()),
         "mean_scan_units": float(volume.mean(dtype=np.float64)),
     }
-
-
-def _rms(residual: NDArray[np.float32]) -> float:
-    return float(np.sqrt(np.mean(residual.astype(np.float64) ** 2)))

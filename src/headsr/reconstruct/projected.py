@@ -58,4 +58,4 @@ def describe_study(study: Study) -> dict[str, Any]:
 
 
 def _rms(volume: torch.Tensor, study: Study) -> list[float]:
-    return [float(r.double().pow(2).mean().sqrt()) for r in residuals(volume, study.scans)]
+    return [scan.rms(r) for scan, r in zip(study.scans, residuals(volume, study.scans), strict=True)]
