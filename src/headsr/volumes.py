@@ -2,12 +2,14 @@
 
 One convention everywhere (docs/decisions.md): voxels are cells. Index i of an axis with factor k sits at
 (i + 0.5)/k - 0.5 on the coarse grid, and a resampled volume keeps the same field-of-view box. Volumes are float32
-arrays (X, Y, Z) in the canonical RAS orientation nearest to the file's own; affines map voxel indices to mm.
+arrays (X, Y, Z) in the canonical RAS orientation nearest to the file's own; affines map voxel indices to mm. How a file
+keeps its intensities (a CT: integers, slope and intercept) is read with them and can be written again.
 """
 
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ AXES = {
     "axial": 2,
 }  # the array axis (RAS) that a view's slices are stacked along
 _FORMS_TOLERANCE_MM = 0.1
+_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+_HEAD_VOXEL_MM = (0.005, 30.0)  # a head's voxels outside of these are a wrong unit or a wrong header
 
 
 class VolumeError(ValueError):
@@ -44,8 +48,11 @@ class Grid:
         object.__setattr__(self, "affine", np.asarray(self.affine, dtype=np.float64))
         if len(self.shape) != 3 or min(self.shape) < 1 or self.affine.shape != (4, 4):
             raise ValueError(f"a grid needs three positive sizes and a 4 x 4 affine, not {self.shape}")
-        if abs(np.linalg.det(self.affine[:3, :3])) < 1e-12:
+        # Written so that NaN fails too: the part of the box of its steps that the (sheared) voxel fills.
+        if not abs(np.linalg.det(self.affine[:3, :3])) > 1e-6 * np.prod(self.voxel_size):
             raise ValueError("the affine of a grid must be invertible")
+        if not np.isfinite(self.affine).all():
+            raise ValueError("the affine of a grid must be finite")
 
     @property
     def voxel_size(self) -> NDArray[np.float64]:
@@ -68,8 +75,11 @@ class Grid:
 
     def at_voxel_size(self, size_mm: float | NDArray[np.float64]) -> Grid:
         """The grid with the same box whose voxels are nearest to ``size_mm`` (one number, or one per axis)."""
-        shape = np.maximum(1, np.rint(np.array(self.shape) * self.voxel_size / size_mm)).astype(int)
-        return self.resized(tuple(shape))
+        return self.resized(_nearest_shape(np.array(self.shape) * self.voxel_size / _positive(size_mm)))
+
+    def scaled(self, factor: float | NDArray[np.float64]) -> Grid:
+        """The grid with the same box and about ``factor`` (one number, or one per axis) times as many voxels."""
+        return self.resized(_nearest_shape(np.array(self.shape) * _positive(factor)))
 
     def block(self, start: tuple[int, int, int], shape: tuple[int, int, int]) -> Grid:
         """The part of the grid that starts at voxel ``start``."""
@@ -77,16 +87,29 @@ class Grid:
         affine[:3, 3] += self.affine[:3, :3] @ np.array(start, dtype=np.float64)
         return Grid(shape, affine)
 
-    def thick(self, axis: int, factor: float) -> Grid:
-        """The grid of thick slices along ``axis``, ``factor`` voxels apart, from the same first face on.
+    def thick(self, axis: int, factor: float, thickness: float | None = None) -> Grid:
+        """The grid of slices along ``axis`` that begin ``factor`` voxels apart, the first one at the box's first face.
 
-        The last slice may reach beyond the box when ``factor`` does not divide the size.
+        ``thickness`` in voxels is ``factor`` when None: no gap, no overlap. The last slice may reach beyond the box
+        where ``factor`` does not divide the size.
         """
         shape = list(self.shape)
         shape[axis] = int(np.ceil(self.shape[axis] / factor - 1e-9))
         affine = self.affine.copy()
         affine[:3, axis] *= factor
-        affine[:3, 3] += self.affine[:3, axis] * (0.5 * factor - 0.5)
+        affine[:3, 3] += self.affine[:3, axis] * (0.5 * (factor if thickness is None else thickness) - 0.5)
+        return Grid(tuple(shape), affine)
+
+    def zoomed(self, axis: int, factor: float) -> Grid:
+        """The grid that ``scipy.ndimage.zoom`` makes by 1/``factor`` along ``axis``: the outermost centres stay.
+
+        Its box is not this grid's, by up to (factor - 1)/2 voxels at each end.
+        """
+        n = self.shape[axis]
+        shape = list(self.shape)
+        shape[axis] = max(1, round(n / factor))
+        affine = self.affine.copy()
+        affine[:3, axis] *= (n - 1) / max(1, shape[axis] - 1)
         return Grid(tuple(shape), affine)
 
     def same_as(self, other: Grid, tolerance_voxel: float = 0.01) -> bool:
@@ -95,45 +118,116 @@ class Grid:
         return self.shape == other.shape and bool(np.abs(self.corners - other.corners).max() <= limit)
 
 
+@dataclass(frozen=True)
+class Storage:
+    """How a file keeps intensities: the numbers n of type ``dtype`` that stand for n * ``slope`` + ``intercept``.
+
+    Slope and intercept are rounded to float32, which is what NIfTI-1 keeps of them.
+    """
+
+    dtype: str = "float32"
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    def __post_init__(self) -> None:
+        kind = np.dtype(self.dtype)
+        object.__setattr__(self, "dtype", kind.newbyteorder("=").name)
+        object.__setattr__(self, "slope", float(np.float32(self.slope)))
+        object.__setattr__(self, "intercept", float(np.float32(self.intercept)))
+        if kind.kind not in "iuf" or not np.isfinite([self.slope, self.intercept]).all() or self.slope == 0:
+            raise ValueError(f"numbers with a finite slope that is not 0 store intensities, not {self}")
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the greatest intensity that can be stored, to clip to (floating point: no limits)."""
+        if np.dtype(self.dtype).kind == "f":
+            return -math.inf, math.inf
+        ends = np.iinfo(self.dtype)
+        low, high = sorted(float(end) * self.slope + self.intercept for end in (ends.min, ends.max))
+        return low, high
+
+    def decode(self, stored: NDArray) -> NDArray[np.float32]:
+        """The intensities that stored numbers stand for, each rounded once, to float32."""
+        if (self.slope, self.intercept) == (1, 0):
+            return stored.astype(np.float32)
+        data = np.empty(stored.shape, np.float32, order="F")
+        for k in range(stored.shape[-1]):
+            data[..., k] = stored[..., k] * np.float64(self.slope) + self.intercept
+        return data
+
+    def encode(self, data: NDArray[np.float32]) -> NDArray:
+        """The numbers nearest to intensities: for integers, what ``decode`` was given, each and every one.
+
+        Raises ValueError for integers where an intensity is not finite or beyond ``limits`` (clip to them first, if the
+        loss is meant), and where float32 is too coarse to tell one number from the next (beyond 2^23 steps from zero).
+        """
+        if np.dtype(self.dtype).kind != "f":
+            self._refuse_what_does_not_fit(data)
+        stored = np.empty(data.shape, self.dtype, order="F")
+        for k in range(data.shape[-1]):
+            numbers = (data[..., k] - np.float64(self.intercept)) / self.slope
+            stored[..., k] = numbers if stored.dtype.kind == "f" else np.rint(numbers)
+        return stored
+
+    def _refuse_what_does_not_fit(self, data: NDArray[np.float32]) -> None:
+        (least, greatest), (low, high), step = (data.min(), data.max()), self.limits, abs(self.slope)
+        said = f"{self.dtype} with slope {self.slope:g} and intercept {self.intercept:g}"
+        if not (low - step / 2 < least and greatest < high + step / 2):
+            raise ValueError(
+                f"intensities from {least:g} to {greatest:g} do not fit into {said}, which holds {low:g} to {high:g}. "
+                "Clip them to these limits, or store float32"
+            )
+        if np.spacing(np.float32(max(-least, greatest))) >= step:
+            raise ValueError(f"float32 cannot tell apart the steps of {said} at {greatest:g}. Store float32 instead")
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Intensities, float32 (X, Y, Z), on their grid."""
+    """Intensities, float32 (X, Y, Z), on their grid, and how the file that they come from stored them."""
 
     data: NDArray[np.float32]
     grid: Grid
+    storage: Storage = Storage()
 
 
 def load_volume(path: str | os.PathLike[str]) -> Volume:
     """Read a NIfTI scan into the RAS orientation nearest to its own, in its own units (slope and intercept applied).
 
+    NIfTI-1 and NIfTI-2, .nii and .nii.gz, either byte order. Affines in metres and microns become mm; an unknown unit
+    is taken for mm. Integers beyond 2^24 are rounded to float32.
     Raises VolumeError for a damaged or cut file (the gzip stream is read to its end, which nibabel alone does not do),
-    for 4-D, RGB, empty, constant or non-finite data, and for sform and qform that disagree.
+    for 4-D, RGB, complex, empty, constant or non-finite data, for sform and qform that disagree or are both missing,
+    and for voxels that are not a head's.
     """
-    image = _open_whole(path)
-    if image.get_data_dtype().fields is not None:
-        raise VolumeError(f"{path}: holds RGB colours, not one intensity per voxel. Convert it to grey values first")
-    shape = image.shape
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
-        raise VolumeError(
-            f"{path}: is {len(shape)}-D ({'x'.join(map(str, shape))}), headsr needs one 3-D volume. "
-            "Keep one volume of it, for example with nibabel.four_to_three, and name that file instead"
-        )
-    if min(shape) < 2:
-        raise VolumeError(f"{path}: is empty or flat ({'x'.join(map(str, shape))} voxels), not a volume")
-    _refuse_conflicting_forms(path, image)
-    image = nib.as_closest_canonical(nib.Nifti1Image(image.get_fdata(dtype=np.float32).reshape(shape), image.affine))
-    data = np.ascontiguousarray(np.asarray(image.dataobj, dtype=np.float32))
+    header, content = _open_whole(path)
+    shape = _shape(path, header)
+    affine = _affine_in_mm(path, header, shape)
+    stored, storage = _stored(path, header, content)
+    orientation = nib.io_orientation(affine)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+        data = storage.decode(stored.reshape(shape, order="F"))
+    data = np.ascontiguousarray(nib.apply_orientation(data, orientation))
     _refuse_unusable(path, data)
-    return Volume(data, Grid(data.shape, image.affine))
+    return Volume(data, Grid(data.shape, affine @ nib.orientations.inv_ornt_aff(orientation, shape)), storage)
 
 
-def save_volume(path: str | os.PathLike[str], data: NDArray, grid: Grid, *, description: str = "headsr") -> None:
-    """Write a NIfTI volume whole or not at all, with equal sform and qform in mm and the same bytes every time."""
+def save_volume(
+    path: str | os.PathLike[str],
+    data: NDArray,
+    grid: Grid,
+    *,
+    description: str = "headsr",
+    storage: Storage | None = None,
+) -> None:
+    """Write a NIfTI volume whole or not at all, with equal sform and qform in mm and the same bytes every time.
+
+    Without ``storage`` the data are kept as they are. Raises ValueError where they do not fit the grid or the storage.
+    """
     if data.shape != grid.shape:
         raise ValueError(f"{path}: data of shape {data.shape} do not fit the grid {grid.shape}")
-    image = nib.Nifti1Image(data, grid.affine)
+    image = nib.Nifti1Image(data if storage is None else _encoded(path, data, storage), grid.affine)
+    if storage is not None:
+        image.header.set_slope_inter(storage.slope, storage.intercept)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = description.encode()[:79]
     image.set_sform(grid.affine, code="scanner")
@@ -204,39 +298,135 @@ def _along(matrix: NDArray[np.float64], data: NDArray, axis: int) -> NDArray:
     return np.moveaxis(np.tensordot(matrix.astype(np.float32), data, axes=(1, axis)), 0, axis)
 
 
-def _open_whole(path: str | os.PathLike[str]) -> nib.Nifti1Image:
-    """Read every byte: the CRC at the end of the gzip stream is what proves the content."""
+def _positive(value: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    value = np.asarray(value, dtype=np.float64)
+    if not (np.isfinite(value).all() and (value > 0).all()):
+        raise ValueError(f"a voxel size or a factor must be positive, not {value}")
+    return value
+
+
+def _nearest_shape(sizes: NDArray[np.float64]) -> tuple[int, int, int]:
+    return tuple(np.maximum(1, np.rint(sizes)).astype(int))
+
+
+def _encoded(path: str | os.PathLike[str], data: NDArray[np.float32], storage: Storage) -> NDArray:
+    try:
+        return storage.encode(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _open_whole(path: str | os.PathLike[str]) -> tuple[nib.Nifti1Header, bytes]:
+    """Read every byte of a file: the CRC at the end of the gzip stream is what proves the content."""
+    if not str(path).endswith((".nii", ".nii.gz")):
+        raise VolumeError(
+            f"{path}: is not named .nii or .nii.gz. Convert it: Analyze and .hdr/.img pairs, MGH and MINC with "
+            "nibabel.save(nibabel.load(...), 'scan.nii.gz'), DICOM with dcm2niix"
+        )
     try:
         content = Path(path).read_bytes()
         if str(path).endswith(".gz"):
             content = gzip.decompress(content)
-        image = nib.Nifti1Image.from_bytes(content)
-        if image.get_data_dtype().fields is None:
-            image.get_fdata(dtype=np.float32, caching="fill")
     except FileNotFoundError:
         raise VolumeError(f"{path}: does not exist. If it is annexed, get its content with: datalad get") from None
-    except (OSError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise VolumeError(f"{path}: is damaged or cut short ({error}). Fetch it again") from error
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, ValueError) as error:
-        raise VolumeError(f"{path}: is not a readable NIfTI volume ({error}). Fetch or convert it again") from error
-    return image
+    return _header(path, content), content
 
 
-def _refuse_conflicting_forms(path: str | os.PathLike[str], image: nib.Nifti1Image) -> None:
-    sform, sform_code = image.get_sform(coded=True)
+def _header(path: str | os.PathLike[str], content: bytes) -> nib.Nifti1Header:
+    kind = next((kind for kind in (nib.Nifti1Header, nib.Nifti2Header) if kind.may_contain_header(content)), None)
+    if kind is None:
+        raise VolumeError(f"{path}: is not a readable NIfTI volume (no such header). Fetch or convert it again")
+    block = content[: kind.template_dtype.itemsize]
     try:
-        qform, qform_code = image.get_qform(coded=True)
-    except (ValueError, np.linalg.LinAlgError) as error:
+        header, said = kind(block), kind(block, check=False)
+        # What nibabel repairs in silence: two fields say the type, and a damaged one makes other intensities.
+        if int(said["bitpix"]) != 8 * header.get_data_dtype().itemsize:
+            raise ValueError(f"{said['bitpix']} bits per voxel are not those of {header.get_data_dtype()}")
+        if header["magic"].item().startswith(b"ni"):
+            raise ValueError("the header of a .hdr/.img pair, whose data lie in another file")
+        header.get_data_offset(), header.get_slope_inter(), header.get_xyzt_units()
+    except (nib.spatialimages.HeaderDataError, ValueError, OverflowError, KeyError) as error:
+        raise VolumeError(f"{path}: is not a readable NIfTI volume ({error}). Fetch or convert it again") from error
+    return header
+
+
+def _shape(path: str | os.PathLike[str], header: nib.Nifti1Header) -> tuple[int, int, int]:
+    shape = tuple(map(int, header.get_data_shape()))
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
         raise VolumeError(
-            f"{path}: its qform is not a rotation ({error}). Repair it with: fslorient or nibabel"
-        ) from error
-    if sform_code and qform_code:
-        distance = np.abs(Grid(image.shape[:3], sform).corners - Grid(image.shape[:3], qform).corners).max()
+            f"{path}: is {len(shape)}-D ({'x'.join(map(str, shape))}), headsr needs one 3-D volume. "
+            "Keep one volume of it, for example with nibabel.four_to_three, and name that file instead"
+        )
+    if min(shape) < 2:
+        raise VolumeError(f"{path}: is empty or flat ({'x'.join(map(str, shape))} voxels), not a volume")
+    return shape
+
+
+def _stored(path: str | os.PathLike[str], header: nib.Nifti1Header, content: bytes) -> tuple[NDArray, Storage]:
+    """The numbers in a file, flat, and what they stand for."""
+    kind, start, count = header.get_data_dtype(), header.get_data_offset(), math.prod(map(int, header.get_data_shape()))
+    if kind.fields is not None:
+        raise VolumeError(f"{path}: holds RGB colours, not one intensity per voxel. Convert it to grey values first")
+    if kind.kind not in "iuf":
+        raise VolumeError(f"{path}: holds {kind} numbers, not intensities. Take the magnitude of a complex image first")
+    if len(content) != start + count * kind.itemsize:
+        raise VolumeError(
+            f"{path}: is damaged or cut short ({len(content)} bytes, its header says {start + count * kind.itemsize}). "
+            "Fetch it again"
+        )
+    slope, intercept = header.get_slope_inter()
+    try:
+        storage = Storage(kind) if slope is None else Storage(kind, slope, intercept)
+    except ValueError as error:
+        raise VolumeError(f"{path}: {error}. Repair scl_slope and scl_inter in its header") from error
+    return np.frombuffer(content, kind, count, start), storage
+
+
+def _affine_in_mm(
+    path: str | os.PathLike[str], header: nib.Nifti1Header, shape: tuple[int, int, int]
+) -> NDArray[np.float64]:
+    sform, qform = (_form(path, header, name, shape) for name in ("sform", "qform"))
+    grid = sform or qform
+    if grid is None:
+        # Nothing says which side is left, and readers guess differently.
+        raise VolumeError(
+            f"{path}: neither sform nor qform says where its voxels lie and which side is left. If you know, say it "
+            "there, for example with nibabel: image.set_sform(affine, code='scanner')"
+        )
+    if sform and qform:
+        distance = np.abs(sform.corners - qform.corners).max()
         if distance > _FORMS_TOLERANCE_MM:
             raise VolumeError(
                 f"{path}: sform and qform disagree by {distance:.1f} mm, so where voxels lie (and which side is left) "
                 "is not known. Copy the right one over the other, for example fslorient -copysform2qform"
             )
+    if not (grid.voxel_size.min() >= _HEAD_VOXEL_MM[0] and grid.voxel_size.max() <= _HEAD_VOXEL_MM[1]):
+        size = " x ".join(f"{mm:g}" for mm in grid.voxel_size)
+        raise VolumeError(
+            f"{path}: voxels of {size} mm (unit in the header: {header.get_xyzt_units()[0]}) are not those of a head. "
+            "Correct the unit, for example with nibabel: image.header.set_xyzt_units('mm'), or the affine"
+        )
+    return grid.affine
+
+
+def _form(
+    path: str | os.PathLike[str], header: nib.Nifti1Header, name: str, shape: tuple[int, int, int]
+) -> Grid | None:
+    """The grid that the sform or the qform of a header says, in mm; None where it says nothing."""
+    try:
+        affine, code = getattr(header, f"get_{name}")(coded=True)
+        if not code:
+            return None
+        affine[:3] *= _MM[header.get_xyzt_units()[0]]
+        return Grid(shape, affine)
+    except (ValueError, np.linalg.LinAlgError) as error:
+        raise VolumeError(
+            f"{path}: its {name} places no voxels ({error}). Repair it with: fslorient or nibabel"
+        ) from error
 
 
 def _refuse_unusable(path: str | os.PathLike[str], data: NDArray[np.float32]) -> None:
