@@ -41,9 +41,8 @@ def profile_nodes(thickness: float, profile: str = "box") -> tuple[NDArray[np.fl
     """Where to evaluate a continuous field around a sample's centre, and with which weights: (Q,) each, sum one.
 
     ``thickness`` and the offsets are in cells of the grid that the field is rendered on. A box of a whole number of
-    cells is taken at the cells' centres, so that the sum is the block mean of the rendered volume; other profiles by
-    quadrature with 8 nodes or more: Gauss-Legendre for a box (exact for polynomials of degree 15), Gauss-Hermite for a
-    Gaussian.
+    cells is taken at the cells' centres, so that the sum is the block mean of the rendered volume; any other box by
+    Gauss-Legendre quadrature with two nodes a cell, a Gaussian by Gauss-Hermite with eight, Keys' cubic piece by piece.
     """
     refuse_unknown(profile)
     if profile == "zoom":
@@ -54,9 +53,10 @@ def profile_nodes(thickness: float, profile: str = "box") -> tuple[NDArray[np.fl
     whole = round(thickness)
     if profile == "box" and whole >= 1 and abs(thickness - whole) < 1e-6:
         return np.arange(whole) - (whole - 1) / 2, np.full(whole, 1 / whole)
-    nodes, weights = legendre.leggauss(_NODES)
     if profile == "box":
+        nodes, weights = legendre.leggauss(max(2, int(np.ceil(2 * thickness))))
         return nodes * thickness / 2, weights / 2
+    nodes, weights = legendre.leggauss(_NODES)
     # Keys' cubic is a polynomial on each of its four pieces; only there is quadrature exact.
     offsets = ((nodes[None, :] + 1) / 2 + np.arange(-2, 2)[:, None]).ravel()
     weights = np.tile(weights / 2, 4) * _keys_cubic(offsets)
