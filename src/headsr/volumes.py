@@ -18,7 +18,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import linalg, ndimage
 
 from headsr.files import whole
 
@@ -262,24 +262,31 @@ def cell_matrix(n: int, m: int) -> NDArray[np.float64]:
 def spline_matrix(positions: NDArray[np.float64], m: int) -> NDArray[np.float64]:
     """Cubic B-spline interpolation as weights (len(positions), m) from m samples to fractional ``positions``.
 
-    Beyond the outermost sample the nearest sample is kept; a constant stays that constant.
+    The natural spline (Unser, IEEE Signal Process. Mag. 16(6), 1999), which has no curvature at its ends: a linear ramp
+    stays that ramp. Beyond the outermost sample the nearest sample is kept; a constant stays that constant.
     """
     positions = np.clip(np.asarray(positions, dtype=np.float64), 0, m - 1)
-    if m == 1:
-        return np.ones((len(positions), 1))
-    unit = np.eye(m)
-    order = min(3, m - 1)
-    columns = [ndimage.map_coordinates(column, positions[None], order=order, mode="mirror") for column in unit]
-    return np.stack(columns, axis=1)
+    distance = np.abs(positions[:, None] - np.arange(-1, m + 1))
+    near, far = 2 / 3 - distance**2 + distance**3 / 2, np.clip(2 - distance, 0, None) ** 3 / 6
+    return np.where(distance < 1, near, far) @ _spline_coefficients(np.eye(m), axis=0)
 
 
 def spline_resample(volume: Volume, target: Grid) -> NDArray[np.float32]:
-    """Interpolate a volume by cubic B-splines onto a grid whose axes are parallel to its own (one axis at a time)."""
+    """Interpolate a volume by the cubic B-splines of ``spline_matrix`` at the voxel centres of any grid.
+
+    One axis at a time where the axes are parallel, whatever their order and direction; else plane by plane.
+    """
+    index = np.linalg.inv(volume.grid.affine) @ target.affine
+    along = np.abs(index[:3, :3]).argmax(axis=0)
     data = volume.data
-    for axis, positions in enumerate(axis_positions(target, volume.grid)):
+    if sorted(along) == [0, 1, 2]:
+        data, index = data.transpose(along), index[[*along, 3]]
+    if not _is_parallel(index, target.shape):
+        return _interpolate(data, index, target.shape)
+    for axis, positions in enumerate(_positions(index, target.shape)):
         if len(positions) != data.shape[axis] or np.abs(positions - np.arange(len(positions))).max() > 1e-6:
             data = _along(spline_matrix(positions, data.shape[axis]), data, axis)
-    return data.astype(np.float32)
+    return np.array(data, dtype=np.float32, order="C")
 
 
 def axis_positions(target: Grid, source: Grid) -> list[NDArray[np.float64]]:
@@ -288,10 +295,47 @@ def axis_positions(target: Grid, source: Grid) -> list[NDArray[np.float64]]:
     Raises ValueError when the two grids' axes are not parallel within 0.01 voxel over the whole target.
     """
     index = np.linalg.inv(source.affine) @ target.affine
-    cross = index[:3, :3] - np.diag(np.diag(index[:3, :3]))
-    if np.abs(cross @ np.diag(target.shape)).max() > 0.01:
+    if not _is_parallel(index, target.shape):
         raise ValueError("the grids are rotated against each other; headsr resamples along common axes only")
-    return [index[axis, axis] * np.arange(target.shape[axis]) + index[axis, 3] for axis in range(3)]
+    return _positions(index, target.shape)
+
+
+def _is_parallel(index: NDArray[np.float64], shape: tuple[int, int, int]) -> bool:
+    cross = index[:3, :3] - np.diag(np.diag(index[:3, :3]))
+    return bool(np.abs(cross @ np.diag(shape)).max() <= 0.01)
+
+
+def _positions(index: NDArray[np.float64], shape: tuple[int, int, int]) -> list[NDArray[np.float64]]:
+    return [index[axis, axis] * np.arange(shape[axis]) + index[axis, 3] for axis in range(3)]
+
+
+def _interpolate(
+    samples: NDArray[np.float32], index: NDArray[np.float64], shape: tuple[int, int, int]
+) -> NDArray[np.float32]:
+    """Values (of ``shape``) of the spline through samples at ``index`` @ (i, j, k, 1), in fractional sample indices."""
+    coefficients = samples
+    for axis in range(3):
+        coefficients = _spline_coefficients(coefficients, axis)
+    last = np.array(samples.shape).reshape(3, 1, 1) - 1
+    j, k = np.arange(shape[1])[:, None], np.arange(shape[2])
+    first_plane = index[:3, 1, None, None] * j + index[:3, 2, None, None] * k + index[:3, 3, None, None]
+    values = np.empty(shape, np.float32)
+    for i in range(shape[0]):
+        points = np.clip(first_plane + i * index[:3, 0, None, None], 0, last) + 1
+        ndimage.map_coordinates(coefficients, points, output=values[i], order=3, mode="mirror", prefilter=False)
+    return values
+
+
+def _spline_coefficients(samples: NDArray, axis: int) -> NDArray:
+    """Coefficients of the natural cubic B-spline through samples along an axis, with one more at either end."""
+    bands = np.full((3, samples.shape[axis]), 1 / 6, dtype=samples.dtype)
+    bands[1] = 2 / 3
+    # No curvature at an end: the coefficient there is the sample, and the one beyond continues the line.
+    bands[1, [0, -1]], bands[0, 1:2], bands[2, -2:-1] = 1, 0, 0
+    columns = np.moveaxis(samples, axis, 0)
+    inner = linalg.solve_banded((1, 1), bands, columns.reshape(len(columns), -1)).reshape(columns.shape)
+    beyond = [(1, 1)] + [(0, 0)] * (inner.ndim - 1)
+    return np.moveaxis(np.pad(inner, beyond, mode="reflect", reflect_type="odd"), 0, axis)
 
 
 def _along(matrix: NDArray[np.float64], data: NDArray, axis: int) -> NDArray:

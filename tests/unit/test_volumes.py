@@ -13,6 +13,7 @@ from headsr.volumes import (
     Grid,
     Volume,
     VolumeError,
+    axis_positions,
     cell_average,
     load_volume,
     save_volume,
@@ -90,11 +91,11 @@ def test_spline_reproduces_its_own_samples_and_a_constant():
     assert np.allclose(spline_resample(Volume(np.full(grid.shape, 3.5, np.float32), grid), fine), 3.5, atol=1e-5)
 
 
-def test_rotated_grids_are_refused():
+def test_positions_along_axes_refuse_rotated_grids():
     turned = np.eye(4)
     turned[:2, :2] = [[0.9, -0.4], [0.4, 0.9]]
     with pytest.raises(ValueError, match="rotated"):
-        spline_resample(Volume(np.zeros((5, 5, 5), np.float32), Grid((5, 5, 5), np.eye(4))), Grid((5, 5, 5), turned))
+        axis_positions(Grid((5, 5, 5), turned), Grid((5, 5, 5), np.eye(4)))
 
 
 @pytest.fixture
