@@ -60,7 +60,7 @@ wildcard_constraints:
     folder=FOLDER_PATTERN,
     scan=SCAN_PATTERN,
     suffix=one_of(SUFFIXES),
-    view=one_of([*AXES, "acquired"]),
+    view=one_of([*VIEWS, "acquired"]),
     degradation=one_of(RECIPES.degradations),
     method=one_of(RECIPES.methods),
     model=one_of(RECIPES.models),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,10 @@ import yaml
 from headsr.scans import SUFFIXES, may_be_named, parse_name
 
 Recipe = TypeVar("Recipe")
+VIEWS = ("axial", "coronal", "sagittal", "isotropic")  # of simulated scans
+PROFILES = ("box", "gaussian", "cubic", "zoom")  # headsr.acquisition.profile says what they are
 METHOD_KINDS = ("spline", "average", "tikhonov", "slice_network", "inr")
+DEGRADATION_KINDS = ("simulated", "acquired")
 MODEL_KINDS = ("baseline", "autoencoder", "ldm")
 
 
@@ -40,11 +44,17 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Stack:
-    """One thick-slice scan: the plane of its slices, how many thin slices one thick slice spans, and its profile."""
+    """One low-resolution scan.
+
+    ``view`` is the plane of its thick slices, or ``isotropic``: coarse along all three axes. Slices lie ``factor`` thin
+    ones apart and are ``thickness`` thin ones thick (None: as thick as far apart). ``profile`` is one of
+    PROFILES.
+    """
 
     view: str
     factor: float
     profile: str = "box"
+    thickness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,8 @@ class Degradation:
     """A named way to make low-resolution scans.
 
     ``kind`` is ``simulated`` (``stacks`` are sampled from a high-resolution scan; ``noise_percent`` of the reference
-    intensity as Rician noise) or ``acquired`` (the scan itself is the thick scan; nothing is simulated).
+    intensity as Rician noise) or ``acquired`` (the scan itself is the thick scan; nothing is simulated; a stack, if one
+    is given, says how many times finer than the scan its volume shall be along which view).
     """
 
     kind: str
@@ -226,6 +237,43 @@ def plain(recipe: Any) -> Any:
     return recipe
 
 
+def expanded(blocks: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Blocks with an ``each`` written out: one block for every combination of its values.
+
+    ``each: {factor: [2, 4], profile: [box, zoom]}`` under the name ``axial_x{factor}_{profile}`` makes four blocks, in
+    which ``"{factor}"`` is the number and text that holds it is completed. Raises RecipeError for a placeholder that
+    ``each`` does not list, and for a name that comes twice.
+    """
+    result: dict[str, Any] = {}
+    for name, block in blocks.items():
+        choices = block.get("each", {}) if isinstance(block, Mapping) else {}
+        for values in itertools.product(*choices.values()):
+            chosen = dict(zip(choices, values, strict=True))
+            rest = {key: value for key, value in block.items() if key != "each"} if choices else block
+            one = str(_filled(name, chosen, f"{where}: {name}"))
+            if one in result:
+                raise RecipeError(f"{where}: {name}: the name {one!r} comes twice; put every key of 'each' into it")
+            result[one] = _filled(rest, chosen, f"{where}: {name}") if choices else rest
+    return result
+
+
+def _filled(value: Any, chosen: Mapping[str, Any], where: str) -> Any:
+    """A YAML value with every placeholder replaced; text that is nothing but a placeholder becomes its value."""
+    if isinstance(value, Mapping):
+        return {key: _filled(item, chosen, where) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, chosen, where) for item in value]
+    if not isinstance(value, str):
+        return value
+    for key, chosen_value in chosen.items():
+        if value == f"{{{key}}}":
+            return chosen_value
+        value = value.replace(f"{{{key}}}", str(chosen_value))
+    if "{" in value:
+        raise RecipeError(f"{where}: {value!r} holds a placeholder that 'each' does not list ({', '.join(chosen)})")
+    return value
+
+
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """``base`` with the keys of ``change`` laid over it, blocks key by key."""
     result = dict(base)
@@ -294,7 +342,7 @@ def load_recipes(config: Mapping[str, Any]) -> Recipes:
     files, changes = config["recipes"], config.get("overrides", {})
 
     def blocks(part: str) -> dict[str, Any]:
-        return merged(_read_blocks(files[part]), changes.get(part, {}))
+        return merged(expanded(_read_blocks(files[part]), files[part]), changes.get(part, {}))
 
     recipes = Recipes(
         datasets=build_all(Dataset, blocks("datasets"), files["datasets"]),
@@ -341,16 +389,48 @@ def _refuse_unknown_names(recipes: Recipes, config: Mapping[str, Any]) -> None:
             raise RecipeError(f"{where}.kind: {_unknown('kind', model.kind, MODEL_KINDS)}")
         if model.autoencoder:
             _require("model", model.autoencoder, recipes.models, where)
+    for name, degradation in recipes.degradations.items():
+        _refuse_wrong_stacks(degradation, f"{config['recipes']['degradations']}: {name}")
     for name, table in recipes.tables.items():
         where = f"{config['recipes']['tables']}: {name}"
         for method in table.methods:
             _require("method", method, recipes.methods, where)
         for degradation in table.degradations:
             _require("degradation", degradation, recipes.degradations, where)
+            _refuse_sliceless(table, degradation, recipes, where)
         for dataset in table.datasets:
             _require("dataset", dataset, recipes.datasets, where)
     for table in config["tables"]:
         _require("table", table, recipes.tables, "config: tables")
+
+
+def _refuse_sliceless(table: Table, degradation: str, recipes: Recipes, where: str) -> None:
+    """A network or prior of 2-D slices needs thick slices; a scan that is coarse along every axis has none."""
+    if any(stack.view == "isotropic" for stack in recipes.degradations[degradation].stacks):
+        for name in table.methods:
+            method = recipes.methods[name]
+            if method.model or method.prior:
+                raise RecipeError(f"{where}: {name!r} needs thick slices, and {degradation!r} has none; leave one out")
+
+
+def _refuse_wrong_stacks(degradation: Degradation, where: str) -> None:
+    views = [stack.view for stack in degradation.stacks]
+    if degradation.kind not in DEGRADATION_KINDS:
+        raise RecipeError(f"{where}.kind: {_unknown('kind', degradation.kind, DEGRADATION_KINDS)}")
+    if degradation.kind == "simulated" and not views:
+        raise RecipeError(f"{where}.stacks: a simulated degradation needs one or more")
+    if degradation.kind == "acquired" and (len(views) > 1 or "isotropic" in views):
+        raise RecipeError(f"{where}.stacks: an acquired scan is refined along one view, not {', '.join(views)}")
+    for view in views:
+        if view not in VIEWS:
+            raise RecipeError(f"{where}.stacks: {_unknown('view', view, VIEWS)}")
+    if len(set(views)) < len(views):
+        raise RecipeError(f"{where}.stacks: one stack a view, not {', '.join(views)}")
+    for stack in degradation.stacks:
+        if stack.profile not in PROFILES:
+            raise RecipeError(f"{where}.stacks: {_unknown('profile', stack.profile, PROFILES)}")
+        if not (stack.factor >= 1 and (stack.thickness is None or stack.thickness > 0)):
+            raise RecipeError(f"{where}.stacks: factor must be at least 1 and thickness above 0, not {stack}")
 
 
 def _refuse_wrong_bids_names(dataset: Dataset, where: str) -> None:

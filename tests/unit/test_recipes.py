@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from headsr.recipes import Budget, Method, RecipeError, Stack, build, load_config, load_recipes, merged, plain
+from headsr.recipes import Budget, Method, RecipeError, Stack, build, expanded, load_config, load_recipes, merged, plain
 
 
 @pytest.mark.parametrize("deltas", [[], ["config/demo.yaml"], ["tests/config/smoke/config.yaml"]])
@@ -48,6 +48,69 @@ def test_a_name_that_nothing_defines_is_refused(path, value, message):
     config["overrides"] = {path[0]: {path[1]: {path[2]: value}}}
     with pytest.raises(RecipeError, match=message):
         load_recipes(config)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"kind": "simulate"}, r"axial_x4\.kind: unknown kind 'simulate'; did you mean 'simulated'"),
+        ({"stacks": []}, r"axial_x4\.stacks: a simulated degradation needs one or more"),
+        ({"stacks": [{"view": "axail", "factor": 4}]}, "unknown view 'axail'; did you mean 'axial'"),
+        ({"stacks": [{"view": "axial", "factor": 4, "profile": "bok"}]}, "unknown profile 'bok'; did you mean 'box'"),
+        ({"stacks": [{"view": "axial", "factor": 0.5}]}, "factor must be at least 1"),
+        ({"stacks": [{"view": "axial", "factor": 4, "thickness": 0}]}, "thickness above 0"),
+        ({"stacks": [{"view": "axial", "factor": 4}, {"view": "axial", "factor": 2}]}, "one stack a view"),
+        ({"stacks": [{"view": "isotropic", "factor": 4}]}, "'slice_network' needs thick slices, and 'axial_x4' has no"),
+        ({"kind": "acquired", "stacks": [{"view": "isotropic", "factor": 4}]}, "is refined along one view"),
+    ],
+)
+def test_stacks_that_cannot_be_are_refused_before_anything_runs(block, message):
+    config = copy.deepcopy(load_config([]))
+    config["overrides"] = {"degradations": {"axial_x4": block}}
+    with pytest.raises(RecipeError, match=message):
+        load_recipes(config)
+
+
+def test_each_writes_out_every_combination():
+    block = {"each": {"factor": [2, 2.5], "as": ["box", "zoom"]}, "stacks": [{"factor": "{factor}", "how": "a {as}"}]}
+    assert expanded({"x{factor}_{as}": block, "plain": {"kind": "{"}}, "f") == {
+        "x2_box": {"stacks": [{"factor": 2, "how": "a box"}]},
+        "x2_zoom": {"stacks": [{"factor": 2, "how": "a zoom"}]},
+        "x2.5_box": {"stacks": [{"factor": 2.5, "how": "a box"}]},
+        "x2.5_zoom": {"stacks": [{"factor": 2.5, "how": "a zoom"}]},
+        "plain": {"kind": "{"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "message"),
+    [
+        ("x{factor}", {"each": {"factor": [1, 2], "as": ["a", "b"]}}, r"d: x\{factor\}: the name 'x1' comes twice"),
+        ("x{factor}", {"each": {"factor": [1]}, "kind": "{factr}"}, r"'\{factr\}' holds a placeholder.*\(factor\)"),
+    ],
+)
+def test_each_that_does_not_name_its_blocks_is_refused(name, block, message):
+    with pytest.raises(RecipeError, match=message):
+        expanded({name: block}, "d")
+
+
+def test_recipes_name_the_profiles_that_there_are():
+    assert PROFILES == profile.PROFILES
+
+
+def test_every_degradation_of_the_papers_is_named():
+    """x2 to x7 of three, two and one scan, isotropic 2 to 4, through-plane x4, rows 2, 4, 8; three profiles each."""
+    names = load_recipes(load_config([])).degradations
+    for profile in ("box", "gaussian", "zoom"):
+        for factor in range(2, 8):
+            stacks = [
+                len(names[f"{views}_x{factor}_{profile}"].stacks) for views in ("orthogonal", "axial_coronal", "axial")
+            ]
+            assert stacks == [3, 2, 1]
+        assert all(names[f"isotropic_x{factor}_{profile}"].noise_percent == 0 for factor in (2, 2.5, 3, 3.5, 4))
+        assert all(names[f"rows_x{factor}_{profile}"].stacks[0].thickness == 1 for factor in (2, 4, 8))
+        assert [names[f"orthogonal_x5_{profile}_noise{p}"].noise_percent for p in range(1, 6)] == [1, 2, 3, 4, 5]
+    assert names["through_plane_x4"].kind == "acquired"
 
 
 def test_overrides_change_one_key_and_leave_the_rest():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from headsr import targets
 from headsr.provenance import commit_at
-from headsr.recipes import METHOD_KINDS, RecipeError, load_recipes, plain
+from headsr.recipes import METHOD_KINDS, VIEWS, RecipeError, load_recipes, plain
 from headsr.scans import (
     DATASET_PATTERN,
     FOLDER_PATTERN,
@@ -21,9 +21,6 @@ from snakemake.utils import validate
 # Planning makes millions of objects that live to its end. Looking for garbage among them again and again takes a quarter
 # of the time for 1,000 subjects (benchmarks/plan.py).
 gc.set_threshold(100_000, 50, 100)
-
-# The views of low-resolution scans; their array axes are known to headsr.volumes, which imports too much for here.
-AXES = ("axial", "coronal", "sagittal")
 
 validate(config, "../schemas/config.schema.yaml")
 try:

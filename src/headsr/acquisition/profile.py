@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.polynomial import hermite_e, legendre
 from numpy.typing import NDArray
-
-from headsr.volumes import spline_matrix
+from scipy import ndimage
 
 PROFILES = ("box", "gaussian", "cubic", "zoom")
 _FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
@@ -28,8 +27,7 @@ def profile_matrix(n: int, centres: NDArray[np.float64], thickness: float, profi
     refuse_unknown(profile)
     centres = np.asarray(centres, dtype=np.float64)
     if profile == "zoom":
-        inside = np.abs(centres - (n - 1) / 2) <= n / 2 + 1e-6
-        return spline_matrix(centres, n) * inside[:, None]
+        return _spline_points(n, centres)
     reach = int(np.ceil(support(profile) * max(thickness, 1.0) / 2)) + 1
     first = min(0, int(np.floor(centres.min())) - reach)
     last = max(n, int(np.ceil(centres.max())) + reach + 1)
@@ -72,6 +70,14 @@ def refuse_unknown(profile: str) -> None:
     """Raise ValueError for a profile that is none of PROFILES."""
     if profile not in PROFILES:
         raise ValueError(f"unknown slice profile {profile!r}; choose one of {', '.join(PROFILES)}")
+
+
+def _spline_points(n: int, centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points of the cubic spline that ``scipy.ndimage.zoom`` draws through n cells, mirrored at the outer centres."""
+    inside = np.abs(centres - (n - 1) / 2) <= n / 2 + 1e-6
+    places = np.clip(centres, 0, n - 1)[None]
+    columns = [ndimage.map_coordinates(unit, places, order=min(3, n - 1), mode="mirror") for unit in np.eye(n)]
+    return np.stack(columns, axis=1) * inside[:, None]
 
 
 def _box(distance: NDArray[np.float64], thickness: float) -> NDArray[np.float64]:

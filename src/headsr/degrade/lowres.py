@@ -51,7 +51,8 @@ def simulate_lowres(
     elif degradation.kind == ACQUIRED:
         if head_mask is None:
             raise VolumeError(f"{name}: needs its head mask to measure the noise of an acquired scan")
-        protocol = _acquired(source, view, name, float(thickness) if thickness not in (None, "") else None)
+        stated = float(thickness) if thickness not in (None, "") else None
+        protocol = _acquired(source, view, name, stated, degradation.stacks[0] if degradation.stacks else None)
         protocol["noise"] = _measure_noise(source, head_mask)
         scan, data = source.grid, torch.as_tensor(source.data)
     else:
@@ -61,12 +62,16 @@ def simulate_lowres(
     save_measurement(output, data, scan, Protocol(**protocol, degradation=degradation_name, source_key=source_key))
 
 
-def acquired_head(scan: Grid, axis: int) -> Grid:
-    """The grid to reconstruct an acquired scan on: the same box, refined along ``axis`` to the in-plane voxel size."""
-    in_plane = float(np.sqrt(np.prod(np.delete(scan.voxel_size, axis))))
-    factor = max(1.0, scan.voxel_size[axis] / in_plane)
-    if abs(round(factor) / factor - 1) < _WHOLE_FACTOR:
-        factor = round(factor)
+def acquired_head(scan: Grid, axis: int, factor: float | None = None) -> Grid:
+    """The grid to reconstruct an acquired scan on: the same box, ``factor`` times finer along ``axis``.
+
+    ``factor`` None refines to the in-plane voxel size, by a whole number where that is near.
+    """
+    if factor is None:
+        in_plane = float(np.sqrt(np.prod(np.delete(scan.voxel_size, axis))))
+        factor = max(1.0, scan.voxel_size[axis] / in_plane)
+        if abs(round(factor) / factor - 1) < _WHOLE_FACTOR:
+            factor = round(factor)
     shape = list(scan.shape)
     shape[axis] = round(shape[axis] * factor)
     return scan.resized(tuple(shape))
@@ -74,9 +79,10 @@ def acquired_head(scan: Grid, axis: int) -> Grid:
 
 def _simulate(source: Volume, stack: Stack, degradation: Degradation, seed: int) -> tuple[Grid, Tensor, dict]:
     """The scan's grid, its intensities and what is known of it."""
-    axis = AXES[stack.view]
-    scan = source.grid.thick(axis, stack.factor)
-    thickness = float(source.grid.voxel_size[axis] * stack.factor)
+    axis = AXES.get(stack.view)
+    scan = _coarse(source.grid, stack)
+    cells = stack.factor if stack.thickness is None else stack.thickness
+    thickness = None if axis is None else float(source.grid.voxel_size[axis] * cells)
     operator = Acquisition(source.grid, scan, axis=axis, profile=stack.profile, thickness=thickness)
     data = operator.forward(torch.as_tensor(source.data))
     sigma = degradation.noise_percent / 100
@@ -85,18 +91,31 @@ def _simulate(source: Volume, stack: Stack, degradation: Degradation, seed: int)
     return scan, data, _protocol(stack.view, stack.profile, thickness, source.grid) | {"noise": sigma}
 
 
-def _acquired(source: Volume, view: str, name: str, thickness: float | None) -> dict:
+def _coarse(head: Grid, stack: Stack) -> Grid:
+    """The grid of a stack: its slices begin at the head's first face, those of ``zoom`` keep its outermost centres."""
+    for axis in (AXES[stack.view],) if stack.view in AXES else range(3):
+        if stack.profile == "zoom":
+            head = head.zoomed(axis, stack.factor)
+        else:
+            head = head.thick(axis, stack.factor, stack.thickness)
+    return head
+
+
+def _acquired(source: Volume, view: str, name: str, thickness: float | None, finer: Stack | None) -> dict:
+    """What is known of an acquired scan; ``finer`` says along which view its volume is refined, and how much."""
     sizes = source.grid.voxel_size
-    axis = AXES.get(view, int(np.argmax(sizes)))
+    axis = AXES.get(view if finer is None else finer.view, int(np.argmax(sizes)))
     if view not in AXES and view != ACQUIRED:
         raise RecipeError(f"{name}: unknown view {view!r}; choose {ACQUIRED} or one of {', '.join(AXES)}")
-    if sizes[axis] < 0.99 * sizes.max():
+    if finer is None and sizes[axis] < 0.99 * sizes.max():
         coarsest = next(plane for plane in AXES if AXES[plane] == int(np.argmax(sizes)))
         raise VolumeError(
             f"{name}: its thick slices are {coarsest}, not {view}. Name the view {coarsest} or {ACQUIRED}"
         )
     plane = next(plane for plane in AXES if AXES[plane] == axis)
-    return _protocol(plane, "box", _thickness(sizes, axis, name, thickness), acquired_head(source.grid, axis))
+    profile, factor = ("box", None) if finer is None else (finer.profile, finer.factor)
+    thickness = _thickness(sizes, axis, name, thickness)
+    return _protocol(plane, profile, thickness, acquired_head(source.grid, axis, factor))
 
 
 def _thickness(sizes: np.ndarray, axis: int, name: str, thickness: float | None) -> float:
@@ -120,7 +139,7 @@ def _measure_noise(source: Volume, head_mask: str | os.PathLike[str]) -> float:
     return estimate_noise(source.data, mask.data > 0.5)
 
 
-def _protocol(view: str, profile: str, thickness: float, head: Grid) -> dict:
+def _protocol(view: str, profile: str, thickness: float | None, head: Grid) -> dict:
     affine = tuple(tuple(row) for row in head.affine.tolist())
     return {
         "view": view,
@@ -133,7 +152,7 @@ def _protocol(view: str, profile: str, thickness: float, head: Grid) -> dict:
 
 def _stack_of(view: str, degradation: Degradation, degradation_name: str) -> Stack:
     for stack in degradation.stacks:
-        if stack.view == view and view in AXES:
+        if stack.view == view:
             return stack
     known = ", ".join(stack.view for stack in degradation.stacks) or "none"
-    raise RecipeError(f"{degradation_name}.stacks: no stack of view {view!r}; it has {known} (of {', '.join(AXES)})")
+    raise RecipeError(f"{degradation_name}.stacks: no stack of view {view!r}; it has {known}")

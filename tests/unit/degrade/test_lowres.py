@@ -120,3 +120,51 @@ def test_a_mask_of_another_grid_is_refused(tmp_path):
     save_volume(mask, np.ones((20, 20, 7), np.uint8) * np.arange(7, dtype=np.uint8), Grid((20, 20, 7), np.eye(4)))
     with pytest.raises(VolumeError, match="not on the grid"):
         make(tmp_path, volume, mask, view="acquired", degradation=Degradation("acquired"))
+
+
+@pytest.mark.parametrize(("factor", "thin"), [(2.0, 10), (3.0, 7), (2.5, 8)])
+def test_an_isotropic_scan_is_coarse_along_every_axis(tmp_path, factor, thin):
+    volume, _ = preprocessed(tmp_path)
+    low = make(tmp_path, volume, view="isotropic", degradation=Degradation("simulated", (Stack("isotropic", factor),)))
+    (scan,), truth = load_study([low]).scans, load_volume(volume)
+    assert scan.operator.axis is None and scan.data.shape[0] == thin
+    assert (scan.operator.forward(torch.as_tensor(truth.data)) - scan.data).abs().max() < 1e-5
+    if factor == 2:
+        np.testing.assert_allclose(scan.data, truth.data.reshape(10, 2, 9, 2, 8, 2).mean((1, 3, 5)), atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [2.0, 4.0, 8.0])
+def test_row_masking_keeps_one_thin_row_in_so_many(tmp_path, factor):
+    volume, _ = preprocessed(tmp_path)
+    masked = Degradation("simulated", (Stack("axial", factor, thickness=1.0),))
+    low, truth = load_volume(make(tmp_path, volume, view="axial", degradation=masked)), load_volume(volume)
+    np.testing.assert_allclose(low.data, truth.data[..., :: int(factor)], atol=1e-6)
+    np.testing.assert_allclose(low.grid.affine[:3, 3], truth.grid.affine[:3, 3], atol=1e-5)
+    assert load_study([tmp_path / "low.nii.gz"]).scans[0].operator.axis == 2
+
+
+def test_zoom_keeps_the_outermost_centres_and_says_where_its_slices_lie(tmp_path):
+    volume, _ = preprocessed(tmp_path)
+    zoomed = Degradation("simulated", (Stack("axial", 4.0, "zoom"),))
+    low, truth = load_volume(make(tmp_path, volume, view="axial", degradation=zoomed)), load_volume(volume)
+    assert low.data.shape == (20, 18, 4)
+    np.testing.assert_allclose(low.data[..., [0, -1]], truth.data[..., [0, -1]], atol=1e-5)
+    last = low.grid.affine @ [0, 0, 3, 1], truth.grid.affine @ [0, 0, 15, 1]
+    np.testing.assert_allclose(*last, atol=1e-4)
+
+
+def test_overlapping_slices_are_thicker_than_they_are_apart(tmp_path):
+    volume, _ = preprocessed(tmp_path)
+    overlapping = Degradation("simulated", (Stack("axial", 2.0, thickness=4.0),))
+    low, truth = load_volume(make(tmp_path, volume, view="axial", degradation=overlapping)), load_volume(volume)
+    expected = np.stack([truth.data[..., i : i + 4].mean(-1) for i in range(0, 16, 2)], -1)
+    np.testing.assert_allclose(low.data, expected, atol=1e-6)
+    assert load_study([tmp_path / "low.nii.gz"]).head.same_as(truth.grid)
+
+
+def test_an_acquired_isotropic_scan_is_refined_where_the_recipe_says(tmp_path):
+    volume, mask = preprocessed(tmp_path, shape=(20, 20, 14), affine=np.eye(4))
+    finer = Degradation("acquired", (Stack("axial", 4.0),))
+    study = load_study([make(tmp_path, volume, mask, view="acquired", degradation=finer, thickness=1.0)])
+    assert study.head.shape == (20, 20, 56) and study.scans[0].view == "axial"
+    np.testing.assert_allclose(study.head.voxel_size, [1, 1, 0.25])
