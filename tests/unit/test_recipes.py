@@ -4,7 +4,20 @@ import copy
 
 import pytest
 
-from headsr.recipes import Budget, Method, RecipeError, Stack, build, expanded, load_config, load_recipes, merged, plain
+from headsr.acquisition import profile
+from headsr.recipes import (
+    PROFILES,
+    Budget,
+    Method,
+    RecipeError,
+    Stack,
+    build,
+    expanded,
+    load_config,
+    load_recipes,
+    merged,
+    plain,
+)
 
 
 @pytest.mark.parametrize("deltas", [[], ["config/demo.yaml"], ["tests/config/smoke/config.yaml"]])
