@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from headsr.acquisition import profile
+from headsr.acquisition import profile as profiles
 from headsr.recipes import (
     PROFILES,
     Budget,
@@ -108,7 +108,7 @@ def test_each_that_does_not_name_its_blocks_is_refused(name, block, message):
 
 
 def test_recipes_name_the_profiles_that_there_are():
-    assert PROFILES == profile.PROFILES
+    assert PROFILES == profiles.PROFILES
 
 
 def test_every_degradation_of_the_papers_is_named():

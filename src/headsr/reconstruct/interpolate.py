@@ -24,13 +24,37 @@ def interpolate_volume(lowres: Sequence[str | os.PathLike[str]], *, method: Meth
     if method.kind not in ("spline", "average"):
         raise ValueError(f"interpolate_volume cannot make a {method.kind!r} volume; the kinds are spline and average")
     used = study.scans[:1] if method.kind == "spline" else study.scans
-    estimate = np.mean([spline_of(scan, study.head) for scan in used], axis=0, dtype=np.float32)
+    estimate = average_of(used, study.head)
     publish_projected(estimate, study, method=method, outputs=outputs, record={"interpolated_scans": len(used)})
 
 
 def fused_average(study: Study) -> NDArray[np.float32]:
-    """The mean over all scans of their spline interpolations: (X, Y, Z) on the head's grid, normalised intensities."""
-    return np.mean([spline_of(scan, study.head) for scan in study.scans], axis=0, dtype=np.float32)
+    """The average of all scans: (X, Y, Z) on the head's grid, normalised intensities."""
+    return average_of(study.scans, study.head)
+
+
+def average_of(scans: Sequence[Measurement], head: Grid) -> NDArray[np.float32]:
+    """The mean of the scans' spline interpolations (X, Y, Z), everywhere over those whose field of view reaches there.
+
+    What no scan saw is zero, as air is.
+    """
+    total, count = np.zeros(head.shape, np.float32), np.zeros(head.shape, np.float32)
+    for scan in scans:
+        inside = in_view(scan.operator.scan, head)
+        total += spline_of(scan, head) * inside
+        count += inside
+    return total / np.maximum(count, 1)
+
+
+def in_view(scan: Grid, head: Grid) -> NDArray[np.bool_]:
+    """Which voxel centres of ``head`` (X, Y, Z) lie in the field-of-view box of ``scan``, whatever its placement."""
+    index = np.linalg.inv(scan.affine) @ head.affine
+    inside = np.ones(head.shape, dtype=bool)
+    for axis, n in enumerate(scan.shape):
+        x, y, z = (index[axis, i] * np.arange(size) for i, size in enumerate(head.shape))
+        place = x[:, None, None] + (y[:, None] + (z + index[axis, 3]))
+        inside &= np.abs(place - (n - 1) / 2) <= n / 2 + 1e-3
+    return inside
 
 
 def spline_of(scan: Measurement, head: Grid) -> NDArray[np.float32]:
