@@ -49,7 +49,7 @@ class Acquisition:
         device: torch.device | str = "cpu",
     ) -> None:
         refuse_unknown(profile)
-        self.head, self.scan, self.axis = head, scan, axis
+        self.head, self.scan, self.axis, self.thickness = head, scan, axis, thickness
         thick = [i == axis or axis is None for i in range(3)]
         self._profiles = [profile if along else "box" for along in thick]
         self._extents = [

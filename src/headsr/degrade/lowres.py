@@ -77,28 +77,31 @@ def acquired_head(scan: Grid, axis: int, factor: float | None = None) -> Grid:
     return scan.resized(tuple(shape))
 
 
+def stack_operator(head: Grid, stack: Stack) -> Acquisition:
+    """How a simulated scan samples the head: its grid and its profile, as the recipe names them.
+
+    Slices begin at the head's first face; those of ``zoom`` keep its outermost centres instead.
+    """
+    axis = AXES.get(stack.view)
+    scan, thickness = head, None
+    for along in range(3) if axis is None else (axis,):
+        thick = scan.thick(along, stack.factor, stack.thickness)
+        scan = scan.zoomed(along, stack.factor) if stack.profile == "zoom" else thick
+    if axis is not None:
+        cells = stack.factor if stack.thickness is None else stack.thickness
+        thickness = float(head.voxel_size[axis] * cells)
+    return Acquisition(head, scan, axis=axis, profile=stack.profile, thickness=thickness)
+
+
 def _simulate(source: Volume, stack: Stack, degradation: Degradation, seed: int) -> tuple[Grid, Tensor, dict]:
     """The scan's grid, its intensities and what is known of it."""
-    axis = AXES.get(stack.view)
-    scan = _coarse(source.grid, stack)
-    cells = stack.factor if stack.thickness is None else stack.thickness
-    thickness = None if axis is None else float(source.grid.voxel_size[axis] * cells)
-    operator = Acquisition(source.grid, scan, axis=axis, profile=stack.profile, thickness=thickness)
+    operator = stack_operator(source.grid, stack)
     data = operator.forward(torch.as_tensor(source.data))
     sigma = degradation.noise_percent / 100
     if sigma > 0:
         data = add_rician(data[None], sigma * white_noise([seed], tuple(data.shape), "cpu"))[0]
-    return scan, data, _protocol(stack.view, stack.profile, thickness, source.grid) | {"noise": sigma}
-
-
-def _coarse(head: Grid, stack: Stack) -> Grid:
-    """The grid of a stack: its slices begin at the head's first face, those of ``zoom`` keep its outermost centres."""
-    for axis in (AXES[stack.view],) if stack.view in AXES else range(3):
-        if stack.profile == "zoom":
-            head = head.zoomed(axis, stack.factor)
-        else:
-            head = head.thick(axis, stack.factor, stack.thickness)
-    return head
+    protocol = _protocol(stack.view, stack.profile, operator.thickness, source.grid)
+    return operator.scan, data, protocol | {"noise": sigma}
 
 
 def _acquired(source: Volume, view: str, name: str, thickness: float | None, finer: Stack | None) -> dict:
