@@ -18,7 +18,7 @@ from headsr.volumes import AXES, Grid, load_volume, save_volume
 class Measurement:
     """One scan as measured: its operator A, its intensities y (x, y, z) and the standard deviation of its noise.
 
-    Where the operator does not cover a sample, its intensity is zero as A x is: the sample says nothing of the head.
+    ``view`` is what it is called within its study. Where the operator does not cover a sample, its intensity is zero as A x is: the sample says nothing of the head.
     """
 
     view: str
@@ -97,7 +97,9 @@ def load_study(paths: Sequence[str | os.PathLike[str]], *, device: torch.device 
             device=device,
         )
         data = torch.as_tensor(volume.data, device=device)
-        measurements.append(Measurement(protocol.view, operator, data, protocol.noise))
+        earlier = sum(other.view == protocol.view for other in protocols)
+        name = f"{protocol.view}{earlier + 1}" if earlier else protocol.view
+        measurements.append(Measurement(name, operator, data, protocol.noise))
         protocols.append(protocol)
     first = protocols[0]
     for path, protocol in zip(paths, protocols, strict=True):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from headsr.acquisition.consistency import allowed, estimate_noise, project, residuals
 from headsr.acquisition.measurement import Measurement, Protocol, load_study, save_measurement
@@ -108,3 +109,37 @@ def test_study_round_trip(tmp_path):
     for read, scan in zip(study.scans, measured(truth, ["axial", "coronal"], 0.01), strict=True):
         assert torch.allclose(read.operator.forward(truth), scan.operator.forward(truth), atol=1e-6)
         assert torch.allclose(read.data, scan.data)
+
+
+def test_two_scans_of_one_view_have_names_of_their_own(tmp_path):
+    (scan,) = measured(torch.rand(HEAD.shape), ["axial"], 0.01)
+    paths = [tmp_path / f"sub-01_desc-acquired{n}_T2w.nii.gz" for n in ("", "2", "3")]
+    for path, view in zip(paths, ("axial", "axial", "coronal"), strict=True):
+        protocol = Protocol(view, "box", 4.8, 0.01, HEAD.shape, HEAD.affine.tolist(), 1.0, 0.0, "test", "KEY")
+        save_measurement(path, scan.data, scan.operator.scan, protocol)
+    assert [scan.view for scan in load_study(paths).scans] == ["axial", "axial2", "coronal"]
+
+
+@pytest.mark.parametrize("profile", ["box", "gaussian"])
+def test_projection_onto_turned_scans_that_reach_outside(profile):
+    """Three stacks in placements of their own, partly outside the head's grid: each agrees to within its noise."""
+    head = Grid((24, 22, 20), np.diag([1.0, 1.0, 1.2, 1.0]))
+    truth = torch.rand(head.shape)
+    generator = torch.Generator().manual_seed(1)
+    scans = []
+    for axis, (view, turn) in enumerate([("sagittal", 0.0), ("coronal", 12.0), ("axial", -25.0)]):
+        affine = head.thick(axis, 3).affine
+        turned = np.eye(4)
+        turned[:3, :3] = Rotation.from_euler("xyz", [turn, turn / 2, 0], degrees=True).as_matrix()
+        scan = Grid(head.thick(axis, 3).shape, turned @ affine)
+        operator = Acquisition(head, scan, axis=axis, profile=profile)
+        clean = operator.forward(truth)
+        noisy = clean + 0.02 * torch.randn(clean.shape, generator=generator)
+        scans.append(Measurement(view, operator, noisy, 0.02))
+    assert scans[0].operator.covered.all() and not scans[2].operator.covered.all()
+    assert (scans[2].data[~scans[2].operator.covered] == 0).all()
+    projected = project(torch.zeros(head.shape), scans)
+    for residual, scan in zip(residuals(projected, scans), scans, strict=True):
+        assert scan.rms(residual) <= allowed(scan)
+        covered = residual[scan.operator.covered]
+        assert scan.rms(residual) == pytest.approx(rms(covered), rel=1e-5)
