@@ -18,7 +18,8 @@ from headsr.volumes import AXES, Grid, load_volume, save_volume
 class Measurement:
     """One scan as measured: its operator A, its intensities y (x, y, z) and the standard deviation of its noise.
 
-    ``view`` is what it is called within its study. Where the operator does not cover a sample, its intensity is zero as A x is: the sample says nothing of the head.
+    ``view`` is what it is called within its study. Where the operator does not cover a sample, its intensity is zero as
+    A x is: the sample says nothing of the head.
     """
 
     view: str
