@@ -48,11 +48,11 @@ class Grid:
         object.__setattr__(self, "affine", np.asarray(self.affine, dtype=np.float64))
         if len(self.shape) != 3 or min(self.shape) < 1 or self.affine.shape != (4, 4):
             raise ValueError(f"a grid needs three positive sizes and a 4 x 4 affine, not {self.shape}")
-        # Written so that NaN fails too: the part of the box of its steps that the (sheared) voxel fills.
-        if not abs(np.linalg.det(self.affine[:3, :3])) > 1e-6 * np.prod(self.voxel_size):
-            raise ValueError("the affine of a grid must be invertible")
         if not np.isfinite(self.affine).all():
             raise ValueError("the affine of a grid must be finite")
+        # A voxel sheared to a millionth of its upright volume is flat.
+        if abs(np.linalg.det(self.affine[:3, :3])) <= 1e-6 * np.prod(self.voxel_size):
+            raise ValueError("the affine of a grid must be invertible")
 
     @property
     def voxel_size(self) -> NDArray[np.float64]:
@@ -385,9 +385,11 @@ def _header(path: str | os.PathLike[str], content: bytes) -> nib.Nifti1Header:
     block = content[: kind.template_dtype.itemsize]
     try:
         header, said = kind(block), kind(block, check=False)
-        # What nibabel repairs in silence: two fields say the type, and a damaged one makes other intensities.
+        # nibabel repairs both in silence. A damaged type makes other intensities, a voxel size of 0 becomes 1 mm.
         if int(said["bitpix"]) != 8 * header.get_data_dtype().itemsize:
             raise ValueError(f"{said['bitpix']} bits per voxel are not those of {header.get_data_dtype()}")
+        if said["qform_code"] > 0 and not said["pixdim"][1:4].all():
+            raise ValueError(f"voxel sizes {said['pixdim'][1:4]}")
         if header["magic"].item().startswith(b"ni"):
             raise ValueError("the header of a .hdr/.img pair, whose data lie in another file")
         header.get_data_offset(), header.get_slope_inter(), header.get_xyzt_units()
@@ -470,7 +472,7 @@ def _is_one_quaternion(header: nib.Nifti1Header) -> bool:
     places = [np.array([*h["pixdim"][:4], *(h[f"qoffset_{axis}"] for axis in "xyz")]) for h in (header, rounded)]
     turned = min(np.abs(turns[0] - turns[1]).max(), np.abs(turns[0] + turns[1]).max())
     sheared = np.abs(directions.T @ directions - np.eye(3)).max()
-    return bool(turned < 1e-6 and sheared < 1e-5 and np.allclose(*places, rtol=1e-5, atol=1e-3))
+    return bool(turned < 1e-6 and sheared < 1e-5 and np.allclose(*places, rtol=1e-5, atol=1e-3 * places[0][1]))
 
 
 def _form(
