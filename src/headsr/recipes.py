@@ -63,13 +63,15 @@ class Degradation:
 
     ``kind`` is ``simulated`` (``stacks`` are sampled from a high-resolution scan; ``noise_percent`` of the reference
     intensity as Rician noise) or ``acquired`` (the scan itself is the thick scan; nothing is simulated; a stack, if one
-    is given, says how many times finer than the scan its volume shall be along which view).
+    is given, says how many times finer than the scan its volume shall be along which view). ``together`` makes one
+    study of all acquired scans of a head, session and contrast: the others are aligned to the first by name.
     """
 
     kind: str
     stacks: tuple[Stack, ...] = ()
     noise_percent: float = 0.0
     seed: int = 0
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -421,6 +423,8 @@ def _refuse_wrong_stacks(degradation: Degradation, where: str) -> None:
         raise RecipeError(f"{where}.stacks: a simulated degradation needs one or more")
     if degradation.kind == "acquired" and (len(views) > 1 or "isotropic" in views):
         raise RecipeError(f"{where}.stacks: an acquired scan is refined along one view, not {', '.join(views)}")
+    if degradation.together and degradation.kind != "acquired":
+        raise RecipeError(f"{where}.together: stacks simulated from one head lie together already; leave it out")
     for view in views:
         if view not in VIEWS:
             raise RecipeError(f"{where}.stacks: {_unknown('view', view, VIEWS)}")
