@@ -1,19 +1,30 @@
-"""Gaussian blur given in mm, isotropic or anisotropic, with one kernel per image.
+"""Blur by kernels given in mm, one per image: Gaussian, generalised Gaussian, plateau-shaped, and circular low-pass.
 
-The kernel is applied by its transfer function, exp(-2 pi^2 f^T S f) with covariance S in mm^2 and frequency f in cycles
-per mm, so a width far below a pixel is as exact as one of many pixels and no kernel is cut off.
+Every kernel is a radial profile stretched and turned by a covariance S in mm^2, so its transfer function is a radial
+one of sqrt(f^T S f) with frequency f in cycles per mm: exp(-2 pi^2 f^T S f) for a Gaussian, the Hankel transform of the
+profile for the others. Applied that way, a width far below a pixel is as exact as one of many pixels. The profiles are
+those of Wang et al. (2021), Real-ESRGAN, after Liu et al. (2020) for the generalised and plateau-shaped ones.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 from scipy.fft import next_fast_len
+from scipy.special import j0
 from torch import Tensor
 
 from headsr.degrade.resample import mirrored, take_rows
 
-# Pixels of mirrored border at least: where the image has as many, that is several widths of the widest kernel.
-_BORDER = 16
+# Generalised and plateau-shaped kernels end at this many widths: the tail of a plateau has no finite mass.
+REACH = 6.0
+# Pixels of mirrored border: at least and, where the image is large, at most.
+_BORDER = (16, 32)
+# A profile is known at so many radii within its reach, its transform at frequencies up to 24 cycles per reach.
+_RADII = 512
+_STEPS_PER_CYCLE, _CYCLES = 64, 24
 
 
 def covariance(sigma_mm: Tensor, angle: Tensor) -> Tensor:
@@ -29,24 +40,108 @@ def gaussian_blur(images: Tensor, rows: Tensor, *, pixel_mm: Tensor, covariance_
     ``pixel_mm`` (N, 2) is row and column spacing, ``covariance_mm`` (N, 2, 2). Borders are mirrored. The rows beyond
     ``rows`` of the result hold nothing of use.
     """
-    height, width = images.shape[-2:]
-    (top, row), (left, column) = (_around(size, images.device) for size in (height, width))
-    extended = take_rows(images.index_select(2, mirrored(column, width)), mirrored(row, rows[:, None]))
-    transfer = _transfer(extended.shape[-2:], pixel_mm, covariance_mm)
-    blurred = torch.fft.irfft2(torch.fft.rfft2(extended) * transfer, s=extended.shape[-2:])
-    return blurred[:, top : top + height, left : left + width]
-
-
-def _around(size: int, device: torch.device) -> tuple[int, Tensor]:
-    """The mirrored border's width and the indices from its beginning to its end, as many as are fast to transform."""
-    border = min(size // 2, max(_BORDER, size // 4))
-    return border, torch.arange(next_fast_len(size + 2 * border, real=True), device=device) - border
-
-
-def _transfer(shape: tuple[int, int], pixel_mm: Tensor, covariance_mm: Tensor) -> Tensor:
-    """The transfer functions (N, H, W // 2 + 1) of the kernels on the frequencies of ``rfft2``."""
     scaled = covariance_mm / (pixel_mm[:, :, None] * pixel_mm[:, None, :])
-    rows = torch.fft.fftfreq(shape[0], device=pixel_mm.device)[:, None]
-    columns = torch.fft.rfftfreq(shape[1], device=pixel_mm.device)[None, :]
-    a, b, c = (scaled[:, i, j, None, None] for i, j in ((0, 0), (0, 1), (1, 1)))
-    return torch.exp(-2 * torch.pi**2 * (a * rows**2 + 2 * b * rows * columns + c * columns**2))
+    return _filter(images, rows, torch.exp_(_squared_frequency(images.shape[-2:], scaled).mul_(-2 * torch.pi**2)))
+
+
+def radial_blur(images: Tensor, rows: Tensor, *, pixel_mm: Tensor, covariance_mm: Tensor, spectra: Tensor) -> Tensor:
+    """Blur as ``gaussian_blur`` does, by kernels whose profiles have the ``spectra`` (N, K) of ``radial_spectra``.
+
+    ``covariance_mm`` is that of the profile's reach: the width's, times the square of the reach in widths.
+    """
+    scaled = covariance_mm / (pixel_mm[:, :, None] * pixel_mm[:, None, :])
+    cycles = _squared_frequency(images.shape[-2:], scaled).clamp_(min=0).sqrt_()
+    return _filter(images, rows, _look_up(spectra, cycles.mul_(_STEPS_PER_CYCLE)))
+
+
+def low_pass(images: Tensor, rows: Tensor, *, cutoff: Tensor, radius_px: Tensor) -> Tensor:
+    """Keep the circle of frequencies below ``cutoff`` (N,), a share of Nyquist, with the ringing that this makes.
+
+    The kernel of an ideal circle is a jinc, J1(r) / r; it ends at ``radius_px`` (N,), so the circle's edge is soft.
+    """
+    reach = torch.diag_embed((radius_px**2)[:, None].expand(-1, 2))
+    spectra = radial_spectra(jinc_profiles(torch.pi * cutoff * radius_px))
+    return radial_blur(images, rows, pixel_mm=torch.ones_like(reach[:, 0]), covariance_mm=reach, spectra=spectra)
+
+
+def generalised_profiles(beta: Tensor) -> Tensor:
+    """exp(-r^(2 beta) / 2) for ``beta`` (N,), r up to ``REACH`` widths: 1 is a Gaussian, more is like a box."""
+    return torch.exp(-0.5 * (REACH * _radii(beta.device)) ** (2 * beta[:, None]))
+
+
+def plateau_profiles(beta: Tensor) -> Tensor:
+    """1 / (1 + r^(2 beta)) for ``beta`` (N,), r up to ``REACH`` widths: flat on top, with a long tail."""
+    return 1 / (1 + (REACH * _radii(beta.device)) ** (2 * beta[:, None]))
+
+
+def jinc_profiles(reach: Tensor) -> Tensor:
+    """J1(r) / r, r up to ``reach`` (N,): pi times the cut-off (share of Nyquist) times the radius in pixels."""
+    radius = reach[:, None] * _radii(reach.device)
+    return torch.special.bessel_j1(radius) / radius
+
+
+def radial_spectra(profiles: Tensor) -> Tensor:
+    """Transforms (N, K) of radial profiles (N, R) over their reach, in steps of 1/64 cycle per reach.
+
+    A transform begins with 1, whatever the scale of its profile: the kernel's sum.
+    """
+    mass = profiles * _radii(profiles.device)
+    # One by one: a product with several columns adds up in another order, and a sample's result is its own.
+    spectra = torch.stack([_hankel(profiles.device) @ one for one in mass])
+    return spectra / spectra[:, :1]
+
+
+def _radii(device: torch.device) -> Tensor:
+    return (torch.arange(_RADII, device=device) + 0.5) / _RADII
+
+
+@lru_cache(maxsize=2)
+def _hankel(device: torch.device) -> Tensor:
+    cycles = np.arange(_CYCLES * _STEPS_PER_CYCLE) / _STEPS_PER_CYCLE
+    weights = j0(2 * np.pi * cycles[:, None] * (np.arange(_RADII) + 0.5) / _RADII)
+    return torch.as_tensor(weights, dtype=torch.float32).to(device)
+
+
+def _look_up(tables: Tensor, position: Tensor) -> Tensor:
+    """Interpolate tables (N, K) linearly at fractional positions (N, H, W); beyond its end a table is zero."""
+    last = tables.shape[1]
+    flat = torch.nn.functional.pad(tables, (0, 2))
+    position = position.flatten(1).clamp_(max=last)
+    below = position.long()
+    low, high = flat.gather(1, below), flat.gather(1, below + 1)
+    return torch.lerp(low, high, position - below)
+
+
+def _filter(images: Tensor, rows: Tensor, transfer: Tensor) -> Tensor:
+    """Multiply the spectra of images (N, R, W) with mirrored borders by transfer functions on ``rfft2``'s grid."""
+    height, width = images.shape[-2:]
+    (top, tall), (left, wide) = (_around(size) for size in (height, width))
+    spectrum = torch.fft.rfft2(_extended(images, rows, (top, tall), (left, wide)))
+    spectrum.mul_(transfer.reshape(spectrum.shape))
+    return torch.fft.irfft2(spectrum, s=(tall, wide))[:, top : top + height, left : left + width]
+
+
+def _extended(images: Tensor, rows: Tensor, vertical: tuple[int, int], horizontal: tuple[int, int]) -> Tensor:
+    (top, tall), (left, wide), width = vertical, horizontal, images.shape[-1]
+    # Columns by pieces: picking them one by one costs more than the transforms. Rows differ from image to image.
+    right = wide - left - width
+    widened = torch.cat([images[:, :, :left].flip(2), images, images[:, :, width - right :].flip(2)], 2)
+    row = torch.arange(tall, device=images.device) - top
+    return take_rows(widened, mirrored(row, rows[:, None]))
+
+
+def _around(size: int) -> tuple[int, int]:
+    """The mirrored border's width, and the size with borders, which is one that is fast to transform."""
+    least, most = _BORDER
+    border = min(size // 2, max(least, min(size // 4, most)))
+    return border, next_fast_len(size + 2 * border, real=True)
+
+
+def _squared_frequency(shape: tuple[int, int], scaled: Tensor) -> Tensor:
+    """f^T S f on the frequencies of ``rfft2`` of the extended image, for covariances ``scaled`` (N, 2, 2) in pixels."""
+    (_, tall), (_, wide) = (_around(size) for size in shape)
+    row, column = torch.fft.fftfreq(tall, device=scaled.device), torch.fft.rfftfreq(wide, device=scaled.device)
+    a, b, c = (scaled[:, i, j, None] for i, j in ((0, 0), (0, 1), (1, 1)))
+    along_rows = torch.stack([a * row**2, 2 * b * row, torch.ones_like(a * row)], 2)
+    along_columns = torch.stack([torch.ones_like(c * column), column.expand(len(c), -1), c * column**2], 1)
+    return along_rows @ along_columns

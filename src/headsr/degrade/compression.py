@@ -6,6 +6,8 @@ a block's mean is kept as it is: scans are stored with more grey levels than 256
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -38,21 +40,29 @@ def compress(images: Tensor, rows: Tensor, *, quality: Tensor, offset: Tensor) -
     row, column = (torch.arange(n, device=images.device) - offset[:, i, None] for i, n in enumerate(padded))
     row, column = mirrored(row, rows[:, None]), mirrored(column, shape[1])
     blocks = _take(images, row, column).unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK)).transpose(2, 3)
-    decoded = _quantise(blocks, quality).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    decoded = (
+        _quantise(blocks.flatten(3), quality).unflatten(3, (BLOCK, BLOCK)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    )
     inside = [torch.arange(size, device=images.device) + offset[:, i, None] for i, size in enumerate(shape)]
     return _take(decoded, *inside)
 
 
 def _quantise(blocks: Tensor, quality: Tensor) -> Tensor:
-    """Blocks (N, a, b, 8, 8) as they come back from quantised coefficients."""
-    basis = cosine_basis(BLOCK).to(blocks.device)
+    """Blocks (N, a, b, 64) as they come back from quantised coefficients."""
+    basis = _block_basis().to(blocks.device)
     factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
-    step = factor[:, None, None] * torch.tensor(LUMINANCE, device=blocks.device) / 255
-    step = step[:, None, None]
-    coefficients = basis @ blocks @ basis.T
-    quantised = torch.round(coefficients / step) * step
-    quantised[..., 0, 0] = coefficients[..., 0, 0]
-    return basis.T @ quantised @ basis
+    step = (factor[:, None] * torch.tensor(LUMINANCE, device=blocks.device).flatten() / 255)[:, None, None]
+    coefficients = blocks @ basis.T
+    mean = coefficients[..., 0].clone()
+    quantised = coefficients.div_(step).round_().mul_(step)
+    quantised[..., 0] = mean
+    return quantised @ basis
+
+
+@lru_cache(maxsize=1)
+def _block_basis() -> Tensor:
+    """The cosine transform of a whole block as one matrix (64, 64): far faster than two of 8 x 8."""
+    return torch.kron(cosine_basis(BLOCK), cosine_basis(BLOCK))
 
 
 def _take(images: Tensor, row: Tensor, column: Tensor) -> Tensor:

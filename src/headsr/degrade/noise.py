@@ -1,4 +1,4 @@
-"""Rician noise of magnitude scans, white or spatially correlated.
+"""Noise of scans: Rician and Gaussian, white or spatially correlated, and the counting noise of X-rays.
 
 A magnitude is |x + n1 + i n2| with n1, n2 ~ N(0, sigma^2): in air a Rayleigh distribution, in tissue nearly Gaussian.
 """
@@ -40,3 +40,33 @@ def correlate(noise: Tensor, width_px: Tensor) -> Tensor:
     gain = torch.rsqrt((along_rows**2).mean(1) * (along**2).mean(1))
     transfer = (gain[:, None] * along_rows)[:, :, None] * along_half[:, None, :]
     return torch.fft.irfft2(torch.fft.rfft2(noise) * transfer[:, None], s=shape)
+
+
+def add_poisson(images: Tensor, photons: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Count images (N, R, W) in photons, ``photons`` (N,) of them at intensity 1: the variance is x / photons.
+
+    Nothing is counted below zero; there the image stays as it is.
+    """
+    light = images.clamp(min=0)
+    scale = photons[:, None, None]
+    return images - light + _counts(light * scale, seeds) / scale
+
+
+def add_transmission(images: Tensor, photons: Tensor, depth: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Count the photons that pass images (N, R, W) of attenuation, ``photons`` (N,) before and exp(-depth x) after.
+
+    ``depth`` (N,) is the optical depth of intensity 1. What is dense is noisy: the variance is about
+    exp(depth x) / (photons depth^2). A ray that no photon passes counts as half a one.
+    """
+    scale, depth = photons[:, None, None], depth[:, None, None]
+    counts = _counts(scale * torch.exp(-depth * images), seeds)
+    return -torch.log(counts.clamp_(min=0.5) / scale) / depth
+
+
+def _counts(expected: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Poisson counts of expected ones (N, R, W), each sample from its own seed, drawn on the device."""
+    generator = torch.Generator(device=expected.device)
+    counts = [
+        torch.poisson(mean, generator=generator.manual_seed(seed)) for mean, seed in zip(expected, seeds, strict=True)
+    ]
+    return torch.stack(counts)

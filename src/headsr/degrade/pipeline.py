@@ -1,65 +1,104 @@
 """The blind high-order degradation of training slices, drawn anew for every sample.
 
-One stage blurs, samples thick slices along the rows, cuts k-space, adds Rician noise and compresses; what happens after
-the thick slices happens on them, at their low resolution. They are then interpolated by splines back onto the fine
-rows, as any real thick scan is before a network sees it. A second, milder stage may follow (Wang et al. 2021,
-Real-ESRGAN).
+One stage blurs, samples thick slices along the rows, resizes, cuts k-space, adds noise, takes a circular low-pass and
+compresses; what happens after the thick slices and the resizing happens at their low resolution. The image is then
+interpolated by splines back onto the fine grid, as any real thick scan is before a network sees it. A second, milder
+stage may follow (Wang et al. 2021, Real-ESRGAN; a shuffled order as in Zhang et al. 2021, BSRGAN). Unlike there,
+nothing is sharpened, nothing rounded to 8 bits, and lengths are in mm.
 
-In the fixed order the truncation comes before the noise: both arise in k-space, and the magnitude is taken last. Rows
-are the through-plane direction where slices are thick, so there k-space is cut, and noise correlated, along the columns
+In the fixed order the truncation comes before the noise: both arise in k-space, and the magnitude is taken last. The
+low-pass and the compression that follow change places in half of the samples that draw both. Rows are the through-plane
+direction where slices are thick, so there k-space is cut, noise correlated and the image resized along the columns
 only: slices are acquired one by one.
+
+Numbers are drawn by Philox, a counter-based generator, whose key is the sample's seed. Noise is drawn on the device,
+by torch's generator of that device with a seed derived from the sample's: a CPU and a GPU make the same draws, but add
+different noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from headsr.degrade.blur import covariance, gaussian_blur
+from headsr.degrade.bias import WAVES, bias_field
+from headsr.degrade.blur import (
+    REACH,
+    covariance,
+    gaussian_blur,
+    generalised_profiles,
+    low_pass,
+    plateau_profiles,
+    radial_blur,
+    radial_spectra,
+)
 from headsr.degrade.compression import BLOCK, compress
-from headsr.degrade.noise import add_rician, correlate, white_noise
-from headsr.degrade.resample import STEPS, ThickSlices, interpolate_rows, sample_thick
-from headsr.degrade.ringing import truncate_columns, truncate_rows
+from headsr.degrade.noise import add_poisson, add_rician, add_transmission, correlate, white_noise
+from headsr.degrade.resample import (
+    MODES,
+    STEPS,
+    ThickSlices,
+    interpolate_rows,
+    resize_columns,
+    resize_rows,
+    sample_thick,
+)
+from headsr.degrade.ringing import truncate_both, truncate_columns
 from headsr.recipes import Blind, BlindStage, RecipeError
 from headsr.seeds import seed_of
 
-FIXED_ORDER = ("blur", "thick", "ringing", "noise", "compression")
+FIXED_ORDER = ("blur", "thick", "resize", "ringing", "noise", "jinc", "compression")
 ORDERS = ("fixed", "shuffled")
+BIAS_ON = ("both", "low")
 PROFILES = ("box", "gaussian")
-# Half of the kernels are round; noise is correlated over this many pixels (Gaussian sigma).
-_ISOTROPIC = 0.5
+NOISES = ("rician", "gaussian", "poisson", "transmission")
+# What Wang et al. draw and a recipe rarely changes: exponents of the kernels (below and above 1 equally often), and the
+# half widths of the low-pass in pixels.
+_GENERALISED_BETA = ((0.5, 1.0), (1.0, 4.0))
+_PLATEAU_BETA = ((1.0, 1.0), (1.0, 2.0))
+_JINC_RADIUS_PX = (3.0, 10.0)
+# Noise is correlated over this many pixels (Gaussian sigma); heads transmit down to exp(-depth) of an X-ray.
 _CORRELATION_PX = (0.5, 1.5)
-_DRAWS = 20
+_TRANSMISSION_DEPTH = (2.0, 6.0)
+_SMALLEST = 8
+_DRAWS = 40
 
 
 @dataclass(frozen=True, eq=False)
 class Degraded:
-    """Degraded images (N, 1, H, W) on the grid of the slices they came from, and every draw that made each of them."""
+    """Degraded images (N, 1, H, W) on the grid of the slices they came from, and every draw that made each of them.
+
+    ``clean`` (N, 1, H, W) is what a network should make of them: the slices, with the bias field if that is on both.
+    """
 
     images: Tensor
+    clean: Tensor
     metadata: list[dict[str, Any]]
 
 
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """Images (N, H + 1, W) of which the first ``rows`` (N,) rows count: as many thick slices may cover H rows."""
+@dataclass(eq=False)
+class _Sample:
+    """One image (R, W) on its way through a stage, of which the first ``rows`` rows count, and the stage's draws.
 
-    images: Tensor
-    rows: Tensor
-    pixel_mm: Tensor
-    fine_rows: int
+    Thick slices fill up their image to one of a few sizes, so that most samples of a batch share theirs.
+    """
 
-    def at(self, index: Tensor) -> _Batch:
-        """The part of the batch with these samples."""
-        return replace(self, images=self.images[index], rows=self.rows[index], pixel_mm=self.pixel_mm[index])
+    image: Tensor
+    pixel_mm: Sequence[float]
+    draw: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self.fine = self.image.shape
+        self.rows = self.image.shape[0]
 
 
-_Operation = Callable[[_Batch, Sequence[dict[str, Any]]], _Batch]
+_Operation = Callable[[list[_Sample]], Iterable[Tensor]]
 
 
 class BlindDegradation:
@@ -69,45 +108,52 @@ class BlindDegradation:
     """
 
     def __init__(self, recipe: Blind, *, device: torch.device | str = "cpu") -> None:
-        if recipe.order not in ORDERS:
-            raise RecipeError(f"degradation.order: {recipe.order!r} must be one of {', '.join(ORDERS)}")
-        _check_probability("degradation.second_probability", recipe.second_probability)
-        for name in ("first", "second"):
-            _check_stage(f"degradation.{name}", getattr(recipe, name))
+        _check(recipe)
         self.recipe = recipe
         self.device = torch.device(device)
 
     def __call__(self, slices: Tensor, pixel_mm: Tensor, seeds: Sequence[int]) -> Degraded:
         """Degrade slices (N, 1, H, W) whose pixels are ``pixel_mm`` (N, 2; rows, columns), one seed per sample."""
         metadata = [
-            {"seed": int(seed), "pixel_mm": [float(size) for size in pixel], "stages": self._draw(int(seed))}
+            {"seed": int(seed), "pixel_mm": [float(size) for size in pixel], **self._draw(int(seed))}
             for seed, pixel in zip(seeds, pixel_mm.tolist(), strict=True)
         ]
-        return Degraded(self.replay(slices, metadata), metadata)
+        return self.replay(slices, metadata)
 
-    def replay(self, slices: Tensor, metadata: Sequence[dict[str, Any]]) -> Tensor:
-        """Degrade slices (N, 1, H, W) again by draws made before: (N, 1, H, W)."""
-        images = slices[:, 0].to(self.device, torch.float32)
-        pixel_mm = torch.tensor([sample["pixel_mm"] for sample in metadata], device=self.device)
+    def replay(self, slices: Tensor, metadata: Sequence[dict[str, Any]]) -> Degraded:
+        """Degrade slices (N, 1, H, W) by draws made before, whatever this recipe says."""
+        slices = slices.to(self.device, torch.float32)
+        clean, images = _multiply_bias(slices, metadata)
+        done = list(images[:, 0])
         for stage in range(2):
             drawn = [i for i, sample in enumerate(metadata) if len(sample["stages"]) > stage]
-            if drawn:
-                index = torch.tensor(drawn, device=self.device)
-                draws = [metadata[i]["stages"][stage] for i in drawn]
-                images = images.index_put((index,), _run_stage(images[index], pixel_mm[index], draws))
-        return images[:, None]
+            samples = [_Sample(done[i], metadata[i]["pixel_mm"], metadata[i]["stages"][stage]) for i in drawn]
+            _run_stage(samples)
+            for i, sample in zip(drawn, samples, strict=True):
+                done[i] = sample.image
+        return Degraded(torch.stack(done)[:, None], clean, list(metadata))
 
-    def _draw(self, seed: int) -> list[dict[str, Any]]:
-        generator = np.random.default_rng(seed)
-        first, second = (_draw_stage(stage, generator) for stage in (self.recipe.first, self.recipe.second))
-        stages = [first, second] if generator.random() < self.recipe.second_probability else [first]
+    def _draw(self, seed: int) -> dict[str, Any]:
+        """The draws of one sample, as plain data."""
+        recipe, generator = self.recipe, np.random.Generator(np.random.Philox(key=seed))
+        drawn = [recipe.first, recipe.second] if generator.random() < recipe.second_probability else [recipe.first]
+        stages = [_draw_stage(stage, generator) for stage in drawn]
         for number, stage in enumerate(stages):
-            stage["order"] = list(FIXED_ORDER)
-            if self.recipe.order == "shuffled":
-                stage["order"] = _thick_before_noise(list(generator.permutation(FIXED_ORDER).tolist()))
+            if recipe.order == "shuffled":
+                stage["order"] = _thick_before_noise(generator.permutation(FIXED_ORDER).tolist())
+            else:
+                stage["order"] = _fixed_order(stage, swapped=generator.random() < 0.5)
             if stage["noise"]:
                 stage["noise"]["seed"] = seed_of(seed, "noise", number)
-        return stages
+        bias = None
+        if recipe.bias_probability and generator.random() < recipe.bias_probability:
+            low, high = recipe.bias_strength
+            bias = {
+                "on": recipe.bias_on,
+                "strength": low + (high - low) * generator.random(),
+                "weights": generator.standard_normal((WAVES, WAVES)).tolist(),
+            }
+        return {"bias": bias, "stages": stages}
 
 
 def _draw_stage(stage: BlindStage, generator: np.random.Generator) -> dict[str, Any]:
@@ -120,30 +166,78 @@ def _draw_stage(stage: BlindStage, generator: np.random.Generator) -> dict[str, 
     def below(n: int) -> int:
         return int(n * next(uniform))
 
+    def one_of(weights: Mapping[str, float]) -> str:
+        names = sorted(name for name, weight in weights.items() if weight > 0)
+        mark = next(uniform) * sum(weights.values())
+        for name in names:
+            mark -= weights[name]
+            if mark < 0:
+                return name
+        return names[-1]
+
     def perhaps(probability: float, draws: dict[str, Any]) -> dict[str, Any] | None:
         return draws if next(uniform) < probability else None
 
-    sigma, second_sigma, angle = between(stage.blur_sigma_mm), between(stage.blur_sigma_mm), between((0.0, np.pi))
-    if next(uniform) < _ISOTROPIC:
-        second_sigma, angle = sigma, 0.0
+    # Every number is drawn whether it is used or not: changing one probability changes nothing else.
+    sigma = [between(stage.blur_sigma_mm), between(stage.blur_sigma_mm)]
+    angle = between((0.0, np.pi))
+    beta = {
+        "generalised": between(_GENERALISED_BETA[below(2)]),
+        "plateau": between(_PLATEAU_BETA[below(2)]),
+    }
+    jincs = [{"cutoff": between(stage.jinc_cutoff), "radius_px": between(_JINC_RADIUS_PX)} for _ in range(2)]
     factor = round(between(stage.thick_factor) * STEPS) / STEPS
     correlation = between(_CORRELATION_PX)
     if next(uniform) >= stage.correlated_noise_probability:
         correlation = 0.0
-    # Every number is drawn whether it is used or not: changing one probability changes nothing else.
+    few, many = stage.noise_photons
+    photons, depth = few * (many / few) ** next(uniform), between(_TRANSMISSION_DEPTH)
+    kernel, noise = one_of(stage.blur_kernels), one_of(stage.noise_kinds)
+    noises = {
+        "rician": {"sigma": between(stage.noise_sigma), "correlation_px": correlation},
+        "poisson": {"photons": photons},
+        "transmission": {"photons": photons, "depth": depth},
+    }
+    noises["gaussian"] = noises["rician"]
     return {
-        "blur": perhaps(stage.blur_probability, {"sigma_mm": [sigma, second_sigma], "angle": angle}),
+        "blur": perhaps(stage.blur_probability, _kernel(kernel, sigma, angle, beta, jincs[0])),
         "thick": perhaps(
             stage.thick_probability,
             {"factor": factor, "phase": below(STEPS) / STEPS, "profile": PROFILES[below(len(PROFILES))]},
         ),
-        "ringing": perhaps(stage.ringing_probability, {"cutoff": between(stage.ringing_cutoff)}),
-        "noise": perhaps(stage.noise_probability, {"sigma": between(stage.noise_sigma), "correlation_px": correlation}),
+        "resize": perhaps(
+            stage.resize_probability, {"scale": between(stage.resize_scale), "mode": one_of(stage.resize_modes)}
+        ),
+        "ringing": perhaps(
+            stage.ringing_probability, {"cutoff": between(stage.ringing_cutoff), "taper": between(stage.ringing_taper)}
+        ),
+        "noise": perhaps(stage.noise_probability, {"kind": noise, **noises[noise]}),
+        "jinc": perhaps(stage.jinc_probability, jincs[1]),
         "compression": perhaps(
             stage.compression_probability,
             {"quality": between(stage.compression_quality), "offset": [below(BLOCK), below(BLOCK)]},
         ),
     }
+
+
+def _kernel(
+    kernel: str, sigma: list[float], angle: float, beta: Mapping[str, float], jinc: Mapping[str, float]
+) -> dict[str, Any]:
+    """The draws that a kernel needs, out of all that were made."""
+    if kernel == "jinc":
+        return {"kernel": kernel, **jinc}
+    shape = {"kernel": kernel, "sigma_mm": sigma, "angle": angle}
+    if kernel.endswith("_isotropic") or kernel == "isotropic":
+        shape |= {"sigma_mm": [sigma[0], sigma[0]], "angle": 0.0}
+    family = kernel.partition("_")[0]
+    return {**shape, "beta": beta[family]} if family in beta else shape
+
+
+def _fixed_order(stage: Mapping[str, Any], *, swapped: bool) -> list[str]:
+    order = list(FIXED_ORDER)
+    if swapped and stage["jinc"] and stage["compression"]:
+        order[-2:] = order[:-3:-1]
+    return order
 
 
 def _thick_before_noise(order: list[str]) -> list[str]:
@@ -153,92 +247,276 @@ def _thick_before_noise(order: list[str]) -> list[str]:
     return order
 
 
-def _run_stage(images: Tensor, pixel_mm: Tensor, draws: Sequence[dict[str, Any]]) -> Tensor:
-    """One stage on images (N, H, W): every operation at once on all samples whose turn it is, then back to H rows."""
-    height = images.shape[1]
-    rows = torch.full((len(images),), height, device=images.device)
-    batch = _Batch(torch.nn.functional.pad(images, (0, 0, 0, 1)), rows, pixel_mm, height)
+def _multiply_bias(slices: Tensor, metadata: Sequence[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+    """Clean slices and those to degrade, with the bias fields that were drawn for one or both."""
+    drawn = [i for i, sample in enumerate(metadata) if sample["bias"]]
+    if not drawn:
+        return slices, slices
+    draws = [metadata[i]["bias"] for i in drawn]
+    weights, strength = (
+        torch.tensor([draw[key] for draw in draws], device=slices.device) for key in ("weights", "strength")
+    )
+    fields = bias_field(tuple(slices.shape[-2:]), weights=weights, strength=strength)
+    clean, images = slices.clone(), slices.clone()
+    for i, draw, field in zip(drawn, draws, fields, strict=True):
+        images[i] *= field
+        if draw["on"] == "both":
+            clean[i] = images[i]
+    return clean, images
+
+
+def _run_stage(samples: Sequence[_Sample]) -> None:
+    """One stage: every operation at once on all samples of a size whose turn it is, then back to the fine grid."""
     for turn in range(len(FIXED_ORDER)):
-        for name, operation in _OPERATIONS.items():
-            drawn = [i for i, draw in enumerate(draws) if draw["order"][turn] == name and draw[name]]
-            if drawn:
-                batch = _apply(batch, drawn, operation, [draws[i] for i in drawn])
-    drawn = [i for i, draw in enumerate(draws) if draw["thick"]]
-    if drawn:
-        batch = _apply(batch, drawn, _interpolate, [draws[i] for i in drawn])
-    return batch.images[:, :height]
+        groups: dict[Any, list[_Sample]] = defaultdict(list)
+        for sample in samples:
+            name = sample.draw["order"][turn]
+            if sample.draw[name]:
+                groups[_operation(name, sample.draw), sample.image.shape, _size_after(name, sample)].append(sample)
+        _run(groups)
+    groups = defaultdict(list)
+    for sample in samples:
+        if sample.draw["thick"] or sample.draw["resize"]:
+            back = _interpolate if sample.draw["thick"] else _resize_back
+            groups[back, sample.image.shape].append(sample)
+    _run(groups)
 
 
-def _apply(batch: _Batch, drawn: Sequence[int], operation: _Operation, draws: Sequence[dict[str, Any]]) -> _Batch:
-    if len(drawn) == len(batch.images):
-        return operation(batch, draws)
-    index = torch.tensor(drawn, device=batch.images.device)
-    part = batch.at(index)
-    result = operation(part, draws)
-    changed = {}
-    for name in ("images", "rows", "pixel_mm"):
-        values = getattr(result, name)
-        if values is not getattr(part, name):
-            changed[name] = getattr(batch, name).index_put((index,), values)
-    return replace(batch, **changed)
+def _run(groups: Mapping[Any, list[_Sample]]) -> None:
+    for (operation, *_), group in groups.items():
+        for sample, image in zip(group, operation(group), strict=True):
+            sample.image = image
 
 
-def _blur(batch: _Batch, draws: Sequence[dict[str, Any]]) -> _Batch:
-    spread = covariance(_drawn(draws, "blur", "sigma_mm", batch), _drawn(draws, "blur", "angle", batch))
-    return replace(batch, images=gaussian_blur(batch.images, batch.rows, pixel_mm=batch.pixel_mm, covariance_mm=spread))
+def _operation(name: str, draw: Mapping[str, Any]) -> _Operation:
+    """The function that does what was drawn: samples with another one are another group."""
+    if name == "blur":
+        return _BLURS[draw["blur"]["kernel"]]
+    if name == "ringing":
+        return _cut_columns if draw["thick"] else _cut_both
+    if name == "noise" and draw["noise"]["kind"] in ("rician", "gaussian"):
+        return _NOISES[draw["noise"]["kind"], draw["noise"]["correlation_px"] > 0]
+    if name == "noise":
+        return _NOISES[draw["noise"]["kind"], False]
+    return {"thick": _thick, "resize": _resize, "jinc": _jinc, "compression": _compress}[name]
 
 
-def _thick(batch: _Batch, draws: Sequence[dict[str, Any]]) -> _Batch:
-    slices = [ThickSlices(**draw["thick"]) for draw in draws]
-    factor = _drawn(draws, "thick", "factor", batch)
-    return replace(
-        batch,
-        images=sample_thick(batch.images, batch.fine_rows, slices),
-        rows=torch.tensor([thick.rows(batch.fine_rows) for thick in slices], device=batch.rows.device),
-        pixel_mm=torch.stack([batch.pixel_mm[:, 0] * factor, batch.pixel_mm[:, 1]], 1),
+def _size_after(name: str, sample: _Sample) -> tuple[int, int]:
+    """The size of the image after an operation: a few sizes for thick slices, the size asked for after resizing."""
+    height, width = sample.image.shape
+    if name == "thick":
+        step = max(24, sample.fine[0] // 8)
+        return -(-_thick_of(sample).rows(height) // step) * step, width
+    if name == "resize":
+        scale = sample.draw["resize"]["scale"]
+        height, width = (max(min(size, _SMALLEST), round(size * scale)) for size in (height, width))
+        return (sample.image.shape[0], width) if sample.draw["thick"] else (height, width)
+    return height, width
+
+
+def _blur(samples: list[_Sample]) -> Tensor:
+    spread = covariance(_drawn(samples, "blur", "sigma_mm"), _drawn(samples, "blur", "angle"))
+    return gaussian_blur(_images(samples), _rows(samples), pixel_mm=_pixel_mm(samples), covariance_mm=spread)
+
+
+def _blur_generalised(samples: list[_Sample]) -> Tensor:
+    return _blur_radially(samples, generalised_profiles(_drawn(samples, "blur", "beta")))
+
+
+def _blur_plateau(samples: list[_Sample]) -> Tensor:
+    return _blur_radially(samples, plateau_profiles(_drawn(samples, "blur", "beta")))
+
+
+def _blur_radially(samples: list[_Sample], profiles: Tensor) -> Tensor:
+    reach = covariance(REACH * _drawn(samples, "blur", "sigma_mm"), _drawn(samples, "blur", "angle"))
+    return radial_blur(
+        _images(samples),
+        _rows(samples),
+        pixel_mm=_pixel_mm(samples),
+        covariance_mm=reach,
+        spectra=radial_spectra(profiles),
     )
 
 
-def _interpolate(batch: _Batch, draws: Sequence[dict[str, Any]]) -> _Batch:
-    slices = [ThickSlices(**draw["thick"]) for draw in draws]
-    return replace(batch, images=interpolate_rows(batch.images, batch.fine_rows, slices))
+def _kernel_low_pass(samples: list[_Sample]) -> Tensor:
+    return _low_pass(samples, "blur")
 
 
-def _ringing(batch: _Batch, draws: Sequence[dict[str, Any]]) -> _Batch:
-    cutoff = _drawn(draws, "ringing", "cutoff", batch)
-    images = truncate_columns(batch.images, cutoff)
-    in_plane = [i for i, draw in enumerate(draws) if not draw["thick"]]
-    if in_plane:
-        index = torch.tensor(in_plane, device=images.device)
-        images = images.index_put((index,), truncate_rows(images[index], batch.fine_rows, cutoff[index]))
-    return replace(batch, images=images)
+_BLURS: dict[str, _Operation] = {
+    "isotropic": _blur,
+    "anisotropic": _blur,
+    "generalised_isotropic": _blur_generalised,
+    "generalised_anisotropic": _blur_generalised,
+    "plateau_isotropic": _blur_plateau,
+    "plateau_anisotropic": _blur_plateau,
+    "jinc": _kernel_low_pass,
+}
+KERNELS = tuple(_BLURS)
 
 
-def _noise(batch: _Batch, draws: Sequence[dict[str, Any]]) -> _Batch:
-    noise = white_noise([draw["noise"]["seed"] for draw in draws], tuple(batch.images.shape[1:]), batch.images.device)
-    correlated = [i for i, draw in enumerate(draws) if draw["noise"]["correlation_px"]]
-    if correlated:
-        index = torch.tensor(correlated, device=noise.device)
-        width = _drawn([draws[i] for i in correlated], "noise", "correlation_px", batch)
-        in_plane = torch.tensor([not draws[i]["thick"] for i in correlated], device=noise.device)
-        noise = noise.index_put((index,), correlate(noise[index], torch.stack([width * in_plane, width], 1)))
-    sigma = _drawn(draws, "noise", "sigma", batch)[:, None, None, None]
-    return replace(batch, images=add_rician(batch.images, noise * sigma))
+def _jinc(samples: list[_Sample]) -> Tensor:
+    return _low_pass(samples, "jinc")
 
 
-def _compression(batch: _Batch, draws: Sequence[dict[str, Any]]) -> _Batch:
-    quality = _drawn(draws, "compression", "quality", batch)
-    offset = torch.tensor([draw["compression"]["offset"] for draw in draws], device=batch.images.device)
-    return replace(batch, images=compress(batch.images, batch.rows, quality=quality, offset=offset))
+def _low_pass(samples: list[_Sample], operation: str) -> Tensor:
+    cutoff, radius = (_drawn(samples, operation, key) for key in ("cutoff", "radius_px"))
+    return low_pass(_images(samples), _rows(samples), cutoff=cutoff, radius_px=radius)
 
 
-_OPERATIONS: dict[str, _Operation] = dict(
-    zip(FIXED_ORDER, (_blur, _thick, _ringing, _noise, _compression), strict=True)
-)
+def _thick(samples: list[_Sample]) -> Tensor:
+    size, _ = _size_after("thick", samples[0])
+    result = sample_thick(_images(samples), size, [_thick_of(sample) for sample in samples])
+    for sample in samples:
+        sample.rows = _thick_of(sample).rows(sample.rows)
+        sample.pixel_mm = [sample.pixel_mm[0] * sample.draw["thick"]["factor"], sample.pixel_mm[1]]
+    return result
 
 
-def _drawn(draws: Sequence[dict[str, Any]], operation: str, key: str, batch: _Batch) -> Tensor:
-    return torch.tensor([draw[operation][key] for draw in draws], dtype=torch.float32, device=batch.images.device)
+def _resize(samples: list[_Sample]) -> Tensor:
+    height, width = _size_after("resize", samples[0])
+    modes = [sample.draw["resize"]["mode"] for sample in samples]
+    result = resize_columns(_images(samples), width, modes)
+    if height != samples[0].image.shape[0]:
+        result = resize_rows(result, height, modes)
+    for sample in samples:
+        before, after = sample.image.shape, (height, width)
+        sample.pixel_mm = [mm * n / m for mm, n, m in zip(sample.pixel_mm, before, after, strict=True)]
+        if not sample.draw["thick"]:
+            sample.rows = height
+    return result
+
+
+def _interpolate(samples: list[_Sample]) -> Tensor:
+    height, width = samples[0].fine
+    images = _images(samples)
+    if images.shape[2] != width:
+        images = resize_columns(images, width, ["spline"] * len(samples))
+    return interpolate_rows(images, height, [_thick_of(sample) for sample in samples])
+
+
+def _resize_back(samples: list[_Sample]) -> Tensor:
+    height, width = samples[0].fine
+    splines = ["spline"] * len(samples)
+    return resize_rows(resize_columns(_images(samples), width, splines), height, splines)
+
+
+def _cut_columns(samples: list[_Sample]) -> Tensor:
+    return truncate_columns(_images(samples), *(_drawn(samples, "ringing", key) for key in ("cutoff", "taper")))
+
+
+def _cut_both(samples: list[_Sample]) -> Tensor:
+    return truncate_both(_images(samples), *(_drawn(samples, "ringing", key) for key in ("cutoff", "taper")))
+
+
+def _rician(samples: list[_Sample]) -> Tensor:
+    return add_rician(_images(samples), _white(samples))
+
+
+def _rician_correlated(samples: list[_Sample]) -> Tensor:
+    return add_rician(_images(samples), _correlated(samples))
+
+
+def _gaussian(samples: list[_Sample]) -> Tensor:
+    return _images(samples) + _white(samples)[:, 0]
+
+
+def _gaussian_correlated(samples: list[_Sample]) -> Tensor:
+    return _images(samples) + _correlated(samples)[:, 0]
+
+
+def _poisson(samples: list[_Sample]) -> Tensor:
+    return add_poisson(_images(samples), _drawn(samples, "noise", "photons"), _noise_seeds(samples))
+
+
+def _transmission(samples: list[_Sample]) -> Tensor:
+    photons, depth = (_drawn(samples, "noise", key) for key in ("photons", "depth"))
+    return add_transmission(_images(samples), photons, depth, _noise_seeds(samples))
+
+
+_NOISES: dict[tuple[str, bool], _Operation] = {
+    ("rician", False): _rician,
+    ("rician", True): _rician_correlated,
+    ("gaussian", False): _gaussian,
+    ("gaussian", True): _gaussian_correlated,
+    ("poisson", False): _poisson,
+    ("transmission", False): _transmission,
+}
+
+
+def _white(samples: list[_Sample]) -> Tensor:
+    noise = white_noise(_noise_seeds(samples), tuple(samples[0].image.shape), samples[0].image.device)
+    return noise.mul_(_drawn(samples, "noise", "sigma")[:, None, None, None])
+
+
+def _correlated(samples: list[_Sample]) -> Tensor:
+    width = _drawn(samples, "noise", "correlation_px")
+    in_plane = torch.tensor([not sample.draw["thick"] for sample in samples], device=width.device)
+    return correlate(_white(samples), torch.stack([width * in_plane, width], 1))
+
+
+def _noise_seeds(samples: list[_Sample]) -> list[int]:
+    return [sample.draw["noise"]["seed"] for sample in samples]
+
+
+def _compress(samples: list[_Sample]) -> Tensor:
+    offset = torch.tensor([sample.draw["compression"]["offset"] for sample in samples], device=samples[0].image.device)
+    quality = _drawn(samples, "compression", "quality")
+    return compress(_images(samples), _rows(samples), quality=quality, offset=offset)
+
+
+def _images(samples: list[_Sample]) -> Tensor:
+    return torch.stack([sample.image for sample in samples])
+
+
+def _rows(samples: list[_Sample]) -> Tensor:
+    return torch.tensor([sample.rows for sample in samples], device=samples[0].image.device)
+
+
+def _pixel_mm(samples: list[_Sample]) -> Tensor:
+    return torch.tensor([list(sample.pixel_mm) for sample in samples], device=samples[0].image.device)
+
+
+def _thick_of(sample: _Sample) -> ThickSlices:
+    return ThickSlices(**sample.draw["thick"])
+
+
+def _drawn(samples: list[_Sample], operation: str, key: str) -> Tensor:
+    drawn = [sample.draw[operation][key] for sample in samples]
+    return torch.tensor(drawn, dtype=torch.float32, device=samples[0].image.device)
+
+
+def _check(recipe: Blind) -> None:
+    """Every probability, range and name must be possible; the error names the key."""
+    for key, known in (("order", ORDERS), ("bias_on", BIAS_ON)):
+        if getattr(recipe, key) not in known:
+            raise RecipeError(f"degradation.{key}: {getattr(recipe, key)!r} must be one of {', '.join(known)}")
+    if recipe.pool < 0:
+        raise RecipeError(f"degradation.pool: {recipe.pool} pairs cannot be kept; 0 is no pool")
+    for key in ("second", "bias"):
+        _check_probability(f"degradation.{key}_probability", getattr(recipe, f"{key}_probability"))
+    _check_range("degradation.bias_strength", recipe.bias_strength, 0.0, 0.9)
+    for name in ("first", "second"):
+        _check_stage(f"degradation.{name}", getattr(recipe, name))
+
+
+def _check_stage(where: str, stage: BlindStage) -> None:
+    limits = {
+        "blur_sigma_mm": (0.0, np.inf),
+        "thick_factor": (1.0, np.inf),
+        "resize_scale": (0.1, 2.0),
+        "ringing_cutoff": (0.05, 1.0),
+        "ringing_taper": (0.0, 1.0),
+        "noise_sigma": (0.0, np.inf),
+        "noise_photons": (1.0, 1e7),
+        "jinc_cutoff": (0.05, 1.0),
+        "compression_quality": (1.0, 95.0),
+    }
+    for key in (*FIXED_ORDER, "correlated_noise"):
+        _check_probability(f"{where}.{key}_probability", getattr(stage, f"{key}_probability"))
+    for key, (low, high) in limits.items():
+        _check_range(f"{where}.{key}", getattr(stage, key), low, high)
+    for key, known in (("blur_kernels", KERNELS), ("resize_modes", MODES), ("noise_kinds", NOISES)):
+        _check_weights(f"{where}.{key}", getattr(stage, key), known)
 
 
 def _check_probability(where: str, value: float) -> None:
@@ -246,18 +524,17 @@ def _check_probability(where: str, value: float) -> None:
         raise RecipeError(f"{where}: {value} is not a probability between 0 and 1")
 
 
-def _check_stage(where: str, stage: BlindStage) -> None:
-    """Every range must be ordered and physical; the error names the key."""
-    limits = {
-        "blur_sigma_mm": (0.0, np.inf),
-        "thick_factor": (1.0, np.inf),
-        "noise_sigma": (0.0, np.inf),
-        "ringing_cutoff": (0.05, 1.0),
-        "compression_quality": (1.0, 95.0),
-    }
-    for key in ("blur", "thick", "noise", "correlated_noise", "ringing", "compression"):
-        _check_probability(f"{where}.{key}_probability", getattr(stage, f"{key}_probability"))
-    for key, (low, high) in limits.items():
-        first, last = getattr(stage, key)
-        if not low <= first <= last <= high:
-            raise RecipeError(f"{where}.{key}: {[first, last]} must rise and lie within {low:g} to {high:g}")
+def _check_range(where: str, limits: tuple[float, float], low: float, high: float) -> None:
+    first, last = limits
+    if not low <= first <= last <= high:
+        raise RecipeError(f"{where}: {[first, last]} must rise and lie within {low:g} to {high:g}")
+
+
+def _check_weights(where: str, weights: Mapping[str, float], known: Sequence[str]) -> None:
+    for name, weight in weights.items():
+        if name not in known:
+            raise RecipeError(f"{where}: unknown name {name!r}; choose among {', '.join(known)}")
+        if not 0 <= weight < np.inf:
+            raise RecipeError(f"{where}.{name}: {weight} is not a weight; give 0 or more")
+    if not sum(weights.values()) > 0:
+        raise RecipeError(f"{where}: at least one weight must be above 0")

@@ -1,4 +1,4 @@
-"""Gibbs ringing: k-space cut off at a share of its width.
+"""Gibbs ringing: k-space cut off at a share of its width, with or without a window that apodises it.
 
 The cut is made on the cosine transform (k-space of the mirrored image), so that a crop's borders do not ring against
 each other; ringing at edges inside the image is that of a Cartesian k-space truncation.
@@ -13,17 +13,20 @@ import torch
 from torch import Tensor
 
 
-def truncate_columns(images: Tensor, cutoff: Tensor) -> Tensor:
-    """Keep the lowest ``cutoff`` (N,) in (0, 1] of the frequencies along the columns of images (N, R, W)."""
-    basis = cosine_basis(images.shape[-1]).to(images.device)
-    return ((images @ basis.T) * _kept(images.shape[-1], cutoff)[:, None, :]) @ basis
+def truncate_columns(images: Tensor, cutoff: Tensor, taper: Tensor | None = None) -> Tensor:
+    """Keep the lowest ``cutoff`` (N,) in (0, 1] of the frequencies along the columns of images (N, R, W).
+
+    The last ``taper`` (N,) of what is kept, a share, falls off as half a cosine (a Tukey window); none by default.
+    """
+    width = images.shape[-1]
+    spectrum = torch.fft.rfft(torch.cat([images, images.flip(-1)], -1))
+    spectrum.mul_(_window(width, cutoff, torch.zeros_like(cutoff) if taper is None else taper)[:, None, :])
+    return torch.fft.irfft(spectrum, n=2 * width)[..., :width]
 
 
-def truncate_rows(images: Tensor, n: int, cutoff: Tensor) -> Tensor:
-    """Keep the lowest ``cutoff`` (N,) of the frequencies along the first ``n`` rows of images (N, R, W)."""
-    result = images.clone()
-    result[:, :n] = truncate_columns(images[:, :n].mT, cutoff).mT
-    return result
+def truncate_both(images: Tensor, cutoff: Tensor, taper: Tensor | None = None) -> Tensor:
+    """Keep the lowest ``cutoff`` (N,) of the frequencies along the columns and along the rows of images (N, R, W)."""
+    return truncate_columns(truncate_columns(images, cutoff, taper).mT, cutoff, taper).mT
 
 
 @lru_cache(maxsize=64)
@@ -35,5 +38,8 @@ def cosine_basis(n: int) -> Tensor:
     return torch.as_tensor(basis, dtype=torch.float32)
 
 
-def _kept(n: int, cutoff: Tensor) -> Tensor:
-    return (torch.arange(n, device=cutoff.device) < cutoff[:, None] * n).float()
+def _window(n: int, cutoff: Tensor, taper: Tensor) -> Tensor:
+    """Weights (N, n + 1) of the frequencies 0 .. n of the mirrored image; the mean is always kept."""
+    share = torch.arange(n + 1, device=cutoff.device) / (cutoff[:, None] * n)
+    fallen = ((share - 1 + taper[:, None]) / taper[:, None].clamp(min=1e-6)).clamp(0, 1)
+    return (share < 1) * (0.5 + 0.5 * torch.cos(torch.pi * fallen))

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from scipy.fft import dct
+from scipy.fft import dct, dctn, idctn
 
-from headsr.degrade.ringing import cosine_basis, truncate_columns, truncate_rows
+from headsr.degrade.ringing import cosine_basis, truncate_both, truncate_columns
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 33])
@@ -28,8 +28,20 @@ def test_the_whole_width_changes_nothing_and_each_image_has_its_own_cut():
     assert (cut[1] - images[1]).abs().max() > 0.05
 
 
-def test_rows_are_cut_like_columns_and_only_the_first_ones():
-    images = torch.rand(1, 12, 8)
-    cut = truncate_rows(images, 11, torch.tensor([0.5]))
-    torch.testing.assert_close(cut[:, :11].mT, truncate_columns(images[:, :11].mT, torch.tensor([0.5])))
-    assert torch.equal(cut[:, 11], images[:, 11])
+@pytest.mark.parametrize("shape", [(12, 8), (7, 33)])
+def test_rows_are_cut_like_columns_and_as_the_cosine_transform_says(shape):
+    image, share = np.random.default_rng(0).random(shape), 0.4
+    coefficients = dctn(image, norm="ortho")
+    for axis, size in enumerate(shape):
+        np.moveaxis(coefficients, axis, 0)[np.arange(size) >= share * size] = 0
+    cut = truncate_both(torch.as_tensor(image, dtype=torch.float32)[None], torch.tensor([share]))[0]
+    np.testing.assert_allclose(cut.numpy(), idctn(coefficients, norm="ortho"), atol=1e-5)
+
+
+def test_a_taper_rings_less_and_keeps_the_mean():
+    edge = torch.zeros(3, 1, 128)
+    edge[..., 64:] = 1
+    cut = truncate_columns(edge, torch.full((3,), 0.3), torch.tensor([0.0, 0.5, 1.0]))
+    overshoot = cut.amax((1, 2)) - 1
+    assert overshoot[0] > 0.08 and overshoot[1] < 0.95 * overshoot[0] and overshoot[2] < 0.02
+    torch.testing.assert_close(cut.mean((1, 2)), edge.mean((1, 2)), atol=1e-6, rtol=0)
