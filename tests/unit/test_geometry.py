@@ -167,6 +167,21 @@ def test_forms_agree_as_far_as_a_quaternion_can_say(tmp_path):
     assert max(apart) > 0.1
 
 
+@pytest.mark.parametrize("wrong", ["turned", "sheared", "flipped", "larger"])
+def test_a_qform_that_is_not_the_sform_is_refused(tmp_path, wrong):
+    shear, tilt = np.eye(3), nib.quaternions.angle_axis2mat(0.02, [0, 0, 1])
+    shear[1, 2] = 0.1
+    sform = {"turned": tilt, "sheared": shear, "flipped": np.diag([-1, 1, 1]), "larger": np.eye(3) * 1.01}[wrong]
+    image = nib.Nifti1Image(blob((20, 20, 20), 9.5), None)
+    image.set_sform(nib.affines.from_matvec(sform * 9, [-80, -70, -60]), code=1)
+    # The nearest that a qform can say of a shear is a turn.
+    qform = sform if wrong == "sheared" else np.eye(3)
+    image.set_qform(nib.affines.from_matvec(qform * 9, [-80, -70, -60]), code=1)
+    (tmp_path / "scan.nii").write_bytes(image.to_bytes())
+    with pytest.raises(VolumeError, match="sform and qform disagree"):
+        load_volume(tmp_path / "scan.nii")
+
+
 def test_an_offset_of_kilometres_costs_less_than_a_hundredth_of_a_voxel(tmp_path):
     grid = Grid((6, 7, 8), nib.affines.from_matvec(np.diag([0.5, 0.5, 0.5]), [9e3, -8e3, 7e3]))
     save_volume(tmp_path / "far.nii", np.random.default_rng(0).random(grid.shape, dtype=np.float32), grid)
