@@ -12,7 +12,7 @@ import numpy as np
 from headsr.files import whole
 from headsr.preprocess.ants_process import run_ants
 from headsr.preprocess.bias import coarsened
-from headsr.volumes import load_volume, save_volume
+from headsr.volumes import Volume, load_volume, save_volume
 
 _FINEST_MM = 3.0  # twelve parameters need no finer image
 _SCHEDULE = {"-f": "4x2x1", "-s": "2x1x0vox"}
@@ -29,15 +29,21 @@ def register_to_template(
     with tempfile.TemporaryDirectory(prefix="headsr-register-") as folder:
         fixed, moving = Path(folder) / "template.nii", Path(folder) / "scan.nii"
         for source, copy in ((template, fixed), (scan, moving)):
-            volume = coarsened(load_volume(source), _FINEST_MM)
-            # A few very bright voxels (vessels, fat) would leave mutual information too few bins for the rest.
-            save_volume(copy, np.clip(volume.data, 0, np.percentile(volume.data, 99.5)), volume.grid)
+            save_for_ants(copy, coarsened(load_volume(source), _FINEST_MM))
         found = Path(folder) / "to-template0GenericAffine.mat"
         run_ants(
             "antsRegistration", _arguments(fixed, moving, Path(folder) / "to-template"), output=found, scan=str(scan)
         )
         with whole(output) as partial:
             shutil.copyfile(found, partial)
+
+
+def save_for_ants(path: Path, volume: Volume) -> None:
+    """Write a volume for a registration by mutual information: without its few very bright voxels (vessels, fat).
+
+    They would leave too few of the histogram's bins for the rest.
+    """
+    save_volume(path, np.clip(volume.data, 0, np.percentile(volume.data, 99.5)), volume.grid)
 
 
 def _arguments(fixed: Path, moving: Path, prefix: Path) -> list[str]:
