@@ -14,6 +14,7 @@ STAGE_VERSIONS: dict[str, int] = {
     "extract_slices": 2,
     "list_training_slices": 1,
     "simulate_lowres": 1,
+    "align_scan": 1,
     "train_baseline": 1,
     "train_autoencoder": 1,
     "train_ldm_segment": 1,

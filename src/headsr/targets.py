@@ -42,19 +42,34 @@ def scans_of(table: Table, scans: Sequence[Scan]) -> list[Scan]:
     return chosen
 
 
-def units_of(table: Table, scans: Sequence[Scan]) -> list[Unit]:
-    """Every volume that a table compares."""
+def studies(scans: Iterable[Scan]) -> dict[Scan, list[Scan]]:
+    """For every scan the scans of its head, session and contrast, by name: what a degradation ``together`` aligns.
+
+    They may differ in their acq- and run- labels. Another ce- label is another contrast, and another rec- label the
+    same measurement once more.
+    """
+    together: dict[tuple[str, ...], list[Scan]] = {}
+    for scan in sorted(scans, key=lambda scan: scan.name):
+        same = [part for part in scan.scan.split("_") if not part.startswith(("acq-", "run-"))]
+        together.setdefault((scan.dataset, scan.split, scan.suffix, *same), []).append(scan)
+    return {scan: study for study in together.values() for scan in study}
+
+
+def units_of(table: Table, recipes: Recipes, scans: Sequence[Scan]) -> list[Unit]:
+    """Every volume that a table compares; of scans taken together there is one, on the first of them."""
+    first = {study[0] for study in studies(scans).values()}
     return [
         Unit(method, degradation, scan)
         for degradation in table.degradations
         for scan in scans_of(table, scans)
         for method in table.methods
+        if scan in first or not recipes.degradations[degradation].together
     ]
 
 
 def all_units(names: Iterable[str], recipes: Recipes, scans: Sequence[Scan]) -> list[Unit]:
     """Every volume of the named tables, each once."""
-    return sorted({unit for name in names for unit in units_of(recipes.tables[name], scans)}, key=_unit_key)
+    return sorted({unit for name in names for unit in units_of(recipes.tables[name], recipes, scans)}, key=_unit_key)
 
 
 def units_of_heads(units: Iterable[Unit], tables: Iterable[Table]) -> dict[tuple[Scan, str], list[Unit]]:
@@ -85,10 +100,12 @@ def training_scans(scans: Sequence[Scan], suffixes: Iterable[str]) -> list[Scan]
     return [scan for scan in scans if scan.split in ("train", "val") and scan.suffix in wanted]
 
 
-def views_of(degradation: str, recipes: Recipes) -> list[str]:
-    """The low-resolution scans of a degradation: its stacks' views, or the one acquired scan."""
+def views_of(degradation: str, recipes: Recipes, study: Sequence[Scan]) -> list[str]:
+    """The low-resolution scans of a head: its stacks' views, or the acquired scan and those of its study after it."""
     recipe = recipes.degradations[degradation]
-    return [stack.view for stack in recipe.stacks] if recipe.kind == "simulated" else ["acquired"]
+    if recipe.kind == "simulated":
+        return [stack.view for stack in recipe.stacks]
+    return ["acquired", *(f"acquired{number}" for number in range(2, len(study) + 1) if recipe.together)]
 
 
 def preprocessed(results: str, scan: Scan, ending: str = "nii.gz") -> str:

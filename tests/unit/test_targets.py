@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from headsr.recipes import Table, load_config, load_recipes
-from headsr.scans import Scan, read_scans
-from headsr.targets import all_units, scans_of, training_scans
+from headsr.scans import Scan, parse_name, read_scans
+from headsr.targets import all_units, scans_of, studies, training_scans, units_of, views_of
 
 TABLE = Table("Any", ("spline",), ("axial_x4",), ("T1w",))
 
@@ -14,6 +14,11 @@ TABLE = Table("Any", ("spline",), ("axial_x4",), ("T1w",))
 def scan(dataset: str, subject: str, suffix: str = "T1w", split: str = "test") -> Scan:
     path = f"{subject}/anat/{subject}_{suffix}.nii.gz"
     return Scan(dataset, subject, subject, suffix, path, f"MD5E-s1--{dataset}{subject}", 1, "", split)
+
+
+def named(name: str) -> Scan:
+    subject, stem, suffix = parse_name(name)
+    return Scan("a", subject, stem, suffix, f"any/{name}.nii.gz", f"MD5E-s1--{name}", 1, "", "test")
 
 
 SCANS = (scan("a", "sub-1"), scan("a", "sub-2", split="train"), scan("a", "sub-3", suffix="T2w"), scan("b", "sub-1"))
@@ -44,3 +49,25 @@ def test_the_ultra_high_resolution_scans_are_in_their_own_table_alone():
     assert {unit.scan.dataset for unit in checks} == {"ds003563", "ds002179"}
     assert len(checks) == 3 * 10
     assert {one.dataset for one in training_scans(scans, ("T1w",))} == {"ds000113"}
+
+
+def test_scans_taken_together_differ_in_acq_and_run_alone():
+    names = ("sub-1_acq-axial_T1w", "sub-1_acq-coronal_run-2_T1w", "sub-1_ce-gadolinium_T1w", "sub-1_rec-mean_T1w")
+    made = [named(name) for name in (*names, "sub-1_acq-axial_T2w", "sub-2_acq-axial_T1w", "sub-1_ses-b_T1w")]
+    found = studies(reversed(made))
+    assert found[made[0]] == found[made[1]] == made[:2]
+    assert all(found[one] == [one] for one in made[2:])
+    assert studies([made[0], dataclasses.replace(made[1], split="unused")])[made[0]] == [made[0]]
+
+
+def test_scans_taken_together_are_one_unit_and_one_list_of_low_resolution_scans():
+    recipes = load_recipes(load_config([]))
+    made = [named(f"sub-1_run-{run}_T1w") for run in (1, 2, 3)]
+    table = dataclasses.replace(TABLE, degradations=("acquired", "acquired_together"))
+    assert [(unit.degradation, unit.scan) for unit in units_of(table, recipes, made)] == [
+        *(("acquired", one) for one in made),
+        ("acquired_together", made[0]),
+    ]
+    assert views_of("acquired_together", recipes, made) == ["acquired", "acquired2", "acquired3"]
+    assert views_of("acquired", recipes, made) == views_of("acquired_together", recipes, made[:1]) == ["acquired"]
+    assert views_of("axial_x4", recipes, made) == ["axial"]

@@ -35,6 +35,7 @@ SCORED = targets.scored(UNITS, RECIPES)
 MODELS = targets.models_of(UNITS, RECIPES)
 TRAINING_SCANS = targets.training_scans(SCANS, {suffix for name in MODELS for suffix in RECIPES.models[name].suffixes})
 SCAN_OF = {(scan.stem, scan.suffix): scan for scan in SCANS}
+STUDIES = targets.studies(SCANS)
 UNITS_OF_HEAD = targets.units_of_heads(UNITS, [RECIPES.tables[name] for name in config["tables"]])
 METHODS_OF_KIND = {
     kind: [name for name, method in RECIPES.methods.items() if method.kind == kind] for kind in METHOD_KINDS
@@ -76,8 +77,22 @@ def lowres_of(wildcards):
         RESULTS,
         wildcards.degradation,
         scan_of(wildcards),
-        targets.views_of(wildcards.degradation, RECIPES),
+        targets.views_of(wildcards.degradation, RECIPES, STUDIES[scan_of(wildcards)]),
     )
+
+
+def moving_of(wildcards):
+    """The scan that an aligned one was made from: the study's scan of that number."""
+    return STUDIES[scan_of(wildcards)][int(wildcards.number) - 1]
+
+
+def lowres_of_moving(ending):
+    """An input function: the scan that is to be aligned, as it was acquired, or its sidecar."""
+
+    def path(wildcards):
+        return f"{RESULTS}/lowres/{wildcards.degradation}/{moving_of(wildcards).stem}_desc-acquired_{wildcards.suffix}.{ending}"
+
+    return path
 
 
 def memory(base, bytes_per_voxel=0):
@@ -113,7 +128,9 @@ def commit_of_code(wildcards, output):
 def tables_with_truth():
     """The tables that have scores to show."""
     simulated = set(SCORED)
-    return [name for name in config["tables"] if simulated & set(targets.units_of(RECIPES.tables[name], SCANS))]
+    return [
+        name for name in config["tables"] if simulated & set(targets.units_of(RECIPES.tables[name], RECIPES, SCANS))
+    ]
 
 
 def training_stores(wildcards):

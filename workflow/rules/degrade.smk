@@ -1,4 +1,5 @@
-# Low-resolution scans: simulated from a high-resolution scan, or the scan itself where it is thick already.
+# Low-resolution scans: simulated from a high-resolution scan, or the scan itself where it is thick already. Further
+# acquired scans of the same head are aligned to the first.
 
 
 rule simulate_lowres:
@@ -27,3 +28,32 @@ rule simulate_lowres:
         "Simulate the {wildcards.view} scan of {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}"
     script:
         "../scripts/simulate_lowres.py"
+
+
+rule align_scan:
+    input:
+        moving=lowres_of_moving("nii.gz"),
+        moving_sidecar=lowres_of_moving("json"),
+        reference="<results>/lowres/{degradation}/<head>_desc-acquired_{suffix}.nii.gz",
+        reference_sidecar="<results>/lowres/{degradation}/<head>_desc-acquired_{suffix}.json",
+    output:
+        scan="<results>/lowres/{degradation}/<head>_desc-acquired{number}_{suffix}.nii.gz",
+        sidecar="<results>/lowres/{degradation}/<head>_desc-acquired{number}_{suffix}.json",
+    log:
+        "<logs>/align_scan/{degradation}/<head>_desc-acquired{number}_{suffix}.log",
+    wildcard_constraints:
+        number=r"[2-9]|[1-9]\d+",
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000, 60),
+        runtime=30,
+    params:
+        moving_name=lambda wildcards: moving_of(wildcards).name,
+        reference_name=lambda wildcards: scan_of(wildcards).name,
+        stage=STAGE_VERSIONS["align_scan"],
+    message:
+        "Align scan {wildcards.number} of {wildcards.scan}_{wildcards.suffix} to the first"
+    script:
+        "../scripts/align_scan.py"

@@ -1,0 +1,108 @@
+"""A further acquired scan of a head, placed and scaled as the first one is: together they are one study."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from headsr.acquisition.intensity import Agreement, compare
+from headsr.acquisition.measurement import Protocol, save_measurement
+from headsr.acquisition.placement import PlacedScan, refine_placement
+from headsr.files import read_json, sidecar_of, write_json
+from headsr.preprocess.align import rigid_placement
+from headsr.volumes import AXES, Grid, Volume, VolumeError, load_volume
+
+_LEAST_OVERLAP = 0.3
+# Scans of one head that differ in slices and noise alone reach 0.97 and more, those of two heads 0.4 to 0.6.
+_LEAST_CORRELATION = 0.8
+
+
+def align_scan(
+    moving: str | os.PathLike[str],
+    reference: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    moving_name: str,
+    reference_name: str,
+) -> None:
+    """Write a low-resolution scan anew as a measurement of the study of another one, of the same head and contrast.
+
+    ``moving`` and ``reference`` are low-resolution scans with their protocols. The rigid placement is found by mutual
+    information and refined through both scans' operators; it goes into the affine, and nothing is interpolated. The
+    intensities are divided by the gain between the scans, and the noise with them. The sidecar says under
+    ``alignment`` what was done (``motion``: 4 x 4, mm, from the moving scan's points to the reference's) and how well
+    the scans agree before and after.
+
+    Raises VolumeError naming both scans when they are not of one head, or do not share enough of it.
+    """
+    scan, protocol = _load(moving)
+    fixed, study = _load(reference)
+    pair = f"{moving_name} cannot be aligned to {reference_name}"
+    before = compare(scan, fixed)
+    motion = rigid_placement(scan.volume, fixed.volume, name=moving_name)
+    placed = scan.moved(motion)
+    roughly = _same_head(compare(placed, fixed), pair)
+    try:
+        motion = refine_placement(placed.divided(roughly.gain), fixed) @ motion
+    except ValueError as error:
+        raise VolumeError(f"{pair}: {error}. {_WAY_OUT}") from error
+    after = _same_head(compare(scan.moved(motion), fixed), pair)
+    matched, view = _as_read(scan.moved(motion).divided(after.gain), protocol.view)
+    same_study = replace(
+        study,
+        view=view,
+        profile=protocol.profile,
+        thickness=protocol.thickness,
+        noise=protocol.noise / after.gain,
+    )
+    save_measurement(output, torch.as_tensor(matched.data), matched.grid, same_study)
+    record = {
+        "moving": moving_name,
+        "moving_source_key": protocol.source_key,
+        "reference": reference_name,
+        "motion": motion.tolist(),
+        "before": asdict(before),
+        "after": asdict(after),
+    }
+    write_json(sidecar_of(output), read_json(sidecar_of(output)) | {"alignment": record})
+
+
+_WAY_OUT = (
+    "Look at both: are they of one person and one contrast, with the head in both? If not, take one of them out of the "
+    "study: its split in the scan table becomes 'unused'; or use a degradation without 'together'"
+)
+
+
+def _load(path: str | os.PathLike[str]) -> tuple[PlacedScan, Protocol]:
+    protocol = Protocol(**read_json(sidecar_of(path))["headsr"])
+    return PlacedScan(load_volume(path), AXES.get(protocol.view), protocol.profile, protocol.thickness), protocol
+
+
+def _same_head(agreement: Agreement, pair: str) -> Agreement:
+    """The agreement as it is, or an error where it is that of two heads, or of too little of one."""
+    if agreement.overlap < _LEAST_OVERLAP:
+        raise VolumeError(f"{pair}: they share only {agreement.overlap:.0%} of the head. {_WAY_OUT}")
+    if agreement.correlation < _LEAST_CORRELATION:
+        raise VolumeError(
+            f"{pair}: laid on each other their intensities correlate by {agreement.correlation:.2f}, those of one head "
+            f"by {_LEAST_CORRELATION} or more. {_WAY_OUT}"
+        )
+    return agreement
+
+
+def _as_read(scan: PlacedScan, view: str) -> tuple[Volume, str]:
+    """The scan in the axes order in which it will be read back, and the view of its slices in it.
+
+    A motion may take an oblique scan beyond 45 degrees, where another order of the axes is the nearest to RAS.
+    """
+    grid = scan.volume.grid
+    turn = nib.io_orientation(grid.affine)
+    data = np.ascontiguousarray(nib.apply_orientation(scan.volume.data, turn))
+    affine = grid.affine @ nib.orientations.inv_ornt_aff(turn, grid.shape)
+    if scan.axis is not None:
+        view = next(plane for plane in AXES if AXES[plane] == int(turn[scan.axis, 0]))
+    return Volume(data, Grid(data.shape, affine)), view
