@@ -49,6 +49,18 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
     verify.set_defaults(command=_verify)
 
+    simulate = commands.add_parser("simulate", help="make a dataset of heads with known truth from label maps")
+    simulate.add_argument("label_maps", metavar="DSEG_FOLDER", help="folder of _dseg.nii.gz files with their table")
+    simulate.add_argument("dataset", metavar="OUT", help="the DataLad BIDS dataset to make")
+    simulate.add_argument("--heads", type=int, default=1, help="how many people (default: 1)")
+    simulate.add_argument("--suffix", action="append", help="T1w, T2w, PDw or FLAIR; may be repeated (default: T1w)")
+    simulate.add_argument(
+        "--voxel-mm", type=float, nargs="+", default=[1.0], help="one size, or one along each of x, y, z (default: 1)"
+    )
+    simulate.add_argument("--lesions", default="none", help="none, mild, moderate or severe (default: none)")
+    simulate.add_argument("--seed", type=int, default=0, help="another seed makes other people (default: 0)")
+    simulate.set_defaults(command=_simulate)
+
     demo = commands.add_parser("demo", help="make the embedded dataset and run everything on it")
     demo.add_argument("--cores", type=int, default=os.cpu_count(), help="how many processor cores (default: all)")
     demo.set_defaults(command=_demo)
@@ -96,6 +108,22 @@ def _verify(options: argparse.Namespace) -> int:
     print(verdict.text())
     wrong = any(finding.state != State.ORPHAN for finding in verdict.findings)
     return FAILED if wrong else OK
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from headsr.simulate.dataset import make_simulated_dataset
+
+    voxel_mm = options.voxel_mm * 3 if len(options.voxel_mm) == 1 else options.voxel_mm
+    make_simulated_dataset(
+        options.label_maps,
+        options.dataset,
+        heads=options.heads,
+        suffixes=tuple(dict.fromkeys(options.suffix or ["T1w"])),
+        voxel_mm=tuple(voxel_mm),
+        lesions=options.lesions,
+        seed=options.seed,
+    )
+    return OK
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -42,6 +42,38 @@ def test_a_missing_delta_is_a_usage_error(capsys):
     assert "absent.yaml" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "voxel_mm", "suffixes"),
+    [
+        ([], (1.0, 1.0, 1.0), ("T1w",)),
+        (
+            ["--voxel-mm", "0.9", "--suffix", "T2w", "--suffix", "FLAIR", "--suffix", "T2w"],
+            (0.9,) * 3,
+            ("T2w", "FLAIR"),
+        ),
+        (["--voxel-mm", "1", "1", "5"], (1.0, 1.0, 5.0), ("T1w",)),
+    ],
+)
+def test_simulate_hands_on_what_was_asked(monkeypatch, words, voxel_mm, suffixes):
+    asked = {}
+    monkeypatch.setattr("headsr.simulate.dataset.make_simulated_dataset", lambda *a, **k: asked.update(k, places=a))
+    assert main(["simulate", "maps", "out", "--heads", "3", "--lesions", "mild", *words]) == 0
+    assert asked == {
+        "places": ("maps", "out"),
+        "heads": 3,
+        "suffixes": suffixes,
+        "voxel_mm": voxel_mm,
+        "lesions": "mild",
+        "seed": 0,
+    }
+
+
+def test_simulating_from_nothing_is_a_usage_error(tmp_path, capsys):
+    assert main(["simulate", str(tmp_path), str(tmp_path / "out"), "--heads", "1"]) == 2
+    assert "holds no label map" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("failing", [False, True])
 def test_progress_counts_jobs_and_lets_errors_through(failing):
     progress = Progress()

@@ -13,18 +13,34 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from headsr.seeds import seed_of
+from headsr.simulate.contrast import RANDOM, random_signal, tissue_signal_of
+from headsr.simulate.scene import FieldOfView, Sampler
+from headsr.simulate.warp import Scales
 from headsr.volumes import Grid, Volume, cell_average, spline_resample
 
 TISSUES = ("white", "grey", "csf", "bone", "marrow", "fat", "muscle", "skin", "vitreous")
 
 # The voxel-cell box of the anatomy in mm: the template's own in x and y, a little of the neck below its last plane.
 _X, _Y, _Z = (-98, 99), (-134, 99), (-102, 107)
+_FIELD_OF_VIEW = FieldOfView((0.0, -17.0, 8.0), (200.0, 230.0, 190.0))  # at 2.5 mm: 80 x 92 x 76 voxels
 _SHELL_MM = 2.0  # the resolution of the smooth shells; they have no finer detail
 _CSF_MM, _BONE_MM, _TABLE_MM, _SCALP_MM, _SKIN_MM = 2.0, 6.5, 2.0, 6.0, 2.0
 
+# T1w and T2w as real scans show these averaged tissue maps; the other contrasts follow from the signal equations.
+SIGNAL = {
+    "T1w": dict(
+        white=0.85, grey=0.60, csf=0.20, bone=0.07, marrow=0.50, fat=1.00, muscle=0.42, skin=0.50, vitreous=0.18
+    ),
+    "T2w": dict(
+        white=0.40, grey=0.58, csf=0.95, bone=0.04, marrow=0.30, fat=0.62, muscle=0.28, skin=0.36, vitreous=0.92
+    ),
+}
+_TEXTURE_SIGN = {"T1w": 0.85, "T2w": -0.6}  # bright detail on T1 is dark on T2
+_SIGNAL_SPREAD = 0.04  # relative spread of a tissue's signal between heads
+
 
 @dataclass(frozen=True, eq=False)
-class Anatomy:
+class TissueMaps:
     """Tissue fractions (T, X, Y, Z) of TISSUES on a 1 mm grid (air is what is missing to 1), the brain and its texture.
 
     ``brain`` is the mask (bool) of the intracranial template; ``texture`` the template's T1 detail that the tissue
@@ -35,9 +51,43 @@ class Anatomy:
     fractions: NDArray[np.float32]
     brain: NDArray[np.bool_]
     texture: NDArray[np.float32]
+    field_of_view: FieldOfView = _FIELD_OF_VIEW
+    sample_mm: float = 2.5
+    scales_mm: Scales = ((35.0, 3.5), (9.0, 1.3))  # the shape of the head, and the course of its gyri
+
+    def imaged(
+        self, suffix: str, *, seed: int, lesions: str, rng: np.random.Generator, spacing_mm: NDArray[np.float64]
+    ) -> Sampler:
+        """The signal of a contrast (see Anatomy), the same detail for every ``seed``, as fine as the maps are.
+
+        Raises ValueError for lesions: the averaged maps have no ventricles of a person to draw them around.
+        """
+        if lesions != "none":
+            raise ValueError(f"lesions: {lesions} can be drawn into label maps only, not into the MNI152 template")
+        return self.sampler(self.signal(suffix, rng=rng))
+
+    def signal(self, suffix: str, *, rng: np.random.Generator | None = None) -> NDArray[np.float32]:
+        """Noise-free signal (X, Y, Z) on the maps' grid; with ``rng`` the tissues' brightness varies as in people."""
+        if suffix == RANDOM:
+            if rng is None:
+                raise ValueError(f"{RANDOM}: a random contrast needs a random generator")
+            table = random_signal(list(TISSUES), rng=rng)
+        else:
+            table = SIGNAL.get(suffix) or tissue_signal_of(suffix)
+        signal = np.array([table[tissue] for tissue in TISSUES], dtype=np.float32)
+        if rng is not None:
+            signal *= (1 + _SIGNAL_SPREAD * np.clip(rng.standard_normal(len(signal)), -2, 2)).astype(np.float32)
+        mixed = (signal @ self.fractions.reshape(len(signal), -1)).reshape(self.grid.shape)
+        return np.maximum(mixed + np.float32(_TEXTURE_SIGN.get(suffix, 0.0)) * self.texture, 0)
+
+    def sampler(self, image: NDArray) -> Sampler:
+        """An image on the maps' grid as a function of positions in mm."""
+        start = self.grid.affine[:3, 3].astype(np.float32)[:, None, None, None]
+        image = image.astype(np.float32, copy=False)
+        return lambda positions: ndimage.map_coordinates(image, positions - start, order=1, mode="nearest")
 
 
-def build_anatomy() -> Anatomy:
+def build_anatomy() -> TissueMaps:
     """Build the undeformed head from nilearn's templates; the same arrays every time (about 7 s, 2 GB at its peak)."""
     grid = _anatomy_grid()
     t1, grey, white = (_padded(image, grid) for image in _templates())
@@ -45,7 +95,7 @@ def build_anatomy() -> Anatomy:
     coarse = grid.at_voxel_size(_SHELL_MM)
     shells = _shells(cell_average(brain.astype(np.float32), coarse.shape) > 0.5, coarse)
     fractions = _compose(grey, white, *(spline_resample(Volume(shell, coarse), grid) for shell in shells), grid)
-    return Anatomy(grid, fractions, brain & (_points(grid)[2] >= -72), _texture(t1, grey, white, brain))
+    return TissueMaps(grid, fractions, brain & (_points(grid)[2] >= -72), _texture(t1, grey, white, brain))
 
 
 def _anatomy_grid() -> Grid:

@@ -1,33 +1,10 @@
-"""What a scanner makes of a head: intensities per tissue, a smooth bias field, Rician noise."""
+"""What a scanner adds to the signal of a head: a smooth bias field, Rician noise."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-
-from headsr.simulate.anatomy import TISSUES, Anatomy
-
-# Signal per tissue in the order of its brightness in real scans; the brightest brain tissue is about 0.85.
-SIGNAL = {
-    "T1w": dict(
-        white=0.85, grey=0.60, csf=0.20, bone=0.07, marrow=0.50, fat=1.00, muscle=0.42, skin=0.50, vitreous=0.18
-    ),
-    "T2w": dict(
-        white=0.40, grey=0.58, csf=0.95, bone=0.04, marrow=0.30, fat=0.62, muscle=0.28, skin=0.36, vitreous=0.92
-    ),
-}
-_TEXTURE_SIGN = {"T1w": 0.85, "T2w": -0.6}  # bright detail on T1 is dark on T2
-_SIGNAL_SPREAD = 0.04  # relative spread of a tissue's signal between heads
-
-
-def tissue_signal(anatomy: Anatomy, *, suffix: str, rng: np.random.Generator | None = None) -> NDArray[np.float32]:
-    """Noise-free signal (X, Y, Z) of the anatomy; with ``rng`` the tissues' brightness varies as between people."""
-    signal = np.array([SIGNAL[suffix][tissue] for tissue in TISSUES], dtype=np.float32)
-    if rng is not None:
-        signal *= (1 + _SIGNAL_SPREAD * np.clip(rng.standard_normal(len(signal)), -2, 2)).astype(np.float32)
-    mixed = (signal @ anatomy.fractions.reshape(len(signal), -1)).reshape(anatomy.grid.shape)
-    return np.maximum(mixed + np.float32(_TEXTURE_SIGN[suffix]) * anatomy.texture, 0)
 
 
 def bias_field(shape: tuple[int, int, int], *, strength: float, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from headsr.simulate.anatomy import build_anatomy
-from headsr.simulate.imaging import tissue_signal
 from headsr.volumes import cell_average, save_volume
 
 
@@ -19,7 +18,7 @@ def make_template(outputs: Mapping[str, str | os.PathLike[str]], *, voxel_mm: fl
     """
     anatomy = build_anatomy()
     grid = anatomy.grid.at_voxel_size(max(voxel_mm, 1.0))
-    head = cell_average(tissue_signal(anatomy, suffix="T1w"), grid.shape)
+    head = cell_average(anatomy.signal("T1w"), grid.shape)
     brain = cell_average(anatomy.brain.astype(np.float32), grid.shape) >= 0.5
     for name, data in {"head": head, "brain": brain.astype(np.uint8)}.items():
         save_volume(outputs[name], data, grid, description=f"headsr template {name}")

@@ -14,8 +14,8 @@ from headsr.volumes import Grid, Volume, spline_resample
 
 _SPACING_MM = 4.0
 _SQUARINGS = 6
-# (correlation length, root-mean-square displacement), both in mm: the shape of the head, and the course of its gyri.
-_SCALES_MM = ((35.0, 3.5), (9.0, 1.3))
+_PERIOD = 5.4  # correlation lengths: the random fields repeat, and in a smaller box they are all but constant
+Scales = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,16 +40,17 @@ class Warp:
         return np.tensordot(matrix, moved, axes=1) + self.offset.astype(np.float32)[:, None, None, None]
 
 
-def random_warp(box: Grid, *, rng: np.random.Generator) -> Warp:
+def random_warp(box: Grid, *, scales_mm: Scales, rng: np.random.Generator) -> Warp:
     """Draw a person: scaling and squaring of a smooth random velocity, some degrees of turn, some percent of size.
 
-    ``box`` is the field of view that the deformation must cover (axes parallel to mm axes).
+    ``box`` is the field of view that the deformation must cover (axes parallel to mm axes), ``scales_mm`` pairs of a
+    correlation length and a root-mean-square displacement.
     Arsigny et al. 2006, A log-Euclidean framework for statistics on diffeomorphisms.
     """
-    grid = box.at_voxel_size(_SPACING_MM)
+    grid = _widened(box.at_voxel_size(_SPACING_MM), _PERIOD * max(length for length, _ in scales_mm))
     velocity = sum(
         size * np.stack([smooth_field(grid.shape, sigma=length / _SPACING_MM, rng=rng) for _ in range(3)])
-        for length, size in _SCALES_MM
+        for length, size in scales_mm
     )
     angles = np.clip(rng.standard_normal(3), -2, 2) * 3.0
     size = 1 + 0.03 * np.clip(rng.standard_normal(3), -2, 2)
@@ -57,6 +58,13 @@ def random_warp(box: Grid, *, rng: np.random.Generator) -> Warp:
     centre = grid.affine[:3, :3] @ ((np.array(grid.shape) - 1) / 2) + grid.affine[:3, 3]
     shift = np.clip(rng.standard_normal(3), -2, 2) * 1.5
     return Warp(grid, exponential(velocity, grid), matrix, centre - matrix @ centre + shift)
+
+
+def _widened(grid: Grid, least_mm: float) -> Grid:
+    """The grid with as many voxels on both sides as make every edge at least ``least_mm``."""
+    missing = np.maximum(0, least_mm - np.array(grid.shape) * grid.voxel_size)
+    more = np.ceil(missing / 2 / grid.voxel_size - 1e-6).astype(int)
+    return grid.block(tuple(-more), tuple(np.array(grid.shape) + 2 * more))
 
 
 def exponential(velocity: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:

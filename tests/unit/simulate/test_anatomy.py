@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from headsr.simulate.anatomy import TISSUES, _closed, _padded, _signed_distance
+from headsr.simulate.anatomy import SIGNAL, TISSUES, TissueMaps, _closed, _padded, _signed_distance
 from headsr.volumes import Grid, Volume
 
 
@@ -68,3 +68,29 @@ def test_signed_distance_counts_from_the_face_between_voxels():
     mask = np.zeros((9, 5, 5), dtype=bool)
     mask[:4] = True
     np.testing.assert_allclose(_signed_distance(mask, 2.0)[2:6, 2, 2], [-3, -1, 1, 3])
+
+
+@pytest.fixture
+def pure():
+    """One voxel of each tissue, and one of air."""
+    fractions = np.zeros((len(TISSUES), len(TISSUES) + 1, 1, 1), dtype=np.float32)
+    for tissue in range(len(TISSUES)):
+        fractions[tissue, tissue] = 1
+    grid = Grid(fractions.shape[1:], np.eye(4))
+    return TissueMaps(grid, fractions, np.zeros(grid.shape, dtype=bool), np.zeros(grid.shape, dtype=np.float32))
+
+
+def test_t1w_orders_white_grey_csf_and_t2w_the_other_way(pure):
+    t1, t2 = (dict(zip(TISSUES, pure.signal(s).ravel(), strict=False)) for s in ("T1w", "T2w"))
+    assert t1["white"] > t1["grey"] > t1["csf"] > t1["bone"]
+    assert t2["csf"] > t2["grey"] > t2["white"] > t2["bone"]
+    assert max(t1.values()) == t1["fat"]
+
+
+def test_air_gives_no_signal_and_people_differ_a_little(pure):
+    plain = pure.signal("T1w")
+    person = pure.signal("T1w", rng=np.random.default_rng(3))
+    assert plain[-1] == person[-1] == 0
+    ratio = person[:-1] / plain[:-1]
+    assert 0 < np.abs(ratio - 1).max() <= 0.0801
+    np.testing.assert_allclose(plain.ravel()[:-1], [SIGNAL["T1w"][t] for t in TISSUES], rtol=1e-6)

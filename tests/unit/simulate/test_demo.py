@@ -10,6 +10,7 @@ from headsr.annex import AnnexError
 from headsr.files import sha256_of
 from headsr.scans import parse_path
 from headsr.simulate import demo
+from headsr.simulate.publish import DatasetError
 
 SETTINGS = {"voxel_mm": 12.0, "heads": 3, "seed": 0}
 
@@ -69,13 +70,13 @@ def test_made_once_and_other_settings_are_refused(dataset, monkeypatch):
     before = git(dataset, "rev-parse", "HEAD")
     demo.make_demo_dataset(dataset, **SETTINGS)
     assert git(dataset, "rev-parse", "HEAD") == before
-    with pytest.raises(demo.DemoError, match="9 mm"):
+    with pytest.raises(DatasetError, match="9 mm"):
         demo.make_demo_dataset(dataset, **{**SETTINGS, "voxel_mm": 9.0})
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(demo.DemoError, match=r"something else.*Move or remove"):
+    with pytest.raises(DatasetError, match=r"something else.*Move or remove"):
         demo.make_demo_dataset(tmp_path, **SETTINGS)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 

@@ -1,27 +1,19 @@
 import numpy as np
 import pytest
 
-from headsr.simulate.head import UNITS, head_warp, scan_grid, simulate_head, warped
+from headsr.simulate.head import NOISE, UNITS, _blocks, averaged, head_warp, samples_per_voxel, simulate_head
 from headsr.simulate.warp import Warp
-
-
-@pytest.mark.parametrize("voxel_mm", [1.0, 1.7, 2.5, 3.0, 12.0])
-def test_voxels_are_exactly_as_asked_and_cover_the_field_of_view(voxel_mm):
-    grid = scan_grid(voxel_mm)
-    np.testing.assert_allclose(grid.voxel_size, voxel_mm)
-    size = np.array(grid.shape) * voxel_mm
-    assert np.all(size >= np.array((200, 230, 190)) - 1e-6)
-    assert np.all(size < np.array((200, 230, 190)) + voxel_mm)
-    np.testing.assert_allclose(grid.corners.mean(axis=0), (0, -17, 8), atol=1e-9)
+from headsr.volumes import cell_average
 
 
 def test_undeformed_head_is_the_anatomy_itself(anatomy):
-    grid = scan_grid(5.0)
+    grid = anatomy.field_of_view.grid(5.0)
     still = Warp(grid, np.zeros((3, *grid.shape), dtype=np.float32), np.eye(3), np.zeros(3))
     place = np.array((26.0, -25.0, 30.0))
     index = tuple(np.rint(np.linalg.inv(grid.affine)[:3, :3] @ (place - grid.affine[:3, 3])).astype(int))
-    assert warped(anatomy.fractions[0], anatomy, still, grid)[index] > 0.8
-    volume = warped(anatomy.brain, anatomy, still, grid).sum() * 125
+    fine = samples_per_voxel(anatomy, grid)
+    assert averaged(anatomy.sampler(anatomy.fractions[0]), still, grid, fine)[index] > 0.8
+    volume = averaged(anatomy.sampler(anatomy.brain), still, grid, fine).sum() * 125
     assert volume == pytest.approx(anatomy.brain.sum(), rel=0.01)
 
 
@@ -30,7 +22,8 @@ def test_a_scan_is_the_same_every_time_and_shows_head_and_air(anatomy):
     np.testing.assert_array_equal(one.data, again.data)
     assert one.data.min() >= 0
     assert np.percentile(one.data[0], 90) < 0.05 * UNITS, "there is air beside the head"
-    brain = warped(anatomy.brain, anatomy, head_warp(one.grid, seed=4), one.grid) > 0.9
+    warp, fine = head_warp(anatomy, seed=4), samples_per_voxel(anatomy, one.grid)
+    brain = averaged(anatomy.sampler(anatomy.brain), warp, one.grid, fine) > 0.9
     assert 0.4 * UNITS < np.median(one.data[brain]) < 0.9 * UNITS
 
 
@@ -39,3 +32,39 @@ def test_two_contrasts_of_one_person_are_of_one_shape(anatomy):
     other = simulate_head(anatomy, suffix="T1w", voxel_mm=7.0, seed=5).data
     head = [data > 0.15 * UNITS for data in (t1, t2, other)]
     assert (head[0] ^ head[1]).mean() < 0.5 * (head[0] ^ head[2]).mean()
+
+
+@pytest.mark.parametrize(("fine", "coarse"), [(5.0, 10.0), ((5.0, 5.0, 5.0), (5.0, 10.0, 10.0))])
+def test_one_person_at_two_voxel_sizes_is_one_head(anatomy, fine, coarse):
+    small, large = (simulate_head(anatomy, suffix="T1w", voxel_mm=mm, seed=1, noise=0) for mm in (fine, coarse))
+    other = simulate_head(anatomy, suffix="T1w", voxel_mm=coarse, seed=2, noise=0).data
+    averages = cell_average(small.data, large.data.shape)
+    assert np.abs(large.data - averages).mean() < 0.01 * np.abs(other - averages).mean()
+
+
+@pytest.mark.parametrize("suffix", ["PDw", "FLAIR", "random"])
+def test_the_template_has_the_other_contrasts_too(anatomy, suffix):
+    scan = simulate_head(anatomy, suffix=suffix, voxel_mm=8.0, seed=1)
+    assert scan.data.max() > 10 * NOISE * UNITS
+
+
+def test_lesions_need_a_label_map(anatomy):
+    with pytest.raises(ValueError, match="mild can be drawn into label maps only"):
+        simulate_head(anatomy, suffix="FLAIR", voxel_mm=8.0, seed=1, lesions="mild")
+
+
+@pytest.mark.parametrize(
+    ("shape", "fine"), [((7, 5, 3), (2, 2, 2)), ((200, 301, 150), (2, 2, 2)), ((90, 90, 40), (2, 3, 8))]
+)
+def test_blocks_tile_the_volume_and_bound_the_samples(shape, fine):
+    seen = np.zeros(shape, dtype=np.uint8)
+    for box in _blocks(shape, np.array(fine)):
+        seen[box] += 1
+        assert seen[box].size * np.prod(fine) <= 6.1e6
+    assert np.all(seen == 1)
+
+
+def test_a_head_in_blocks_is_the_head_in_one(anatomy, monkeypatch):
+    whole = simulate_head(anatomy, suffix="T1w", voxel_mm=8.0, seed=1).data
+    monkeypatch.setattr("headsr.simulate.head._BLOCK_SAMPLES", 2e4)
+    np.testing.assert_allclose(simulate_head(anatomy, suffix="T1w", voxel_mm=8.0, seed=1).data, whole, atol=0.02)

@@ -2,9 +2,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from headsr.simulate.head import head_warp, scan_grid
-from headsr.simulate.warp import exponential
+from headsr.simulate.scene import FieldOfView
+from headsr.simulate.warp import exponential, random_warp
 from headsr.volumes import Grid
+
+VIEW = FieldOfView((0.0, -17.0, 8.0), (200.0, 230.0, 190.0))
+SCALES_MM = ((35.0, 3.5), (9.0, 1.3))
+
+
+def person(grid, seed):
+    return random_warp(grid, scales_mm=SCALES_MM, rng=np.random.default_rng(seed))
 
 
 def test_exponential_of_a_constant_velocity_is_that_translation():
@@ -27,8 +34,8 @@ def test_the_way_there_and_back_is_no_way():
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_person_is_a_smooth_invertible_deformation_of_a_few_mm(seed):
-    grid = scan_grid(5.0)
-    positions = head_warp(grid, seed=seed).positions(grid).astype(np.float64)
+    grid = VIEW.grid(5.0)
+    positions = person(grid, seed).positions(grid).astype(np.float64)
     jacobian = np.stack([np.stack(np.gradient(component, 5.0)) for component in positions])
     determinant = np.linalg.det(np.moveaxis(jacobian, (0, 1), (-2, -1)))
     assert determinant.min() > 0.2
@@ -41,7 +48,14 @@ def test_a_person_is_a_smooth_invertible_deformation_of_a_few_mm(seed):
 
 
 def test_persons_differ_and_are_the_same_every_time():
-    grid = scan_grid(10.0)
-    one, again, other = (head_warp(grid, seed=seed).positions(grid) for seed in (1, 1, 2))
+    grid = VIEW.grid(10.0)
+    one, again, other = (person(grid, seed).positions(grid) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).mean() > 1
+
+
+def test_a_small_box_is_deformed_not_moved_away():
+    positions = person(FieldOfView((0.0, 0.0, 0.0), (80.0, 60.0, 70.0)).grid(5.0), 1).positions(
+        FieldOfView((0.0, 0.0, 0.0), (80.0, 60.0, 70.0)).grid(5.0)
+    )
+    assert np.abs(positions.reshape(3, -1).mean(axis=1)).max() < 15

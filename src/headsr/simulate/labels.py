@@ -1,0 +1,111 @@
+"""Label maps as BIDS keeps them: a segmentation (``_dseg.nii.gz``) and a table that says what its numbers mean."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headsr.simulate.contrast import TISSUES, tissue_of
+
+
+class LabelMapError(ValueError):
+    """A label map or its table cannot be used. The message names the file, what is missing and how to give it."""
+
+
+class Structure(NamedTuple):
+    """One row of a table of labels: the number in the map, name, tissue, and the group whose brightness it shares.
+
+    ``prior``: of the T1w signal of the group (0 to 255), the mean and its spread between heads, and the spread within
+    one head and that spread's spread; None where the table does not say.
+    """
+
+    label: int
+    name: str
+    tissue: str
+    group: str
+    prior: tuple[float, float, float, float] | None
+
+
+_PRIOR = ("t1_mean", "t1_mean_sd", "t1_sd", "t1_sd_sd")
+_TABLES = ("labels.tsv", "dseg.tsv")
+_COLUMNS = (
+    "It needs the columns label (or index, as BIDS has it) and name; tissue, class and t1_mean, t1_mean_sd, t1_sd,"
+    " t1_sd_sd are optional"
+)
+
+
+def find_label_maps(folder: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
+    """Every segmentation below a folder with its table: of its own name, or labels.tsv or dseg.tsv at or above it.
+
+    Raises LabelMapError when there are none, or one has no table.
+    """
+    root = Path(folder)
+    maps = sorted(path for ending in ("dseg.nii.gz", "dseg.nii") for path in root.rglob(f"*{ending}"))
+    if not maps:
+        raise LabelMapError(f"{root}: holds no label map. headsr looks for files that end in _dseg.nii.gz (BIDS)")
+    return [(path, _table_of(path, root)) for path in maps]
+
+
+def _table_of(path: Path, root: Path) -> Path:
+    own = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
+    if own.is_file():
+        return own
+    for folder in [place for place in path.parents if place == root or root in place.parents]:
+        found = [folder / name for name in _TABLES if (folder / name).is_file()] or sorted(folder.glob("*dseg.tsv"))
+        if len(found) > 1:
+            raise LabelMapError(f"{path}: {' and '.join(map(str, found))} could both be its table. Keep one, or {own}")
+        if found:
+            return found[0]
+    raise LabelMapError(
+        f"{path}: no table says what its numbers mean. Put {own.name} beside it, or labels.tsv into {root}. {_COLUMNS}"
+    )
+
+
+def read_structures(table: str | os.PathLike[str]) -> tuple[Structure, ...]:
+    """Read a table of labels (tab separated). The tissue is the column of that name, or follows from the name.
+
+    Raises LabelMapError naming the row and the way out.
+    """
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelMapError(f"{table}: cannot be read as a table of labels ({error})") from error
+    number = "label" if rows and "label" in rows[0] else "index"
+    if not rows or not {number, "name"} <= rows[0].keys():
+        raise LabelMapError(f"{table}: is no table of labels. {_COLUMNS}, separated by tabs")
+    structures = tuple(_structure(row, number, table) for row in rows)
+    if len({structure.label for structure in structures}) < len(structures):
+        raise LabelMapError(f"{table}: a label stands in more than one row. Keep one row per label")
+    return structures
+
+
+def _structure(row: dict[str, str], number: str, table: str | os.PathLike[str]) -> Structure:
+    where = f"{table}: label {row[number]} ({row['name']})"
+    try:
+        label = int(row[number])
+        given = [row.get(name) not in (None, "", "n/a") for name in _PRIOR]
+        prior = tuple(float(row[name]) for name in _PRIOR) if all(given) else None
+    except ValueError as error:
+        raise LabelMapError(f"{where}: has something else than a number where one is needed ({error})") from None
+    named = row.get("tissue") or tissue_of(row["name"]) or tissue_of(row.get("abbreviation") or "")
+    tissue = "air" if label == 0 else named
+    if tissue not in TISSUES:
+        raise LabelMapError(
+            f"{where}: {tissue or 'its name'} is no tissue that headsr knows. Add a column tissue to the table with"
+            f" one of: {', '.join(TISSUES)}"
+        )
+    return Structure(label, row["name"], tissue, row.get("class") or tissue, prior)
+
+
+def whole_numbers(data: NDArray[np.float32], path: str | os.PathLike[str]) -> NDArray[np.int32]:
+    """The labels of a map as integers; LabelMapError when they are not."""
+    numbers = np.rint(data).astype(np.int32)
+    if np.abs(numbers - data).max() > 1e-3:
+        raise LabelMapError(f"{path}: holds fractions, not labels. A label map has one whole number per voxel (_dseg)")
+    return numbers
