@@ -305,7 +305,7 @@ def _size_after(name: str, sample: _Sample) -> tuple[int, int]:
     """The size of the image after an operation: a few sizes for thick slices, the size asked for after resizing."""
     height, width = sample.image.shape
     if name == "thick":
-        step = max(24, sample.fine[0] // 8)
+        step = max(24, sample.fine[0] // 16)
         return -(-_thick_of(sample).rows(height) // step) * step, width
     if name == "resize":
         scale = sample.draw["resize"]["scale"]

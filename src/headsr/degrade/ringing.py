@@ -18,15 +18,12 @@ def truncate_columns(images: Tensor, cutoff: Tensor, taper: Tensor | None = None
 
     The last ``taper`` (N,) of what is kept, a share, falls off as half a cosine (a Tukey window); none by default.
     """
-    width = images.shape[-1]
-    spectrum = torch.fft.rfft(torch.cat([images, images.flip(-1)], -1))
-    spectrum.mul_(_window(width, cutoff, torch.zeros_like(cutoff) if taper is None else taper)[:, None, :])
-    return torch.fft.irfft(spectrum, n=2 * width)[..., :width]
+    return _truncate(images, cutoff, taper, 2)
 
 
 def truncate_both(images: Tensor, cutoff: Tensor, taper: Tensor | None = None) -> Tensor:
     """Keep the lowest ``cutoff`` (N,) of the frequencies along the columns and along the rows of images (N, R, W)."""
-    return truncate_columns(truncate_columns(images, cutoff, taper).mT, cutoff, taper).mT
+    return _truncate(_truncate(images, cutoff, taper, 2), cutoff, taper, 1)
 
 
 @lru_cache(maxsize=64)
@@ -36,6 +33,14 @@ def cosine_basis(n: int) -> Tensor:
     basis = np.cos(np.pi * (sample + 0.5) * frequency / n) * np.sqrt(2.0 / n)
     basis[0] = np.sqrt(1.0 / n)
     return torch.as_tensor(basis, dtype=torch.float32)
+
+
+def _truncate(images: Tensor, cutoff: Tensor, taper: Tensor | None, axis: int) -> Tensor:
+    n = images.shape[axis]
+    spectrum = torch.fft.rfft(torch.cat([images, images.flip(axis)], axis), dim=axis)
+    window = _window(n, cutoff, torch.zeros_like(cutoff) if taper is None else taper)
+    spectrum.mul_(window.unsqueeze(3 - axis))
+    return torch.fft.irfft(spectrum, n=2 * n, dim=axis).narrow(axis, 0, n)
 
 
 def _window(n: int, cutoff: Tensor, taper: Tensor) -> Tensor:
