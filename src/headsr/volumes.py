@@ -29,7 +29,7 @@ AXES = {
 }  # the array axis (RAS) that a view's slices are stacked along
 _FORMS_TOLERANCE_MM = 0.1
 _MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
-_HEAD_VOXEL_MM = (0.005, 30.0)  # a head's voxels outside of these are a wrong unit or a wrong header
+_HEAD_VOXEL_MM = (0.005, 100.0)  # a head's voxels outside of these are a wrong unit or a wrong header
 
 
 class VolumeError(ValueError):

@@ -313,7 +313,7 @@ def test_unusable_scans_are_refused_by_name(tmp_path, data, message):
         ({"srow_x": [0, 0, 0, 0]}, "sform places no voxels.*invertible"),
         ({"srow_y": [0, np.nan, 0, 0]}, "sform places no voxels"),
         ({"srow_z": [0, 0, 3, np.inf]}, "sform places no voxels.*finite"),
-        ({"srow_x": [0.02, 0, 0, 0], "srow_y": [0, 31, 0, 0]}, "not those of a head"),
+        ({"srow_x": [0.02, 0, 0, 0], "srow_y": [0, 101, 0, 0]}, "not those of a head"),
         ({"sform_code": 0}, "neither sform nor qform.*set_sform"),
         ({"sform_code": 0, "qform_code": 1, "quatern_b": 2.0}, "qform places no voxels"),
         ({"sform_code": 0, "qform_code": 1, "pixdim": [1, 0, 2, 3, 0, 0, 0, 0]}, "voxel sizes .0. 2. 3."),
