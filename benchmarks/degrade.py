@@ -158,7 +158,8 @@ def jinc(cutoff, radius_px):
     reach = int(radius_px)
     place = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1])
     radius = np.where(place > 0, np.pi * cutoff * place, 1e-6)
-    return np.where(place <= radius_px, special.j1(radius) / radius, 0)
+    fading = np.cos(np.pi / 2 * np.minimum(place / radius_px, 1))
+    return special.j1(radius) / radius * fading
 
 
 def convolve(image, kernel):
