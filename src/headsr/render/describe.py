@@ -10,7 +10,7 @@ from typing import Any
 
 import headsr
 from headsr.files import whole, write_json
-from headsr.recipes import Dataset
+from headsr.recipes import VIEWS, Dataset
 from headsr.scans import SCAN_PATTERN, SUFFIXES
 from headsr.volumes import Grid
 
@@ -22,13 +22,17 @@ _NAME = re.compile(
     rf"(?P<scan>{SCAN_PATTERN})_(?:res-[A-Za-z0-9]+_)?desc-[A-Za-z0-9]+_(?P<suffix>{'|'.join(SUFFIXES)})"
 )
 
+
+def _residual_of(view: str) -> str:
+    return f"The volume as the {view} scan would see it, minus that scan, in scan units"
+
+
 # Every desc- label that headsr publishes, as BIDS asks for in descriptions.tsv.
 DESCRIPTIONS = {
     "sr": "Super-resolved volume in the scan's own units, projected onto the measured slices",
     "unprojected": "The same volume before the projection onto the measured slices",
-    "srresidualAxial": "The volume as the axial scan would see it, minus that scan, in scan units",
-    "srresidualCoronal": "The volume as the coronal scan would see it, minus that scan, in scan units",
-    "srresidualSagittal": "The volume as the sagittal scan would see it, minus that scan, in scan units",
+    **{f"srresidual{view.capitalize()}": _residual_of(view) for view in VIEWS},
+    **{f"srresidual{view.capitalize()}{n}": _residual_of(f"{view}{n}") for view in VIEWS[:3] for n in (2, 3)},
     "field": "Weights of the implicit neural representation that the volume was rendered from (safetensors)",
     "fit": "How the fit of that representation went, one JSON object per line",
     "check": "What was checked on the finished volume, with the residual of every scan",
@@ -75,7 +79,7 @@ def describe_residual(name: str, view: str) -> dict[str, Any]:
     """The JSON sidecar of a residual map; ``name`` is its file name."""
     match = _NAME.fullmatch(name.removesuffix(".nii.gz"))
     return {
-        "Description": DESCRIPTIONS[f"srresidual{view.capitalize()}"],
+        "Description": _residual_of(view),
         "Sources": [] if match is None else [_source_uri(match["scan"], match["suffix"])],
         "SkullStripped": False,
         "headsr": dict(RESEARCH_ONLY),
