@@ -294,10 +294,8 @@ def _operation(name: str, draw: Mapping[str, Any]) -> _Operation:
         return _BLURS[draw["blur"]["kernel"]]
     if name == "ringing":
         return _cut_columns if draw["thick"] else _cut_both
-    if name == "noise" and draw["noise"]["kind"] in ("rician", "gaussian"):
-        return _NOISES[draw["noise"]["kind"], draw["noise"]["correlation_px"] > 0]
     if name == "noise":
-        return _NOISES[draw["noise"]["kind"], False]
+        return _NOISES[draw["noise"]["kind"], draw["noise"].get("correlation_px", 0) > 0]
     return {"thick": _thick, "resize": _resize, "jinc": _jinc, "compression": _compress}[name]
 
 

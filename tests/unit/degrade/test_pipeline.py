@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from headsr.acquisition.operator import Acquisition
 from headsr.degrade.pipeline import FIXED_ORDER, KERNELS, NOISES, BlindDegradation
 from headsr.degrade.resample import MODES
-from headsr.recipes import Blind, BlindStage, RecipeError
+from headsr.recipes import Blind, BlindStage, RecipeError, load_config, load_recipes
 from headsr.volumes import Grid, Volume, spline_resample
 
 STAGE = BlindStage(
@@ -251,6 +251,15 @@ def test_noise_stays_after_the_thick_slices_in_any_order():
 def test_the_second_stage_comes_with_its_probability():
     degraded = blind(NOTHING, second=0.25)(torch.zeros(400, 1, 8, 8), pixels(400), list(range(400)))
     assert 70 < sum(len(sample["stages"]) == 2 for sample in degraded.metadata) < 130
+
+
+@pytest.mark.parametrize("deltas", [[], ["config/demo.yaml"]])
+def test_the_shipped_recipes_are_possible_and_the_demo_is_narrow(deltas):
+    for model in load_recipes(load_config(deltas)).models.values():
+        degraded = BlindDegradation(model.degradation)(slices(24), pixels(24), list(range(24)))
+        kernels = {s["blur"]["kernel"] for m in degraded.metadata for s in m["stages"] if s["blur"]}
+        assert torch.isfinite(degraded.images).all()
+        assert (kernels <= {"isotropic", "anisotropic"}) == bool(deltas)
 
 
 @pytest.mark.parametrize(
