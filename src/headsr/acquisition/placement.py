@@ -4,8 +4,8 @@ Both scans are explained at once by a head x on a grid around them. Where the mo
 
     F(T) = min_x |A_1 x - y_1|^2 + |A_2(T) x - y_2|^2 + w |grad x|^2,
 
-and only at the true placement can one head explain both. Comparing the scans themselves instead, or one of them with a
-head made from the other, is biased by several tenths of a slice's width: their blurs differ, and so do their aliases.
+and only at the true placement can one head explain both. Comparing one scan with a head made from the other instead is
+biased, by up to a tenth of a slice's width: their blurs differ, and so do their aliases.
 F is minimised over the six parameters of T by Gauss-Newton with x projected out (Golub and Pereyra 1973, Kaufman 1975).
 """
 
