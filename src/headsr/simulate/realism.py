@@ -6,6 +6,7 @@ part of the head that every scan shows: the upper 150 mm, so that fields of view
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from headsr.volumes import Grid, Volume
 
 PERCENTILE = 99.9
 _HEAD_MM, _BRAIN_MM, _DEPTH_MM = 150.0, 110.0, 20.0
+_LAYERS_MM = (0, 4, 8, 12, 18, 26, 40, 80)
 _BINS, _TOP = 50, 1.25  # wider than a grey level of an 8-bit scan
 _CUBE_MM = 128.0
 _BAND = (0.02, 0.45)  # cycles/mm: from the lobes of the brain to just below the limit of 1 mm voxels
@@ -28,6 +30,7 @@ class Distances(NamedTuple):
 
     ``head`` and ``brain``: the 1-Wasserstein distance of their normalised intensities (1 is the 99.9th percentile).
     ``head_bits`` and ``brain_bits``: the Jensen-Shannon divergence of the histograms (0 to 1 bit).
+    ``layers``: the mean of the same distance over layers of depth below the scalp, which know what belongs where.
     ``spectrum_db``: the root mean square difference of their radial power spectra in decibels.
     """
 
@@ -35,14 +38,16 @@ class Distances(NamedTuple):
     brain: float
     head_bits: float
     brain_bits: float
+    layers: float
     spectrum_db: float
 
 
 class Profile(NamedTuple):
-    """What is compared of one scan: histograms (densities) inside head and brain, and the radial power spectrum."""
+    """What is compared of one scan: histograms inside head, brain and layers, and the radial power spectrum."""
 
     head: NDArray[np.float64]
     brain: NDArray[np.float64]
+    layers: tuple[NDArray[np.float64], ...]
     frequencies: NDArray[np.float64]
     spectrum: NDArray[np.float64]
 
@@ -55,6 +60,7 @@ def distances(one: Profile, other: Profile) -> Distances:
         wasserstein(one.brain, other.brain),
         jensen_shannon(one.head, other.head),
         jensen_shannon(one.brain, other.brain),
+        float(np.mean([wasserstein(*pair) for pair in zip(one.layers, other.layers, strict=True)])),
         float(np.sqrt(np.nanmean(difference**2))),
     )
 
@@ -68,7 +74,9 @@ def profile(volume: Volume) -> Profile:
     data = volume.data / np.percentile(volume.data[top], PERCENTILE)
     centre = np.array(ndimage.center_of_mass(brain))
     frequencies, spectrum = radial_spectrum(data, volume.grid, centre)
-    return Profile(histogram(data[top]), histogram(data[brain]), frequencies, spectrum)
+    upper = top & _below_top(head, volume.grid, _BRAIN_MM)
+    layers = [histogram(data[upper & (depth > low) & (depth <= high)]) for low, high in pairwise(_LAYERS_MM)]
+    return Profile(histogram(data[top]), histogram(data[brain]), tuple(layers), frequencies, spectrum)
 
 
 def _below_top(head: NDArray[np.bool_], grid: Grid, reach_mm: float) -> NDArray[np.bool_]:
