@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headsr.acquisition.least_squares import conjugate_gradients, roughness
 from headsr.acquisition.operator import Acquisition
 from headsr.volumes import Grid, Volume, cell_average
 
@@ -127,7 +128,7 @@ def rigid_motion(shift: Sequence[float], turn: Sequence[float], centre: NDArray[
 def _explain(operators: Sequence[Acquisition], data: Sequence[Tensor], *, start: Tensor | None) -> Tensor:
     """The head that explains the data best: argmin_x sum |A x - y|^2 + w |grad x|^2."""
     target = sum(operator.adjoint(y) for operator, y in zip(operators, data, strict=True))
-    return _conjugate_gradients(_normal(operators), target, start=start)
+    return conjugate_gradients(_normal(operators), target, iterations=_ITERATIONS, start=start)
 
 
 def _slopes(operator: Acquisition, head: Tensor, centre: NDArray[np.float64]) -> Tensor:
@@ -145,41 +146,14 @@ def _slopes(operator: Acquisition, head: Tensor, centre: NDArray[np.float64]) ->
 def _stiffness(operators: Sequence[Acquisition], slopes: Tensor) -> NDArray[np.float64]:
     """Gauss-Newton's matrix (6, 6) once x has followed: C^T (1 - A_2 N^-1 A_2^T) C, N the normal matrix of x."""
     normal = _normal(operators)
-    followed = [_conjugate_gradients(normal, operators[1].adjoint(slope)) for slope in slopes]
+    followed = [conjugate_gradients(normal, operators[1].adjoint(slope), iterations=_ITERATIONS) for slope in slopes]
     left = [slope - operators[1].forward(x) for slope, x in zip(slopes, followed, strict=True)]
     matrix = np.array([[_dot(slope, rest) for rest in left] for slope in slopes])
     return (matrix + matrix.T) / 2
 
 
 def _normal(operators: Sequence[Acquisition]) -> Callable[[Tensor], Tensor]:
-    return lambda x: sum(a.adjoint(a.forward(x)) for a in operators) + _ROUGHNESS * _laplacian(x)
-
-
-def _conjugate_gradients(normal: Callable[[Tensor], Tensor], target: Tensor, *, start: Tensor | None = None) -> Tensor:
-    x = torch.zeros_like(target) if start is None else start.clone()
-    residual = target.clone() if start is None else target - normal(x)
-    direction, energy = residual.clone(), _dot(residual, residual)
-    for _ in range(_ITERATIONS):
-        if energy <= 0:
-            break
-        image = normal(direction)
-        step = energy / _dot(direction, image)
-        x += step * direction
-        residual -= step * image
-        previous, energy = energy, _dot(residual, residual)
-        direction = residual + (energy / previous) * direction
-    return x
-
-
-def _laplacian(x: Tensor) -> Tensor:
-    """G^T G x for forward differences G with free ends."""
-    result = torch.zeros_like(x)
-    for axis in range(3):
-        difference = x.diff(dim=axis)
-        size = difference.shape[axis]
-        result.narrow(axis, 1, size).add_(difference)
-        result.narrow(axis, 0, size).sub_(difference)
-    return result
+    return lambda x: sum(a.adjoint(a.forward(x)) for a in operators) + _ROUGHNESS * roughness(x)
 
 
 def _dot(a: Tensor, b: Tensor) -> float:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headsr.acquisition.consistency import allowed
+from headsr.acquisition.least_squares import conjugate_gradients, roughness
 from headsr.acquisition.measurement import Measurement, Study, load_study
 from headsr.recipes import Method
 from headsr.reconstruct.interpolate import fused_average
@@ -32,43 +33,17 @@ def tikhonov(study: Study, *, weight: float, iterations: int) -> NDArray[np.floa
     is per finest voxel size. Few iterations regularise too. Returns (X, Y, Z), normalised intensities.
     """
     trust = _trust(study.scans)
-    steepness = torch.as_tensor((study.head.voxel_size.min() / study.head.voxel_size) ** 2)
+    steepness = ((study.head.voxel_size.min() / study.head.voxel_size) ** 2).tolist()
 
     def normal(x: Tensor) -> Tensor:
         measured = (v * s.operator.adjoint(s.operator.forward(x)) for v, s in zip(trust, study.scans, strict=True))
-        return sum(measured) + weight * _roughness(x, steepness)
+        return sum(measured) + weight * roughness(x, steepness)
 
     target = sum(v * scan.operator.adjoint(scan.data) for v, scan in zip(trust, study.scans, strict=True))
-    x = torch.as_tensor(fused_average(study), device=target.device)
-    residual = target - normal(x)
-    direction, energy = residual.clone(), _dot(residual, residual)
-    for _ in range(iterations):
-        if energy <= 0:
-            break
-        image = normal(direction)
-        step = energy / _dot(direction, image)
-        x += step * direction
-        residual -= step * image
-        previous, energy = energy, _dot(residual, residual)
-        direction = residual + (energy / previous) * direction
-    return x.cpu().numpy()
+    start = torch.as_tensor(fused_average(study), device=target.device)
+    return conjugate_gradients(normal, target, iterations=iterations, start=start).cpu().numpy()
 
 
 def _trust(scans: Sequence[Measurement]) -> list[float]:
     least = min(allowed(scan) for scan in scans)
     return [(least / allowed(scan)) ** 2 for scan in scans]
-
-
-def _roughness(x: Tensor, steepness: Tensor) -> Tensor:
-    """G^T G x for forward differences G with free ends."""
-    result = torch.zeros_like(x)
-    for axis in range(3):
-        difference = float(steepness[axis]) * x.diff(dim=axis)
-        size = difference.shape[axis]
-        result.narrow(axis, 1, size).add_(difference)
-        result.narrow(axis, 0, size).sub_(difference)
-    return result
-
-
-def _dot(a: Tensor, b: Tensor) -> float:
-    return float(torch.sum(a.double() * b.double()))
