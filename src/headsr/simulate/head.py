@@ -19,6 +19,8 @@ UNITS = 1000.0  # scanner units of a signal of 1
 NOISE, BIAS = 0.01, 0.2
 _BLOCK_SAMPLES = 6e6  # that are held at a time: some 50 bytes each
 
+Blocks = list[tuple[slice, slice, slice]]
+
 
 def simulate_head(
     anatomy: Anatomy,
@@ -61,7 +63,7 @@ def head_truth(
     grid, warp = anatomy.field_of_view.grid(voxel_mm), head_warp(anatomy, seed=seed)
     fine = samples_per_voxel(anatomy, grid)
     spacing = grid.voxel_size / fine
-    labels = averaged(anatomy.labelled(spacing), warp, grid, np.ones(3, dtype=int))
+    labels = averaged(anatomy.labelled(spacing), warp, grid, np.ones(3, dtype=int), blocks=_blocks(grid.shape, fine))
     part = averaged(anatomy.lesioned(seed=seed, degree=lesions, spacing_mm=spacing), warp, grid, fine)
     return Truth(Volume(labels.astype(np.int32), grid), Volume((part >= 0.5).astype(np.uint8), grid))
 
@@ -77,10 +79,15 @@ def samples_per_voxel(anatomy: Anatomy, grid: Grid) -> NDArray[np.intp]:
     return np.maximum(2, np.ceil(grid.voxel_size / anatomy.sample_mm - 1e-6)).astype(int)
 
 
-def averaged(sampler: Sampler, warp: Warp, grid: Grid, fine: NDArray[np.intp]) -> NDArray[np.float32]:
-    """What an anatomy's sampler gives in a person's scan, averaged over voxel cells (X, Y, Z), block by block."""
+def averaged(
+    sampler: Sampler, warp: Warp, grid: Grid, fine: NDArray[np.intp], *, blocks: Blocks | None = None
+) -> NDArray[np.float32]:
+    """What an anatomy's sampler gives in a person's scan, averaged over voxel cells (X, Y, Z), block by block.
+
+    ``blocks`` tile the scan; a sampler that works finer than ``fine`` needs smaller ones.
+    """
     image = np.empty(grid.shape, dtype=np.float32)
-    for box in _blocks(grid.shape, fine):
+    for box in blocks or _blocks(grid.shape, fine):
         shape = tuple(s.stop - s.start for s in box)
         block = grid.block(tuple(s.start for s in box), shape)
         positions = warp.positions(block.resized(tuple(shape * fine)))
@@ -88,7 +95,7 @@ def averaged(sampler: Sampler, warp: Warp, grid: Grid, fine: NDArray[np.intp]) -
     return image
 
 
-def _blocks(shape: tuple[int, int, int], fine: NDArray[np.intp]) -> list[tuple[slice, slice, slice]]:
+def _blocks(shape: tuple[int, int, int], fine: NDArray[np.intp]) -> Blocks:
     """Boxes of voxels that tile a volume, near to cubes of samples, none with more than _BLOCK_SAMPLES."""
     if np.prod(shape * fine) <= _BLOCK_SAMPLES:
         return [tuple(slice(0, n) for n in shape)]
