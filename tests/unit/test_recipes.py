@@ -75,6 +75,7 @@ def test_a_name_that_nothing_defines_is_refused(path, value, message):
         ({"stacks": [{"view": "axial", "factor": 4}, {"view": "axial", "factor": 2}]}, "one stack a view"),
         ({"stacks": [{"view": "isotropic", "factor": 4}]}, "'slice_network' needs thick slices, and 'axial_x4' has no"),
         ({"kind": "acquired", "stacks": [{"view": "isotropic", "factor": 4}]}, "is refined along one view"),
+        ({"together": True}, r"axial_x4\.together: stacks simulated from one head lie together already"),
     ],
 )
 def test_stacks_that_cannot_be_are_refused_before_anything_runs(block, message):
