@@ -8,6 +8,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from headsr import __version__
 from headsr.annex import run_tool
 from headsr.files import read_json, write_json
@@ -47,7 +49,8 @@ def publish_dataset(path: str | os.PathLike[str], *, name: str, made_from: str, 
         (partial / ".gitattributes").write_text(
             (partial / ".gitattributes").read_text() + _ATTRIBUTES, encoding="utf-8"
         )
-        write(partial)
+        with threadpool_limits(limits=1):  # matrix products round differently with another number of threads
+            write(partial)
         save = ["datalad", "save", "-d", partial, "-m", "Simulate heads with known truth", "--version-tag", VERSION_TAG]
         run_tool(save, timeout_s=_TIMEOUT_S)
         partial.rename(target)

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from threadpoolctl import threadpool_info
 
 from headsr.simulate.publish import DatasetError, generated_by, publish_dataset, write_participants
 
@@ -20,3 +21,15 @@ def test_participants_have_their_columns_in_order(tmp_path):
     )
     assert (tmp_path / "participants.tsv").read_text() == "participant_id\tlesions\nsub-01\tmild\n"
     assert json.loads((tmp_path / "participants.json").read_text())["lesions"]["Description"] == "b"
+
+
+def test_images_are_made_with_one_thread_of_blas(tmp_path):
+    """Matrix products round differently with another number of threads, and the images are to have the same bytes."""
+    threads = []
+
+    def write(folder):
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        (folder / "README").write_text("x")
+
+    publish_dataset(tmp_path / "heads", name="heads", made_from="nothing", write=write)
+    assert threads and set(threads) == {1}
