@@ -9,7 +9,7 @@ from headsr.simulate.head import head_truth, simulate_head
 from headsr.simulate.labelmap import LabelMap, _framed, _kernel, _tubes, _winners, load_label_map
 from headsr.simulate.labels import LabelMapError, Structure
 from headsr.simulate.scene import FieldOfView
-from headsr.volumes import Grid, Volume, cell_average, save_volume
+from headsr.volumes import Grid, Volume, cell_average, load_volume, save_volume
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,9 @@ def test_where_the_scan_cut_the_head_it_goes_on():
     ],
 )
 def test_maps_that_do_not_fit_the_table_are_refused(tmp_path, ball_folder, change, message):
-    from conftest import ball_head
-
     path = tmp_path / "sub-02_dseg.nii.gz"
-    save_volume(path, change(ball_head()).astype(np.float32), Grid((69, 69, 69), np.eye(4)))
+    labels = load_volume(ball_folder / "sub-01_dseg.nii.gz").data
+    save_volume(path, change(labels).astype(np.float32), Grid(labels.shape, np.eye(4)))
     with pytest.raises(LabelMapError, match=message):
         load_label_map(path, ball_folder / "labels.tsv")
 
