@@ -116,8 +116,14 @@ class Acquisition:
 
     def _share_inside(self, dtype: torch.dtype, device: torch.device | str) -> Tensor:
         """The share of every sample (x, y, z) that lies inside the head's grid; one but for rounding is one."""
-        ones = torch.ones(self.head.shape, dtype=dtype, device=device)
-        share = self._sample(_interpolated(ones, self._interpolation))
+        if self._interpolation is None:
+            sums = [torch.ones(n, dtype=torch.float64, device=device) for n in self.scan.shape]
+            for i, matrix in self._matrices:
+                sums[i] = matrix.double().sum(1)
+            share = torch.einsum("i,j,k->ijk", *sums).to(dtype)
+        else:
+            ones = torch.ones(self.head.shape, dtype=dtype, device=device)
+            share = self._sample(_interpolated(ones, self._interpolation))
         return torch.where((share - 1).abs() < 8 * torch.finfo(dtype).eps, torch.ones_like(share), share)
 
     def _sample(self, data: Tensor) -> Tensor:
