@@ -1,0 +1,140 @@
+"""The levels of a finished volume as NIfTI: a whole one, or a box of it around a point, made while it is read.
+
+OME-Zarr cannot say an oblique affine nor a slope and intercept, and browsers' readers leave out float16 (NIfTI has no
+such type either), so the page is given NIfTI, whose header says all of it. A NIfTI's voxels follow one another as those
+of an array (z, y, x), so a level is sent slab by slab, and a slab and its chunks are all that is held in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from headsr.files import read_json
+from headsr.render import store as stores
+from headsr.render.pyramid import level_grids
+from headsr.volumes import Grid
+
+Triple = tuple[int, int, int]
+
+SHOWN_FIRST = 2**25  # voxels (320 a side) that every browser takes at once: the finest such level is shown first
+SHOWN_WHOLE = 2**27  # voxels (512 a side) that a browser with a graphics card takes; of larger levels it gets a box
+BOX = 256  # voxels a side of that box
+_SLAB = 2**25  # voxels read at once, at most
+_WINDOW = (0.5, 99.9)  # percentiles of the coarsest level: of a head, from air to fat
+
+
+class Volume:
+    """A finished store, to look at. ``path`` is the folder ``X.ome.zarr`` or the root ``zarr.json`` in it.
+
+    Raises ValueError where that is not a finished volume.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        given = Path(path)
+        self.folder = (given.parent if given.name == "zarr.json" else given).resolve()
+        self._root = self.folder / "zarr.json"
+        if not self.folder.is_dir():
+            raise ValueError(f"{given}: does not exist or is not a folder. Name a folder X.ome.zarr that headsr wrote")
+        if not self._root.exists():
+            raise ValueError(
+                f"{given}: is not finished, for it has no zarr.json yet. Make it with the same command again, which "
+                "goes on where it stopped, and then look at it"
+            )
+        try:
+            count = len(read_json(self._root)["attributes"]["ome"]["multiscales"][0]["datasets"])
+            self._arrays = [stores.open_level(self._root, level) for level in range(count)]
+            header = zarr.open_array(self.folder / "nifti", mode="r")[:].tobytes()
+        except (KeyError, IndexError, TypeError, FileNotFoundError) as error:
+            raise ValueError(f"{given}: is not a volume that headsr wrote ({error!r}). Publish it anew") from error
+        self._header = nib.Nifti1Header(header)
+        self.grids = level_grids(Grid(self._arrays[0].shape[::-1], self._header.get_best_affine()))[:count]
+        self.window = self._usual_window()
+
+    @property
+    def name(self) -> str:
+        """The volume's name without endings: ``sub-01_res-hi_desc-sr_T1w``."""
+        return self.folder.name.removesuffix(".ome.zarr")
+
+    def describe(self) -> dict[str, Any]:
+        """What the page needs to know: name, type, window, and of each level its size and whether it is shown whole."""
+        first = [level for level, grid in enumerate(self.grids) if math.prod(grid.shape) <= SHOWN_FIRST]
+        return {
+            "name": self.name,
+            "stored": str(self._arrays[0].dtype),
+            "window": self.window,
+            "middle_mm": self.grids[0].corners.mean(axis=0).tolist(),
+            "first": min(first, default=len(self.grids) - 1),
+            "box": BOX,
+            "levels": [
+                {"shape": grid.shape, "voxel_mm": grid.voxel_size.tolist(), "whole": self.is_shown_whole(level)}
+                for level, grid in enumerate(self.grids)
+            ],
+        }
+
+    def is_shown_whole(self, level: int) -> bool:
+        """Whether a level is small enough to be sent whole; of others there are boxes."""
+        return math.prod(self.grids[level].shape) <= SHOWN_WHOLE
+
+    def box_around(self, level: int, point: NDArray[np.float64]) -> tuple[Triple, Triple]:
+        """Start and shape of the box of at most 256 voxels a side about a point (x, y, z in mm), inside the level."""
+        grid = self.grids[level]
+        centre = np.linalg.solve(grid.affine, [*point, 1.0])[:3]
+        shape = np.minimum(BOX, grid.shape)
+        start = np.clip(np.rint(centre) - shape // 2, 0, np.array(grid.shape) - shape)
+        return tuple(map(int, start)), tuple(map(int, shape))
+
+    def nifti(self, level: int, start: Triple, shape: Triple) -> tuple[int, Iterator[bytes]]:
+        """A box of a level as an uncompressed NIfTI-1 file: how many bytes it has, and these piece by piece."""
+        array = self._arrays[level]
+        # A slab as high as a chunk: each chunk is decompressed once.
+        height = max(1, min(array.chunks[0], _SLAB // (shape[0] * shape[1])))
+        kind = _kind(array)
+        size = 352 + math.prod(shape) * kind.itemsize
+
+        def pieces() -> Iterator[bytes]:
+            yield self._header_of(self.grids[level].block(start, shape), kind)
+            x, y = (slice(a, a + n) for a, n in zip(start[:2], shape[:2], strict=True))
+            end = start[2] + shape[2]
+            # Slabs end where chunks do.
+            edges = [start[2], *range((start[2] // height + 1) * height, end, height), end]
+            for low, high in zip(edges, edges[1:], strict=False):
+                yield np.ascontiguousarray(array[low:high, y, x], dtype=kind).data.cast("B")
+
+        return size, pieces()
+
+    def _header_of(self, grid: Grid, kind: np.dtype) -> bytes:
+        header = self._header.copy()
+        header.set_data_dtype(kind)
+        header.set_data_shape(grid.shape)
+        header.set_zooms(grid.voxel_size)
+        header.set_sform(grid.affine, code="scanner")
+        header["qform_code"] = 0
+        header["scl_slope"], header["scl_inter"] = self._slope_and_intercept
+        header["cal_min"], header["cal_max"] = self.window
+        header["vox_offset"] = 352
+        return header.binaryblock + bytes(4)
+
+    @property
+    def _slope_and_intercept(self) -> tuple[float, float]:
+        slope, intercept = self._header.get_slope_inter()
+        return (1.0, 0.0) if slope is None else (slope, intercept)
+
+    def _usual_window(self) -> tuple[float, float]:
+        slope, intercept = self._slope_and_intercept
+        values = self._arrays[-1][:].astype(np.float32) * slope + intercept
+        low, high = (float(f"{value:.3g}") for value in np.percentile(values, _WINDOW))
+        return (low, high) if low < high else (low, low + 1)
+
+
+def _kind(array: zarr.Array) -> np.dtype:
+    kind = np.dtype(array.dtype)
+    return np.dtype("<f4") if kind == np.float16 else kind.newbyteorder("<")
