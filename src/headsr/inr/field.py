@@ -1,4 +1,7 @@
-"""A continuous field: position in mm -> intensity. Evaluated in NumPy alone, so that rendering needs no torch.
+"""Continuous fields: position in mm -> intensity. Their files, and the field of dense grids, evaluated in NumPy alone.
+
+A file says which family its field is of: one without a kind is a ``Field``, as below; ``headsr.inr.siren`` and
+``headsr.inr.hash_grid`` are the others, whose evaluation needs torch.
 
 f(p) = carried(p) + MLP([level_1(p), ..., level_n(p)]): dense feature grids of several cell sizes and one voxel grid
 that carries what the fit started from and the correction that makes the field agree with the measurement. All grids
@@ -10,11 +13,13 @@ sum is written as element-wise operations in one order. A matrix product would r
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -22,7 +27,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from headsr.files import whole
+from headsr.inr.arithmetic import check_arithmetic, least_seconds
 from headsr.volumes import Grid, axis_positions
+
+if TYPE_CHECKING:
+    from headsr.inr.hash_grid import HashField
+    from headsr.inr.siren import SirenField
 
 _KEY = "headsr"
 # Positions are snapped to 2^-16 head voxels. The shift keeps the rounding edges away from all positions that simple
@@ -30,6 +40,7 @@ _KEY = "headsr"
 _LATTICE = 2.0**16
 _SHIFT = 0.5 + 0.0618033988749895
 _CHUNK = 8192  # voxels whose hidden layer stays in the processor's cache
+_BOX = {"voxels": 262144, "plane": 16384}  # what is interpolated at once
 
 
 class FieldError(ValueError):
@@ -78,13 +89,57 @@ class Field:
     carried: NDArray[np.float32]
     record: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def arithmetic(self) -> str:
+        """What the bits of a value follow from beside the field itself: IEEE products and sums, alike everywhere."""
+        return "cpu fp32 element-wise"
+
+    @property
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """What a file keeps, by name."""
+        levels = {f"level_{index}": level for index, level in enumerate(self.levels)}
+        return {name: getattr(self, name) for name in _TENSORS} | levels
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a file says of its tensors (JSON)."""
+        return {"cells": list(self.cells)}
+
+    @classmethod
+    def from_file(cls, content: dict[str, Any], tensors: dict[str, NDArray[np.float32]], **head: Any) -> Field:
+        """The field that a file describes; ``head`` is what all families have."""
+        cells = tuple(content["cells"])
+        levels = tuple(tensors[f"level_{index}"] for index in range(len(cells)))
+        return cls(**head, cells=cells, levels=levels, **{name: tensors[name] for name in _TENSORS})
+
     def evaluate(self, grid: Grid) -> NDArray[np.float32]:
         """Normalised intensities (X, Y, Z) at the voxel centres of ``grid``, any block of any size of voxel.
 
         The axes of ``grid`` must be parallel to the head's (ValueError). Outside the outermost head voxel centres the
         field continues with its value there.
         """
-        positions = [np.floor(p * _LATTICE + _SHIFT) / _LATTICE for p in axis_positions(grid, self.grid)]
+        positions = positions_in(self.grid, grid)
+        result = np.empty(grid.shape, np.float32)
+        for box in boxes(grid.shape, **_BOX):
+            result[box] = self._values([place[part] for place, part in zip(positions, box, strict=True)])
+        return result
+
+    def evaluation_bytes(self, shape: tuple[int, int, int]) -> int:
+        """The most memory in bytes that evaluating a block of so many voxels takes in a thread, beside the field."""
+        widest = max(level.shape[0] for level in self.levels)
+        box = [part.stop for part in next(boxes(shape, **_BOX))]
+        # A voxel has two nodes per axis. The step along z makes three arrays of as many as there are along x and y.
+        values = math.prod(box) * (sum(level.shape[0] for level in self.levels) + 2 + 3 * 4 * widest)
+        hidden = min(math.prod(box), _CHUNK) * (2 * len(self.hidden_bias) + 2)
+        return 4 * (math.prod(shape) + values + hidden) + 100 * sum(shape)
+
+    def seconds_per_voxel(self) -> float:
+        """About how long one core takes for a voxel: a box of the head's own, timed now."""
+        shape = tuple(part.stop for part in next(boxes(self.grid.shape, **_BOX)))
+        block = self.grid.block(tuple((n - s) // 2 for n, s in zip(self.grid.shape, shape, strict=True)), shape)
+        return least_seconds(lambda: self.evaluate(block)) / math.prod(shape)
+
+    def _values(self, positions: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
         features = [_trilinear(level, cell, positions) for cell, level in zip(self.cells, self.levels, strict=True)]
         flat = [channel.reshape(-1) for level in features for channel in level]
         result = _trilinear(self.carried[None], 1, positions)[0]
@@ -108,13 +163,32 @@ class Field:
         return total
 
 
-def level_shape(shape: Sequence[int], cell: int) -> tuple[int, ...]:
+def positions_in(head: Grid, grid: Grid) -> list[NDArray[np.float64]]:
+    """Where the voxel centres of ``grid`` lie on each axis of the head, in head indices, snapped to the lattice.
+
+    Raises ValueError when the axes are not parallel.
+    """
+    return [np.floor(p * _LATTICE + _SHIFT) / _LATTICE for p in axis_positions(grid, head)]
+
+
+def boxes(shape: Sequence[int], *, voxels: int, plane: int) -> Iterator[tuple[slice, ...]]:
+    """Cut a block into boxes of at most ``voxels`` voxels, ``plane`` of them in y and z, the first one the largest."""
+    z = min(shape[2], 64)
+    y = min(shape[1], plane // z)
+    z = min(shape[2], plane // y)
+    x = min(shape[0], voxels // (y * z))
+    starts = [range(0, n, size) for n, size in zip(shape, (x, y, z), strict=True)]
+    for start in itertools.product(*starts):
+        yield tuple(slice(a, min(a + size, n)) for a, size, n in zip(start, (x, y, z), shape, strict=True))
+
+
+def level_shape(shape: Sequence[int], cell: float) -> tuple[int, ...]:
     """Nodes per axis of the feature grid of one cell size: enough cells to cover the head."""
-    return tuple(-(-n // cell) for n in shape)
+    return tuple(int(-(-n // cell)) for n in shape)
 
 
 def linear_nodes(
-    positions: NDArray[np.float64], cell: int, nodes: int
+    positions: NDArray[np.float64], cell: float, nodes: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
     """The two nodes beside each position (head index) along one axis, and the share of the second."""
     place = np.clip((positions + 0.5) / cell - 0.5, 0, nodes - 1)
@@ -122,36 +196,79 @@ def linear_nodes(
     return below, np.minimum(below + 1, nodes - 1), (place - below).astype(np.float32)
 
 
-def save_field(path: str | os.PathLike[str], field: Field) -> None:
-    """Write a field as safetensors, whole or not at all; grid, scale, cells and record are one JSON text inside."""
-    tensors = {name: np.ascontiguousarray(getattr(field, name)) for name in _TENSORS}
-    tensors |= {f"level_{index}": np.ascontiguousarray(level) for index, level in enumerate(field.levels)}
+def touched_nodes(
+    positions: NDArray[np.float64], cell: float, nodes: int
+) -> tuple[slice | NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """The nodes of an axis that the positions lie between, and ``linear_nodes`` counted among these alone."""
+    below, above, share = linear_nodes(positions, cell, nodes)
+    first, last = int(below.min()), int(above.max())
+    if last - first < 2 * len(below):
+        return slice(first, last + 1), below - first, above - first, share
+    touched = np.unique(np.concatenate([below, above]))
+    return touched, np.searchsorted(touched, below), np.searchsorted(touched, above), share
+
+
+def save_field(path: str | os.PathLike[str], field: Field | SirenField | HashField) -> None:
+    """Write a field as safetensors, whole or not at all; all that is no tensor is one JSON text inside."""
     content = {
         "shape": list(field.grid.shape),
         "affine": field.grid.affine.tolist(),
         "scale": field.scale,
         "offset": field.offset,
-        "cells": list(field.cells),
         "record": field.record,
+        **field.description,
     }
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in field.tensors.items()}
     with whole(path) as partial:
         save_file(tensors, partial, {_KEY: json.dumps(content, sort_keys=True, allow_nan=False)})
 
 
-def load_field(path: str | os.PathLike[str]) -> Field:
-    """Read a field that save_field wrote. FieldError names a damaged or foreign file."""
+def load_field(
+    path: str | os.PathLike[str], *, device: str = "cpu", precision: str = "fp32"
+) -> Field | SirenField | HashField:
+    """Read a field that save_field wrote, to be evaluated on a device in a precision. Imports no torch.
+
+    FieldError names a damaged or foreign file, ValueError a device or precision that there is not for such a field.
+    """
+    check_arithmetic(device, precision)
     try:
         with safetensors.safe_open(path, framework="numpy") as stream:
             content = json.loads(stream.metadata()[_KEY])
-            cells = tuple(content["cells"])
-            tensors = {name: stream.get_tensor(name) for name in _TENSORS}
-            levels = tuple(stream.get_tensor(f"level_{index}") for index in range(len(cells)))
-        grid = Grid(content["shape"], content["affine"])
-        return Field(grid, content["scale"], content["offset"], cells, levels, **tensors, record=content["record"])
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        loaded = _family(content.get("kind")).from_file(
+            content,
+            tensors,
+            grid=Grid(content["shape"], content["affine"]),
+            scale=content["scale"],
+            offset=content["offset"],
+            record=content["record"],
+        )
     except FileNotFoundError:
         raise FieldError(f"{path}: does not exist. Fit the field first") from None
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FieldError(f"{path}: is damaged or holds no field ({error}). Delete it and fit again") from error
+    if not isinstance(loaded, Field):
+        return replace(loaded, device=device, precision=precision)
+    if (device, precision) != ("cpu", "fp32"):
+        raise ValueError(
+            f"{path}: a field of dense grids is evaluated on the cpu in fp32 alone, not on {device} in {precision}"
+        )
+    return loaded
+
+
+def _family(kind: str | None) -> type[Field | SirenField | HashField]:
+    """The class of the fields whose files say this kind."""
+    if kind is None:
+        return Field
+    if kind == "siren":
+        from headsr.inr.siren import SirenField
+
+        return SirenField
+    if kind == "hash_grid":
+        from headsr.inr.hash_grid import HashField
+
+        return HashField
+    raise ValueError(f"its kind {kind!r} is not known to this version of headsr")
 
 
 _TENSORS = ("hidden_weight", "hidden_bias", "output_weight", "output_bias", "carried")
@@ -162,17 +279,15 @@ def _trilinear(level: NDArray[np.float32], cell: int, positions: Sequence[NDArra
 
     Only the nodes that are needed are touched; z goes first and x last, so that the largest step copies whole planes.
     """
-    nodes = [linear_nodes(p, cell, n) for p, n in zip(positions, level.shape[1:], strict=True)]
-    first = [int(below.min()) for below, _, _ in nodes]
-    level = level[
-        (slice(None), *(slice(f, int(above.max()) + 1) for f, (_, above, _) in zip(first, nodes, strict=True)))
-    ]
+    nodes = [touched_nodes(p, cell, n) for p, n in zip(positions, level.shape[1:], strict=True)]
+    for axis, (touched, _, _, _) in enumerate(nodes, start=1):
+        level = level[(slice(None),) * axis + (touched,)]
     for axis in (2, 1, 0):
-        below, above, share = nodes[axis]
+        _, below, above, share = nodes[axis]
         share = share.reshape([-1 if i == axis else 1 for i in range(3)])
-        upper = np.take(level, above - first[axis], axis=axis + 1)
+        upper = np.take(level, above, axis=axis + 1)
         upper *= share
-        level = np.take(level, below - first[axis], axis=axis + 1)
+        level = np.take(level, below, axis=axis + 1)
         level *= 1 - share
         level += upper
     return level

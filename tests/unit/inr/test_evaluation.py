@@ -1,0 +1,263 @@
+"""What all families of fields have in common: files, values that no cut changes, threads, memory and time."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_fields import dense, hash_grid, head, siren
+from safetensors.numpy import load_file, save_file
+
+from headsr.inr.field import FieldError, load_field, save_field
+from headsr.volumes import Grid
+
+FAMILIES = {"dense": dense, "siren": siren, "hash_grid": hash_grid}
+NETWORKS = {
+    "siren": siren,
+    "siren in bf16": lambda: siren((3, 16, 16, 1), precision="bf16"),
+    "wide siren": lambda: siren((3, 256, 256, 1)),
+    "hash_grid": hash_grid,
+    "hash_grid in bf16": lambda: hash_grid(precision="bf16"),
+    "hash_grid, nothing carried": lambda: hash_grid(carried=False),
+}
+made = cache(lambda name: (FAMILIES | NETWORKS)[name]())
+triple = st.tuples(*[st.integers(1, 40)] * 3)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(shape=triple, cut=triple, data=st.data())
+def test_a_box_anywhere_is_bit_for_bit_the_same_part_of_the_whole(name, shape, cut, data) -> None:
+    field = made(name)
+    grid = field.grid.resized(shape)
+    start = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
+    size = tuple(min(c, n - s) for c, n, s in zip(cut, shape, start, strict=True))
+    part = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
+    whole = field.evaluate(grid)
+    assert whole.dtype == np.float32 and whole.flags.writeable and whole.flags.c_contiguous
+    np.testing.assert_array_equal(field.evaluate(grid.block(start, size)), whole[part])
+
+
+@pytest.mark.parametrize("name", ["siren", "hash_grid"])
+def test_blocks_of_several_tiles_and_batches_are_bit_for_bit_the_whole(name) -> None:
+    field = made(name)
+    for grid in (field.grid.resized((70, 66, 150)), Grid((70, 66, 150), field.grid.resized((7, 5, 9)).affine)):
+        whole, cut = field.evaluate(grid), np.empty(grid.shape, np.float32)
+        for first in range(0, 70, 33):
+            for last in range(0, 150, 101):
+                size = (min(33, 70 - first), 66, min(101, 150 - last))
+                block = field.evaluate(grid.block((first, 0, last), size))
+                cut[first : first + 33, :, last : last + 101] = block
+        np.testing.assert_array_equal(cut, whole)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_threads_that_evaluate_at_once_change_no_bit(name) -> None:
+    field = replace(made(name))  # nothing has been moved to the device yet: that happens once, too
+    grid = field.grid.resized((24, 30, 36))
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: field.evaluate(grid), range(16)))
+    alone = made(name).evaluate(grid)
+    assert all(np.array_equal(result, alone) for result in results)
+
+
+def test_evaluating_leaves_the_number_of_torch_threads_as_it_was() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        made("siren").evaluate(head().resized((5, 5, 5)))
+        assert torch.get_num_threads() == 3
+        with pytest.raises(ValueError, match="rotated"):
+            made("siren").evaluate(Grid((4, 4, 4), head().affine[:, [1, 0, 2, 3]]))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 17, 1), (9, 1, 1), (1, 1, 300), (2, 3, 1)])
+def test_axes_of_one_voxel_are_evaluated(name, shape) -> None:
+    field = made(name)
+    grid = field.grid.resized((9, 17, 300)).block((0, 0, 0), shape)
+    larger = field.evaluate(Grid(tuple(n + 1 for n in shape), grid.affine))
+    np.testing.assert_array_equal(field.evaluate(grid), larger[:-1, :-1, :-1])
+
+
+@pytest.mark.parametrize("name", ["siren", "hash_grid"])
+def test_beyond_the_outermost_voxel_centres_the_value_there_continues(name) -> None:
+    field = made(name)
+    beyond = field.evaluate(field.grid.block((-3, -2, -4), tuple(n + 8 for n in field.grid.shape)))
+    inside = field.evaluate(field.grid)
+    around = [(3, 5), (2, 6), (4, 4)]
+    np.testing.assert_array_equal(beyond, np.pad(inside, around, mode="edge"))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_grid_that_runs_backwards_has_the_same_values_backwards(name) -> None:
+    field = made(name)
+    grid = field.grid.resized((6, 7, 8))
+    flipped = grid.affine.copy()
+    flipped[:3, 3] += flipped[:3, 2] * 7
+    flipped[:3, 2] *= -1
+    np.testing.assert_array_equal(field.evaluate(Grid((6, 7, 8), flipped)), field.evaluate(grid)[:, :, ::-1])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_rotated_grid_is_refused_by_each_family(name) -> None:
+    with pytest.raises(ValueError, match="rotated"):
+        made(name).evaluate(Grid((4, 4, 4), head().affine[:, [1, 0, 2, 3]]))
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "hash_grid, nothing carried"])
+def test_each_family_is_saved_and_loaded_without_a_changed_bit(name, tmp_path) -> None:
+    field = made(name)
+    save_field(tmp_path / "a.safetensors", field)
+    loaded = load_field(tmp_path / "a.safetensors")
+    save_field(tmp_path / "b.safetensors", loaded)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert (type(loaded), loaded.record, loaded.scale) == (type(field), field.record, field.scale)
+    assert (loaded.offset, loaded.arithmetic) == (field.offset, field.arithmetic)
+    grid = field.grid.resized((9, 10, 11))
+    np.testing.assert_array_equal(loaded.evaluate(grid), field.evaluate(grid))
+
+
+@pytest.mark.parametrize("name", ["siren", "hash_grid"])
+@pytest.mark.parametrize(
+    "harm", ["cut short", "tensor missing", "wrong shape", "wrong type", "unknown kind", "no text"]
+)
+def test_a_harmed_or_foreign_file_is_named(name, harm, tmp_path) -> None:
+    path = tmp_path / "field.safetensors"
+    save_field(path, made(name))
+    tensors, text = load_file(path), _text(path)
+    if harm == "cut short":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        if harm == "tensor missing":
+            del tensors["bias_1"]
+        elif harm == "wrong shape":
+            tensors["weight_1"] = tensors["weight_1"][:, :-1].copy()
+        elif harm == "wrong type":
+            tensors["weight_1"] = tensors["weight_1"].astype(np.float64)
+        elif harm == "unknown kind":
+            text = text.replace(name, "wavelets")
+        save_file(tensors, path, None if harm == "no text" else {"headsr": text})
+    with pytest.raises(FieldError, match=r"field\.safetensors: is damaged or holds no field"):
+        load_field(path)
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "{}", '{"kind": ["siren"]}', "no json"])
+def test_a_file_whose_text_is_no_field_is_named(text, tmp_path) -> None:
+    path = tmp_path / "field.safetensors"
+    save_file({"a": np.zeros(3, np.float32)}, path, {"headsr": text})
+    with pytest.raises(FieldError, match=r"field\.safetensors"):
+        load_field(path)
+
+
+def test_hash_tables_and_carried_grids_of_a_wrong_size_are_refused() -> None:
+    field = made("hash_grid")
+    for wrong in (np.zeros((63, 2), np.float32), np.zeros((64, 3), np.float32), np.zeros((2, 3, 3, 3), np.float32)):
+        with pytest.raises(ValueError, match="a level of cell"):
+            replace(field, levels=(*field.levels[:-1], wrong))
+    with pytest.raises(ValueError, match="carried"):
+        replace(field, carried=np.zeros((2, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize(("device", "precision"), [("tpu", "fp32"), ("cpu", "fp8")])
+def test_an_unknown_device_or_precision_is_refused(device, precision, tmp_path) -> None:
+    save_field(tmp_path / "field.safetensors", made("siren"))
+    with pytest.raises(ValueError, match="choose cpu, cuda or cuda:N"):
+        load_field(tmp_path / "field.safetensors", device=device, precision=precision)
+
+
+def test_a_field_of_dense_grids_is_not_evaluated_on_a_graphics_card(tmp_path) -> None:
+    save_field(tmp_path / "field.safetensors", made("dense"))
+    with pytest.raises(ValueError, match="on the cpu in fp32 alone"):
+        load_field(tmp_path / "field.safetensors", device="cuda")
+
+
+def test_a_field_is_loaded_for_its_device_and_precision_and_says_so(tmp_path) -> None:
+    save_field(tmp_path / "field.safetensors", made("siren"))
+    names = set()
+    for device, precision in [("cpu", "fp32"), ("cpu", "bf16"), ("cuda", "fp16")]:
+        loaded = load_field(tmp_path / "field.safetensors", device=device, precision=precision)
+        assert loaded.arithmetic.startswith(f"{device} {precision} torch ")
+        names.add(loaded.arithmetic)
+    assert len(names) == 3
+
+
+def test_a_plan_needs_no_torch(tmp_path) -> None:
+    paths = [tmp_path / f"{name}.safetensors" for name in FAMILIES]
+    for path in paths:
+        save_field(path, made(path.stem))
+    code = """
+import sys, time
+from headsr.inr.field import load_field
+for path in sys.argv[1:]:
+    field = load_field(path)
+    start = time.perf_counter()
+    assert field.seconds_per_voxel() > 0 and field.evaluation_bytes((128, 128, 128)) > 4 * 128**3 and field.arithmetic
+    assert time.perf_counter() - start < 1, path
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code, *map(str, paths)], check=True, timeout=60)
+
+
+_MEASURE = """
+import sys
+import numpy as np
+import random_fields
+from headsr.volumes import Grid
+
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+
+kind, size, *shape = sys.argv[1:]
+shape = tuple(map(int, shape))
+field = {
+    "dense": lambda: random_fields.dense((8, 4, 2, 1), (2, 2, 2, 2), hidden=16, shape=(64, 64, 64)),
+    "siren": lambda: random_fields.siren((3, 128, 128, 1), shape=(64, 64, 64)),
+    "hash_grid": lambda: random_fields.hash_grid(tuple(np.geomspace(8, 1, 8)), table=2**14, shape=(64, 64, 64)),
+}[kind]()
+field.evaluate(Grid((4, 4, 4), field.grid.affine))  # what is imported and moved once per process
+before = int(open("/proc/self/statm").read().split()[1]) * 4096
+open("/proc/self/clear_refs", "w").write("5")
+grid = Grid(shape, field.grid.affine @ np.diag([float(size)] * 3 + [1]))
+field.evaluate(grid)
+print(peak() - before, field.evaluation_bytes(shape))
+"""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="no peak of memory to be had from /proc")
+@pytest.mark.parametrize(
+    ("name", "size", "shape"),
+    [
+        ("dense", "0.5", (128, 128, 128)),
+        ("dense", "3", (21, 21, 128)),
+        ("siren", "0.5", (64, 128, 256)),
+        ("hash_grid", "0.5", (128, 128, 128)),
+        ("hash_grid", "1.5", (40, 40, 40)),
+    ],
+)
+def test_evaluating_a_block_takes_no_more_memory_than_was_said(name, size, shape) -> None:
+    command = [sys.executable, "-c", _MEASURE, name, size, *map(str, shape)]
+    here = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    said = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True, env=here).stdout
+    taken, promised = map(int, said.split())
+    print(name, size, shape, taken / 2**20, promised / 2**20)
+    assert 0.5 * 4 * np.prod(shape) < taken < promised
+    assert promised < 4 * np.prod(shape) + 150 * 2**20
+
+
+def _text(path) -> str:
+    import safetensors
+
+    with safetensors.safe_open(path, framework="numpy") as stream:
+        return stream.metadata()["headsr"]
