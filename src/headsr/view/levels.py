@@ -7,6 +7,7 @@ of an array (z, y, x), so a level is sent slab by slab, and a slab and its chunk
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -24,11 +25,13 @@ from headsr.render.pyramid import level_grids
 from headsr.volumes import Grid
 
 Triple = tuple[int, int, int]
+Buffer = bytes | memoryview
 
 SHOWN_FIRST = 2**25  # voxels (320 a side) that every browser takes at once: the finest such level is shown first
 SHOWN_WHOLE = 2**27  # voxels (512 a side) that a browser with a graphics card takes; of larger levels it gets a box
 BOX = 256  # voxels a side of that box
-_SLAB = 2**25  # voxels read at once, at most
+_SLAB = 2**25  # voxels in memory at once, at most
+_BEFORE_VOXELS = 352  # bytes: the header, and four that say that no extension follows
 _WINDOW = (0.5, 99.9)  # percentiles of the coarsest level: of a head, from air to fat
 
 
@@ -92,22 +95,25 @@ class Volume:
         start = np.clip(np.rint(centre) - shape // 2, 0, np.array(grid.shape) - shape)
         return tuple(map(int, start)), tuple(map(int, shape))
 
-    def nifti(self, level: int, start: Triple, shape: Triple) -> tuple[int, Iterator[bytes]]:
-        """A box of a level as an uncompressed NIfTI-1 file: how many bytes it has, and these piece by piece."""
-        array = self._arrays[level]
-        # A slab as high as a chunk: each chunk is decompressed once.
-        height = max(1, min(array.chunks[0], _SLAB // (shape[0] * shape[1])))
-        kind = _kind(array)
-        size = 352 + math.prod(shape) * kind.itemsize
+    def nifti(self, level: int, start: Triple, shape: Triple) -> tuple[int, Iterator[Buffer]]:
+        """A box of a level as an uncompressed NIfTI-1 file: how many bytes it has, and these piece by piece.
 
-        def pieces() -> Iterator[bytes]:
+        A piece holds until the next is asked for: all are read into one buffer.
+        """
+        array = self._arrays[level]
+        kind = _kind(array)
+        size = _BEFORE_VOXELS + math.prod(shape) * kind.itemsize
+        (x, y, z), (x_end, y_end, z_end) = start, np.add(start, shape).tolist()
+        # As high as a chunk, so that each is decompressed once.
+        height = max(1, min(array.chunks[0], _SLAB // (shape[0] * shape[1])))
+
+        def pieces() -> Iterator[Buffer]:
             yield self._header_of(self.grids[level].block(start, shape), kind)
-            x, y = (slice(a, a + n) for a, n in zip(start[:2], shape[:2], strict=True))
-            end = start[2] + shape[2]
-            # Slabs end where chunks do.
-            edges = [start[2], *range((start[2] // height + 1) * height, end, height), end]
-            for low, high in zip(edges, edges[1:], strict=False):
-                yield np.ascontiguousarray(array[low:high, y, x], dtype=kind).data.cast("B")
+            slab = np.empty((height, shape[1], shape[0]), kind)
+            for low, high in _cuts(z, z_end, height):
+                for front, back in _cuts(y, y_end, array.chunks[1]):
+                    slab[: high - low, front - y : back - y] = array[low:high, front:back, x:x_end]
+                yield slab[: high - low].data.cast("B")
 
         return size, pieces()
 
@@ -120,8 +126,8 @@ class Volume:
         header["qform_code"] = 0
         header["scl_slope"], header["scl_inter"] = self._slope_and_intercept
         header["cal_min"], header["cal_max"] = self.window
-        header["vox_offset"] = 352
-        return header.binaryblock + bytes(4)
+        header["vox_offset"] = _BEFORE_VOXELS
+        return header.binaryblock.ljust(_BEFORE_VOXELS, b"\0")
 
     @property
     def _slope_and_intercept(self) -> tuple[float, float]:
@@ -133,6 +139,11 @@ class Volume:
         values = self._arrays[-1][:].astype(np.float32) * slope + intercept
         low, high = (float(f"{value:.3g}") for value in np.percentile(values, _WINDOW))
         return (low, high) if low < high else (low, low + 1)
+
+
+def _cuts(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+    """From ``start`` to ``stop`` in parts that end at multiples of ``step``, as chunks do."""
+    return itertools.pairwise([start, *range((start // step + 1) * step, stop, step), stop])
 
 
 def _kind(array: zarr.Array) -> np.dtype:

@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, quote, unquote
 
 import numpy as np
 
-from headsr.view.levels import Volume
+from headsr.view.levels import Buffer, Volume
 
 _PAGES = {
     "": ("index.html", "text/html; charset=utf-8"),
@@ -49,14 +49,11 @@ def serve(stores: Sequence[str | Path], *, port: int = 0, open_browser: bool = F
 
     Port 0 is a free one. Raises ValueError where a store is not a finished volume or the port is taken.
     """
-    with ViewServer(stores, port=port) as server:
+    with ViewServer(stores, port=port) as server, suppress(KeyboardInterrupt):
         print(f"{server.url}\nOpen this address in a browser on this machine. Ctrl-C ends it.", flush=True)
         if open_browser:
             webbrowser.open(server.url)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print()
+        server.serve_forever()
 
 
 class ViewServer(ThreadingHTTPServer):
@@ -106,7 +103,7 @@ class _Request(BaseHTTPRequestHandler):
         _, _, below = path.partition("/")
         key, _, below = below.partition("/")
         level = re.fullmatch(r"(\d{1,4})/level-(\d{1,4})\.nii", below)
-        raw = re.fullmatch(r"(\d{1,4})/([^/]+)/(.+)", below)
+        raw = re.fullmatch(r"(\d{1,4})/(.+)", below)
         if not hmac.compare_digest(key.encode(), self.server.key.encode()):
             self._refuse(HTTPStatus.NOT_FOUND, "the address lacks the key that headsr view printed")
         elif below in _PAGES:
@@ -117,7 +114,7 @@ class _Request(BaseHTTPRequestHandler):
         elif level and int(level[1]) < len(self.server.volumes):
             self._send_level(self.server.volumes[int(level[1])], int(level[2]), query)
         elif raw and int(raw[1]) < len(self.server.volumes):
-            self._send_file(self.server.volumes[int(raw[1])].folder, [unquote(raw[2]), *map(unquote, raw[3].split("/"))])
+            self._send_file(self.server.volumes[int(raw[1])].folder, [unquote(part) for part in raw[2].split("/")])
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is nothing at this address")
 
@@ -188,7 +185,7 @@ class _Request(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def _pour(self, pieces: Iterable[bytes]) -> None:
+    def _pour(self, pieces: Iterable[Buffer]) -> None:
         if self.command != "HEAD":
             for piece in pieces:
                 self.wfile.write(piece)
@@ -213,8 +210,11 @@ def _file_inside(folder: Path, parts: list[str]) -> Path | None:
     """The file at a path (its parts, the store's own name first) if it lies inside the store, also after its links."""
     if parts[0] != folder.name or any(part in ("", ".", "..") or re.search(r"[/\\\0]", part) for part in parts):
         return None
-    path = Path(folder, *parts[1:]).resolve()
-    return path if path.is_relative_to(folder) and path.is_file() else None
+    try:
+        path = Path(folder, *parts[1:]).resolve()
+        return path if path.is_relative_to(folder) and path.is_file() else None
+    except (OSError, RuntimeError):  # a name too long, links that go in a circle
+        return None
 
 
 def _range(headers: object, size: int) -> tuple[int, int] | None:

@@ -1,0 +1,210 @@
+import io
+import threading
+
+import headless_chromium
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+from stores_to_view import write_store
+
+from headsr.render.pyramid import level_grids
+from headsr.view import ViewServer, levels
+from headsr.volumes import Grid
+
+# mm: a ball, and where a small bright one lies from there: on the patient's left, for x grows to the right.
+MIDDLE, RADIUS, BESIDE = np.array([5.0, -8.0, 12.0]), 25.0, np.array([-42.0, 0.0, 0.0])
+# One oblique with flat voxels, one along the scanner's axes with finer voxels and another box.
+TURNED = nib.eulerangles.euler2mat(z=0.2, x=0.3)
+
+
+def grid_about_the_middle(shape, directions, size):
+    matrix = directions @ np.diag(size)
+    return Grid(shape, nib.affines.from_matvec(matrix, MIDDLE - matrix @ (np.array(shape) / 2 - 0.3)))
+
+
+GRIDS = [
+    grid_about_the_middle((66, 50, 22), TURNED, (1.8, 2.2, 4.0)),
+    grid_about_the_middle((108, 90, 80), np.eye(3), (1.1, 1.1, 1.1)),
+]
+
+
+def phantom(grid):
+    index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), axis=-1)
+    place = nib.affines.apply_affine(grid.affine, index) - MIDDLE
+    data = 100 + np.random.default_rng(1).uniform(-10, 10, grid.shape)
+    data[np.linalg.norm(place, axis=-1) < RADIUS] += 400
+    data[np.linalg.norm(place - BESIDE, axis=-1) < 9] += 900
+    return data
+
+
+class Viewed:
+    """The page of two stores, what is stored in them, and what is seen of it."""
+
+    def __init__(self, browser, stored):
+        self.browser, self.stored = browser, stored
+
+    def press(self, *keys):
+        for key in keys:
+            self.browser.press(key)
+            self.browser.settle()
+        self.browser.wait_for("document.body.dataset.state === 'shown' && !panes.some((pane) => pane.loading)")
+        self.browser.settle()
+
+    def said_and_stored(self):
+        """Of each pane: the intensity that the page says, and the stored one at that position on the level shown."""
+        crosshair = self.browser.value("view.crosshair")
+        pairs = []
+        for number, (grid, arrays) in enumerate(zip(GRIDS, self.stored, strict=True)):
+            said = self.browser.value(f"panes[{number}].output.textContent").split("intensity ")[1]
+            level = self.browser.value(f"panes[{number}].shown")
+            index = np.linalg.solve(level_grids(grid)[level].affine, [*crosshair, 1])[:3]
+            pairs.append((float(said), float(arrays[level][tuple(np.rint(index).astype(int))])))
+        return pairs
+
+    def assert_says_what_is_stored(self):
+        for said, stored in self.said_and_stored():
+            assert said == pytest.approx(stored, rel=1e-6)
+
+    def planes(self, pane):
+        """The pictures (axial, coronal, sagittal) of a pane, as RGB."""
+        left, top = self.browser.value(f"(({{x, y}}) => [x, y])(panes[{pane}].canvas.getBoundingClientRect())")
+        tiles = self.browser.value(
+            f"panes[{pane}].nv.screenSlices.map((tile) => [tile.axCorSag, ...tile.leftTopWidthHeight])"
+        )
+        picture = np.asarray(Image.open(io.BytesIO(self.browser.screenshot())).convert("RGB")).astype(int)
+        boxes = {
+            plane: np.rint([top + y, top + y + h, left + x, left + x + w]).astype(int) for plane, x, y, w, h in tiles
+        }
+        assert set(boxes) == {0, 1, 2}
+        return [picture[boxes[plane][0] : boxes[plane][1], boxes[plane][2] : boxes[plane][3]] for plane in range(3)]
+
+    def millimetres_per_pixel(self):
+        return self.browser.value("panes.map((pane) => pane.mmPerPixel())")
+
+
+def place(picture, low, high):
+    """Middle and size (x, y in pixels) of the largest thing as grey as this, without coloured crosshair and letters."""
+    grey = (picture.max(axis=-1) - picture.min(axis=-1) < 12) & (picture[..., 0] > low) & (picture[..., 0] < high)
+    things, _ = ndimage.label(ndimage.binary_closing(grey, np.ones((5, 5))))
+    sizes = np.bincount(things.ravel())[1:]
+    assert sizes.max() > 200
+    rows, columns = ndimage.find_objects((things == sizes.argmax() + 1).astype(int))[0]
+    size = np.array([columns.stop - columns.start, rows.stop - rows.start])
+    return np.array([columns.start, rows.start]) + size / 2, size
+
+
+@pytest.fixture(scope="module")
+def viewed(tmp_path_factory):
+    if headless_chromium.PROGRAM is None:
+        pytest.skip("Chromium is not installed (Debian's chromium)")
+    folder = tmp_path_factory.mktemp("page")
+    stores = [folder / f"sub-01_desc-{name}_T1w.ome.zarr" for name in ("first", "second")]
+    stored = [write_store(store, phantom(grid), grid) for store, grid in zip(stores, GRIDS, strict=True)]
+    with pytest.MonkeyPatch.context() as change, ViewServer(stores) as server:
+        # So that the finest level of the second volume is too large, and its next is shown first.
+        for limit, voxels in {"SHOWN_FIRST": 150_000, "SHOWN_WHOLE": 150_000, "BOX": 16}.items():
+            change.setattr(levels, limit, voxels)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        with headless_chromium.Chromium(folder / "profile") as browser:
+            browser.open(server.url)
+            browser.wait_for("['shown', 'failed'].includes(document.body?.dataset.state)")
+            browser.settle()
+            page = Viewed(browser, stored)
+            yield page
+            # Of the whole session: nothing was asked of anyone else, and nothing went wrong.
+            assert len(browser.requests) > 6
+            assert [url for url in browser.requests if not url.startswith((server.url, "data:image/"))] == []
+            assert browser.complaints == []
+        server.shutdown()
+        thread.join()
+
+
+def test_the_page_shows_three_planes_of_each_volume_and_says_which_level(viewed):
+    assert viewed.browser.value("document.title") == (
+        "headsr: sub-01_desc-first_T1w (level 0) | sub-01_desc-second_T1w (level 1)"
+    )
+    assert "research use only, not for clinical use" in viewed.browser.value("document.body.innerText")
+    assert "54 × 45 × 40 voxels of 2.2 mm" in viewed.browser.value("document.body.innerText")
+    for pane in (0, 1):
+        for picture in viewed.planes(pane):
+            _, size = place(picture, 100, 200)
+            assert picture.std() > 20
+            # A ball is round whatever the shape of the voxels (4 mm at most), and as large as it is.
+            millimetres = size * viewed.millimetres_per_pixel()[pane]
+            assert millimetres == pytest.approx([2 * RADIUS, 2 * RADIUS], abs=5)
+
+
+def test_left_and_right_are_where_the_letters_say(viewed):
+    for key, side in (("r", -1), ("r", 1)):
+        viewed.press(key)
+        for pane in (0, 1):
+            axial = viewed.planes(pane)[0]
+            (ball, _), (beside, _) = place(axial, 100, 200), place(axial, 230, 256)
+            distance = (beside - ball) * viewed.millimetres_per_pixel()[pane]
+            assert distance[0] == pytest.approx(side * BESIDE[0], abs=4)
+
+
+def test_the_intensity_under_the_crosshair_is_the_stored_one_at_that_position(viewed):
+    for keys in (["ArrowLeft", "ArrowUp", "PageUp"], ["ArrowRight"] * 5 + ["PageDown"] * 3 + ["ArrowDown"] * 4):
+        viewed.press(*keys)
+        viewed.assert_says_what_is_stored()
+
+
+def test_clicking_zooming_and_moving_the_picture_in_one_pane_does_it_in_both(viewed):
+    before = viewed.browser.value("view")
+    for pane, point in ((0, (20, 30)), (1, (-25, 10))):
+        x, y = viewed.browser.value(
+            f"""(() => {{
+              const [left, top, width, height] = panes[{pane}].nv.screenSlices[0].leftTopWidthHeight;
+              const canvas = panes[{pane}].canvas.getBoundingClientRect();
+              return [canvas.x + left + width / 2 + {point[0]}, canvas.y + top + height / 2 + {point[1]}];
+            }})()"""
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            viewed.browser.mouse(kind, x, y, button="left", buttons=1, clickCount=1)
+        viewed.browser.mouse("mouseWheel", x, y, deltaX=0, deltaY=-100, modifiers=2)
+        viewed.browser.mouse("mousePressed", x, y, button="left", buttons=1, modifiers=8, clickCount=1)
+        viewed.browser.mouse("mouseMoved", x + 15, y + 6, button="left", buttons=1, modifiers=8)
+        viewed.browser.mouse("mouseReleased", x + 15, y + 6, button="left", modifiers=8, clickCount=1)
+        viewed.browser.settle()
+        viewed.press()
+        viewed.assert_says_what_is_stored()
+        here, there = viewed.browser.value("panes.map((pane) => pane.whatIsShown())")
+        for what in ("crosshair", "middle", "mmPerPixel"):
+            assert here[what] == pytest.approx(there[what], abs=1e-3)
+        assert np.linalg.norm(np.subtract(here["crosshair"], before["crosshair"])) > 2
+        assert np.linalg.norm(np.subtract(here["middle"], before["middle"])) > 2
+        assert here["mmPerPixel"] == pytest.approx(before["mmPerPixel"] / 1.25, rel=1e-3)
+        before = here
+    viewed.press("0")
+    one, two = (place(viewed.planes(pane)[0], 100, 200)[1] for pane in (0, 1))
+    assert one == pytest.approx(two, abs=8)
+
+
+def test_the_finest_level_is_shown_around_the_crosshair_and_follows_it(viewed):
+    viewed.press("]")
+    assert viewed.browser.value("panes[1].shown") == 0
+    assert "16 voxels around the crosshair" in viewed.browser.value("document.body.innerText")
+    viewed.assert_says_what_is_stored()
+    asked = len(viewed.browser.requests)
+    viewed.press(*["ArrowLeft"] * 8)
+    viewed.browser.wait_for("!panes[1].loading && Math.abs(view.crosshair[0] - panes[1].boxPoint[0]) < 3")
+    assert ["level-0.nii?at=" in url for url in viewed.browser.requests[asked:]] == [True]
+    viewed.press("ArrowLeft")
+    viewed.assert_says_what_is_stored()
+    viewed.press("[")
+    assert viewed.browser.value("panes[1].shown") == 1
+    viewed.assert_says_what_is_stored()
+
+
+def test_the_window_is_one_for_both_unless_it_is_not_to_be(viewed):
+    setting = "panes[1].highElement.value = {}; panes[1].highElement.dispatchEvent(new Event('change'))"
+    windows = "panes.map((pane) => [pane.nv.volumes[0].cal_min, pane.nv.volumes[0].cal_max])"
+    viewed.browser.value(setting.format(800))
+    (low, high), second = viewed.browser.value(windows)
+    assert high == 800 and second == [low, high]
+    viewed.browser.value(f"together.checked = false; {setting.format(700)}")
+    assert [high for _, high in viewed.browser.value(windows)] == [800, 700]
