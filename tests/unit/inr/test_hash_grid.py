@@ -6,7 +6,7 @@ from headsr.inr.hash_grid import Stencil
 from headsr.volumes import Grid
 
 
-@pytest.mark.parametrize(("carried", "shape"), [(False, (5, 9, 13)), (True, (12, 3, 14)), (True, (4, 3, 5))])
+@pytest.mark.parametrize(("carried", "shape"), [(False, (5, 6, 13)), (True, (12, 3, 7)), (True, (4, 3, 5))])
 def test_a_hash_grid_is_what_its_definition_says(carried, shape) -> None:
     field = hash_grid(carried=carried)
     assert [level.ndim for level in field.levels] == [4, 4, 2, 2]
@@ -16,7 +16,7 @@ def test_a_hash_grid_is_what_its_definition_says(carried, shape) -> None:
 
 
 def test_nodes_of_a_large_head_are_hashed_as_in_a_small_one() -> None:
-    field = hash_grid((2.3, 1.0), shape=(300, 250, 280), table=2**9)
+    field = hash_grid((2.3, 1.0), shape=(300, 250, 280), table=2**9, carried=False)
     block = field.grid.scaled(2).block((590, 480, 540), (5, 6, 7))
     np.testing.assert_allclose(field.evaluate(block), hash_grid_by_definition(field, block), atol=2e-4)
 
