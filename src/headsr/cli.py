@@ -61,6 +61,41 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--seed", type=int, default=0, help="another seed makes other people (default: 0)")
     simulate.set_defaults(command=_simulate)
 
+    render = commands.add_parser("render", help="render a fitted field at any size")
+    render.add_argument("field", metavar="FIELD", help="the field's safetensors file")
+    render.add_argument("out", metavar="OUT", help="X.ome.zarr; X.nii.gz (at most 512 a side) and X.json lie beside it")
+    size = render.add_mutually_exclusive_group()
+    size.add_argument("--shape", type=int, nargs="+", metavar="N", help="voxels: one number, or one along each axis")
+    size.add_argument("--voxel", type=float, nargs="+", metavar="MM", help="voxel size in mm: one number or three")
+    size.add_argument("--scale", type=float, nargs="+", metavar="S", help="times as many voxels: one number or three")
+    render.add_argument(
+        "--roi", type=float, nargs=6, metavar="MM", help="only this box: xmin ymin zmin xmax ymax zmax in mm (RAS)"
+    )
+    render.add_argument(
+        "--dtype", default="float32", help="float32, float16, or uint16 with a slope (default: float32)"
+    )
+    render.add_argument("--keep-air", action="store_true", help="render the air around the head as well")
+    render.add_argument("--mem-gb", type=float, default=4.0, help="what all workers may take together (default: 4)")
+    render.add_argument("--workers", type=int, help="how many chunks at once (default: one for each core)")
+    render.add_argument(
+        "--scheduler",
+        choices=("threads", "local", "slurm"),
+        default="threads",
+        help="threads of this process, processes of this machine, or SLURM jobs (default: threads)",
+    )
+    render.add_argument(
+        "--part", metavar="I/N", help="only every N-th shard from the I-th; once more without it at last"
+    )
+    render.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
+    render.add_argument("--precision", default="fp32", help="of a network's hidden layers: fp32, bf16 or fp16")
+    render.add_argument("--dry-run", action="store_true", help="say what it would take, and do nothing")
+    render.set_defaults(command=_render)
+
+    view = commands.add_parser("view", help="look at one volume, or at two side by side, in the browser")
+    view.add_argument("stores", nargs="+", metavar="STORE", help="one or two .ome.zarr folders")
+    view.add_argument("--port", type=int, default=0, help="of the local server (default: any that is free)")
+    view.set_defaults(command=_view)
+
     demo = commands.add_parser("demo", help="make the embedded dataset and run everything on it")
     demo.add_argument("--cores", type=int, default=os.cpu_count(), help="how many processor cores (default: all)")
     demo.set_defaults(command=_demo)
@@ -124,6 +159,51 @@ def _simulate(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     return OK
+
+
+def _render(options: argparse.Namespace) -> int:
+    from headsr.inr.field import load_field
+    from headsr.render.field import Manner, plan_render, render_field
+    from headsr.render.plan import cores, target_grid
+    from headsr.render.publish import outputs_beside
+
+    outputs = outputs_beside(options.out)
+    field = load_field(options.field, device=options.device, precision=options.precision)
+    grid = target_grid(field.grid, shape=options.shape, voxel_mm=options.voxel, scale=options.scale, box_mm=options.roi)
+    manner = Manner(
+        dtype=options.dtype,
+        skip_air=not options.keep_air,
+        workers=options.workers or cores(),
+        memory_bytes=int(options.mem_gb * 2**30),
+        scheduler=options.scheduler,
+        part=_part(options.part),
+    )
+    if options.dry_run:
+        print(plan_render(field, outputs.name, grid=grid, manner=manner))
+        return OK
+    try:
+        how = {"device": options.device, "precision": options.precision}
+        render_field(options.field, outputs, grid=grid, manner=manner, **how)
+    except (OSError, FloatingPointError) as error:
+        print(f"headsr: {error}", file=sys.stderr)
+        return FAILED
+    return OK
+
+
+def _view(options: argparse.Namespace) -> int:
+    from headsr.view.server import serve
+
+    serve(options.stores, port=options.port)
+    return OK
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    index, slash, number = text.partition("/")
+    if not (slash and index.isdecimal() and number.isdecimal() and 1 <= int(index) <= int(number)):
+        raise ValueError(f"--part {text}: must be I/N with 1 <= I <= N, as 3/16")
+    return int(index), int(number)
 
 
 def _demo(options: argparse.Namespace) -> int:

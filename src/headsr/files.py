@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,20 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def tree_files(folder: str | os.PathLike[str], *, leaving_out: Collection[str] = ()) -> list[Path]:
-    """Every file below a folder, in the order of their paths, without those in the folder itself that are left out."""
+    """Every file below a folder, in the order of their paths, without what in the folder itself is left out."""
     found = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in found if path.relative_to(folder).as_posix() not in leaving_out)
+    return sorted(path for path in found if path.relative_to(folder).parts[0] not in leaving_out)
 
 
-def tree_hash(folder: str | os.PathLike[str], *, leaving_out: Collection[str] = ()) -> str:
-    """Hex SHA-256 over the relative path and the content of every file of ``tree_files``."""
-    tree = hashlib.sha256()
+def tree_hash(
+    folder: str | os.PathLike[str], *, leaving_out: Collection[str] = (), known: Mapping[str, str] | None = None
+) -> str:
+    """Hex SHA-256 over the relative path and the content of every file of ``tree_files``.
+
+    ``known`` holds the SHA-256 of files, by relative path, that need not be read again.
+    """
+    tree, known = hashlib.sha256(), known or {}
     for path in tree_files(folder, leaving_out=leaving_out):
-        tree.update(f"{path.relative_to(folder).as_posix()}\0{sha256_of(path)}\n".encode())
+        name = path.relative_to(folder).as_posix()
+        tree.update(f"{name}\0{known.get(name) or sha256_of(path)}\n".encode())
     return tree.hexdigest()

@@ -1,48 +1,108 @@
-"""Render a continuous field on a grid of any size, one tile at a time, into an OME-Zarr store.
+"""Render a continuous field on a grid of any size, one shard at a time, into an OME-Zarr store.
 
-The whole volume is never in memory: a tile (one shard) is evaluated chunk by chunk, written, and forgotten; each level
-of the pyramid is then built from the level below in the same way. Tiles run in parallel with Dask, and neither their
-number nor their order changes a byte. A render that was killed goes on with the shards that it had written.
+The whole volume is never in memory, and neither is a shard: chunks are evaluated, compressed and appended to the
+shard's file, and each level of the pyramid is made from the level below as soon as its shards are there. Neither the
+number of workers nor their order changes a byte. A render that was killed goes on with the shards that are complete,
+once their bytes have been compared with what was noted of them.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import hashlib
 import json
-import math
 import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headsr.files import sha256_of
+from headsr.files import read_json, sha256_of, write_json
 from headsr.inr.field import load_field
 from headsr.render import store as stores
+from headsr.render.air import Air, find_air, no_air
 from headsr.render.describe import RESEARCH_ONLY
-from headsr.render.publish import Outputs, publish_beside
-from headsr.render.pyramid import level_grids, preview_level, tile_of_level
-from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, lay_out, run_tiles, workers_within
+from headsr.render.plan import Estimate, Volume, announce, cores, estimate, plan_volume
+from headsr.render.progress import Progress, Silent
+from headsr.render.publish import Outputs, discard_partials, publish_beside
+from headsr.render.pyramid import mean_of_below
+from headsr.render.schedule import Task, run_tasks
+from headsr.render.shard import Written, compress, write_shard
+from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, lay_out
 from headsr.stages import STAGE_VERSIONS
-from headsr.volumes import Grid
+from headsr.volumes import Grid, Storage
 
-_COPIES_OF_A_PREVIEW = 3  # the array, the NIfTI file in memory, and what gzip makes of it
+_MARGIN = 0.5  # of the field's range, on both sides: what uint16 holds beyond the intensities at the head's voxels
+_RANGE_SAMPLES = 64  # a side: where those intensities are looked at
 
 
 class Field(Protocol):
     """Anything that has a normalised intensity everywhere: scan units = normalised * scale + offset.
 
-    ``grid`` is the grid it was fitted on, ``record`` how it came to be (plain JSON values, for the sidecar).
+    ``grid`` is the grid it was fitted on, ``record`` how it came to be (plain JSON values, for the sidecar) and
+    ``arithmetic`` what its numbers are computed with (device, precision), on which their last bits depend.
     """
 
     grid: Grid
     scale: float
     offset: float
     record: dict[str, Any]
+    arithmetic: str
 
     def evaluate(self, grid: Grid) -> NDArray[np.float32]:
-        """Normalised intensities (X, Y, Z) at the voxel centres of a grid."""
+        """Normalised intensities (X, Y, Z) at the voxel centres of a grid; a voxel's do not depend on the others."""
         ...
+
+    def evaluation_bytes(self, shape: tuple[int, int, int]) -> int:
+        """Memory that evaluating a block of this shape takes beside the field, at most."""
+        ...
+
+    def seconds_per_voxel(self) -> float:
+        """About how long one voxel takes on one core."""
+        ...
+
+
+class DiskFullError(OSError):
+    """The disk is full. What was rendered so far is kept."""
+
+
+@dataclass(frozen=True)
+class FieldFile:
+    """A field in its safetensors file, opened once in every process that evaluates it."""
+
+    path: str
+    device: str = "cpu"
+    precision: str = "fp32"
+
+    def open(self) -> Field:
+        """The field; FieldError names a damaged or foreign file."""
+        return _opened(self)
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a field is rendered, apart from where.
+
+    ``dtype`` (float32, float16 or uint16) and ``skip_air`` decide what is stored; ``workers``, ``memory_bytes`` and the
+    ``scheduler`` (threads, local, slurm) change no byte. ``part`` (index from 1, number) renders only every so many-th
+    shard and leaves the store unfinished.
+    """
+
+    dtype: str = "float32"
+    skip_air: bool = False
+    chunk: int = CHUNK
+    shard: int = SHARD
+    workers: int = 1
+    memory_bytes: int | None = None
+    scheduler: str = "threads"
+    part: tuple[int, int] | None = None
 
 
 def render_field(
@@ -50,99 +110,294 @@ def render_field(
     outputs: Outputs,
     *,
     grid: Grid | None = None,
-    workers: int = 1,
-    memory_mb: int | None = None,
-    chunk: int = CHUNK,
-    shard: int = SHARD,
+    manner: Manner = Manner(),
+    device: str = "cpu",
+    precision: str = "fp32",
 ) -> None:
-    """Render a fitted field (the safetensors of ``fit_inr``) and publish it; see ``render``."""
-    how = {"workers": workers, "memory_mb": memory_mb, "chunk": chunk, "shard": shard}
-    render(load_field(field), outputs, identity=sha256_of(field), grid=grid, **how)
+    """Render a fitted field from its file and publish it; see ``render``."""
+    source = FieldFile(os.fspath(field), device, precision)
+    render(source, outputs, identity=sha256_of(field), grid=grid, manner=manner)
 
 
 def render(
-    field: Field,
+    source: Field | FieldFile,
     outputs: Outputs,
     *,
     identity: str,
     grid: Grid | None = None,
-    workers: int = 1,
-    memory_mb: int | None = None,
-    chunk: int = CHUNK,
-    shard: int = SHARD,
+    manner: Manner = Manner(),
 ) -> None:
-    """Evaluate ``field`` on ``grid`` (its own where None) and publish OME-Zarr, preview and sidecar, in scan units.
+    """Evaluate a field on ``grid`` (its own where None) and publish OME-Zarr, preview and sidecar, in scan units.
 
-    ``identity`` names the field's content: shards on disk are reused only if they were rendered from the same. At most
-    ``workers`` tiles are in memory at once, fewer where ``memory_mb`` asks for it; TileError where one is too many.
-    Prints what it will do before it starts, then how far it is. FloatingPointError for values that are not finite.
+    ``identity`` names the field's content: shards on disk are reused only if they were rendered from the same, in the
+    same way, and are whole. Says what it will do before it starts, then how far it is. PlanError for what cannot fit;
+    DiskFullError, after which the same call goes on; FloatingPointError for intensities that are not finite or that
+    uint16 or float16 cannot hold; StoreError for a folder that is not to be replaced.
     """
+    field = _open(source)
     grid = field.grid if grid is None else grid
-    grids = level_grids(grid)
-    layouts = [lay_out(level.shape, chunk=chunk, shard=shard) for level in grids]
-    workers = workers_within(layouts[0], workers, None if memory_mb is None else memory_mb * 2**20)
-    _announce(outputs, grids, layouts, workers)
-    stores.begin(outputs.store, _fingerprint(field, grid, layouts, identity))
-    for level, layout in enumerate(layouts):
-        _render_level(field, grid, outputs, level=level, layout=layout, workers=workers)
-    preview = stores.read_level(outputs.store, preview_level(grids))
-    publish_beside(preview, grid, outputs, scale=field.scale, offset=field.offset, record=field.record)
-    stores.commit(outputs.store, grids, name=outputs.name, record=RESEARCH_ONLY)
+    storage = choose_storage(field, manner.dtype)
+    fingerprint = _fingerprint(field, grid, storage, manner, identity)
+    if stores.is_finished(outputs.store, fingerprint):
+        shutil.rmtree(stores.work_folder(outputs.store), ignore_errors=True)  # a kill right after the commit left it
+        print(f"{outputs.name}: is finished")
+        return
+    # Whatever cannot fit is refused before anything is touched; finding the air makes the estimate smaller, not larger.
+    plan_render(field, outputs.name, grid=grid, manner=manner)
+    try:
+        stores.begin(outputs.store, fingerprint, replace=manner.part is None)
+        air = _air(field, grid, outputs, manner)
+        volume = _volume(field, grid, storage, air, manner)
+        expected = _estimate(field, volume, manner)
+        print(announce(outputs.name, volume, expected, air=air if manner.skip_air else None), flush=True)
+        for level, layout in enumerate(volume.layouts):
+            stores.create_level(outputs.store, level, layout, storage, volume.fill)
+        shards = _render_shards(source, outputs, volume, expected, manner)
+        if manner.part is None:
+            _finish(field, outputs, volume, shards, air, fingerprint)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _disk_full(error, outputs) from error
 
 
-def expected_memory(grids: list[Grid], layouts: list[Layout], workers: int) -> int:
-    """Bytes that rendering takes beside the field itself: the tiles in work, or the NIfTI preview if that is larger."""
-    preview = 4 * math.prod(grids[preview_level(grids)].shape)
-    return max(workers * layouts[0].tile_bytes, _COPIES_OF_A_PREVIEW * preview)
+def plan_render(
+    field: Field,
+    name: str,
+    *,
+    grid: Grid | None = None,
+    manner: Manner = Manner(),
+) -> str:
+    """What ``render`` would do, as text, where all chunks are written; PlanError for what cannot fit into memory."""
+    grid = field.grid if grid is None else grid
+    volume = _volume(field, grid, Storage(manner.dtype), no_air(_layout(grid, manner)), manner)
+    return announce(name, volume, _estimate(field, volume, manner), air=None)
 
 
-def _render_level(field: Field, grid: Grid, outputs: Outputs, *, level: int, layout: Layout, workers: int) -> None:
-    array = stores.create_level(outputs.store, level, layout)
-    finer = stores.open_level(outputs.store, level - 1) if level else None
+def choose_storage(field: Field, dtype: str) -> Storage:
+    """How intensities are stored: floats as they are; uint16 with a slope that covers twice the field's range.
 
-    def work(tile: Tile) -> None:
-        if stores.is_written(outputs.store, level, layout, tile):
-            return
-        data = tile_of_level(finer, tile, layout) if level else _evaluate(field, grid, tile, layout)
-        stores.write_tile(array, tile, data)
-
-    run_tiles(work, layout.tiles, layout, workers=workers, label=f"{outputs.name}, level {level}")
-
-
-def _evaluate(field: Field, grid: Grid, tile: Tile, layout: Layout) -> NDArray[np.float32]:
-    """One tile in scan units. It lies in memory as the store has it on disk, so that writing it needs no copy."""
-    data = np.empty(tile.shape, np.float32, order="F")
-    scale, offset = np.float32(field.scale), np.float32(field.offset)
-    for block in tile.blocks(layout.chunk):
-        inside = tuple(slice(a - o, b - o) for a, b, o in zip(block.start, block.stop, tile.start, strict=True))
-        data[inside] = field.evaluate(grid.block(block.start, block.shape)) * scale + offset
-    if not np.isfinite(data).all():
-        raise FloatingPointError(f"the field is not finite everywhere between voxels {tile.start} and {tile.stop}")
-    return data
+    The range is that of at most 64 samples a side. Rounding to uint16 is off by at most half the slope, 1/65535 of the
+    range; to float16 by at most 1/2048 of the intensity. Intensities that lie beyond are refused when they are met.
+    """
+    if dtype not in ("uint16", "float16", "float32"):
+        raise ValueError(f"dtype {dtype!r}: a volume is stored as float32, float16 or uint16")
+    if np.dtype(dtype).kind == "f":
+        return Storage(dtype)
+    shape = tuple(min(n, _RANGE_SAMPLES) for n in field.grid.shape)
+    samples = field.evaluate(field.grid.resized(shape)) * np.float32(field.scale) + np.float32(field.offset)
+    low, high = float(samples.min()), float(samples.max())
+    margin = _MARGIN * max(high - low, np.finfo(np.float32).tiny)
+    return Storage(dtype, slope=(high - low + 2 * margin) / 65535, intercept=low - margin)
 
 
-def _fingerprint(field: Field, grid: Grid, layouts: list[Layout], identity: str) -> str:
+@dataclass(frozen=True)
+class RenderShard:
+    """The work of one task: write one shard, note it, and return that note. The same bytes each time."""
+
+    source: Field | FieldFile
+    outputs: Outputs
+    volume: Volume
+    threads: int
+    progress: Progress | Silent
+
+    def __call__(self, key: str) -> dict[str, Any]:
+        """Write the shard of a key; ``threads`` of its chunks are in work at once."""
+        level, tile = self.volume.tiles[key]
+        layout = self.volume.layouts[level]
+        make = self._evaluated() if level == 0 else self._averaged(level)
+        blocks = list(tile.blocks(layout.chunk))
+        with ThreadPoolExecutor(self.threads) as pool:
+            chunks = _in_order(pool, lambda block: self._chunk(level, block, make), blocks, self.threads)
+            written = write_shard(self.outputs.store.parent / key, tile, layout, chunks)
+        return stores.record_shard(self.outputs.store, key, written)
+
+    def _chunk(self, level: int, block: Tile, make: Callable[[Tile], NDArray[np.float32]]) -> bytes | None:
+        if self.volume.is_empty(level, block):
+            return None
+        chunk = self.volume.layouts[level].chunk
+        try:
+            content = compress(make(block), chunk, self.volume.storage, self.volume.fill)
+        except FloatingPointError as error:
+            place = f"level {level}, voxels {block.start} to {block.stop}"
+            raise FloatingPointError(f"{self.outputs.name}, {place}: {error}") from None
+        self.progress.add(block.voxels if level == 0 else 0)
+        return content
+
+    def _evaluated(self) -> Callable[[Tile], NDArray[np.float32]]:
+        field, grid = _open(self.source), self.volume.grids[0]
+        scale, offset = np.float32(field.scale), np.float32(field.offset)
+
+        def evaluate(block: Tile) -> NDArray[np.float32]:
+            values = field.evaluate(grid.block(block.start, block.shape))
+            values *= scale
+            values += offset
+            return values
+
+        return evaluate
+
+    def _averaged(self, level: int) -> Callable[[Tile], NDArray[np.float32]]:
+        finer, storage = stores.open_level(self.outputs.store, level - 1), self.volume.storage
+        shape, chunk = self.volume.layouts[level - 1].shape, self.volume.layouts[level].chunk
+        piece = tuple(2 * max(1, n // 2) for n in chunk)
+
+        def read(part: Tile) -> NDArray[np.float32]:
+            return storage.decode(finer[part.slices[::-1]].T)
+
+        return lambda block: mean_of_below(block, shape, piece, read)
+
+
+def _render_shards(
+    source: Field | FieldFile, outputs: Outputs, volume: Volume, expected: Estimate, manner: Manner
+) -> dict[str, Written]:
+    """Write every shard that is not there yet; all shards of the volume, those that were there included."""
+    shards = _intact(outputs, volume)
+    tasks = _left(volume, shards, manner)
+    before, ours = (sum(map(volume.evaluated_for, keys)) for keys in (shards, [task.key for task in tasks]))
+    progress = Progress(outputs.name, before + ours, done=before)
+    in_threads = manner.scheduler == "threads"
+    at_once = max(1, min(expected.workers, sum(not task.needs for task in tasks)))
+    threads = expected.workers // at_once if in_threads else 1
+    work = RenderShard(source, outputs, volume, threads, progress if in_threads else Silent())
+
+    def note(done: dict[str, Any]) -> None:
+        key = done["key"]
+        shards[key] = Written(done["sha256"], done["size"])
+        if not in_threads:
+            progress.add(volume.evaluated_for(key))
+
+    run_tasks(
+        work,
+        tasks,
+        scheduler=manner.scheduler,
+        workers=at_once if in_threads else expected.workers,
+        memory_bytes=expected.memory_bytes,
+        on_done=note,
+    )
+    return shards
+
+
+def _intact(outputs: Outputs, volume: Volume) -> dict[str, Written]:
+    """The shards that an earlier render completed and whose bytes are still what it noted."""
+    noted = {key: shard for key, shard in stores.recorded_shards(outputs.store).items() if key in volume.tiles}
+    if noted:
+        print(f"{outputs.name}: comparing {len(noted)} shards that are there with what was noted of them", flush=True)
+    with ThreadPoolExecutor(cores()) as pool:
+        whole = pool.map(lambda item: stores.is_intact(outputs.store, *item), noted.items())
+        return {key: shard for (key, shard), good in zip(noted.items(), whole, strict=True) if good}
+
+
+def _left(volume: Volume, shards: dict[str, Written], manner: Manner) -> list[Task]:
+    """The tasks still to do; a part has its share of the finest level's, and the pyramid is made when all are there."""
+    tasks = volume.tasks
+    if manner.part is not None:
+        index, number = manner.part
+        tasks = [task for task in tasks if not task.needs][index - 1 :: number]
+    return [
+        Task(task.key, tuple(need for need in task.needs if need not in shards))
+        for task in tasks
+        if task.key not in shards
+    ]
+
+
+def _finish(
+    field: Field, outputs: Outputs, volume: Volume, shards: dict[str, Written], air: Air, fingerprint: str
+) -> None:
+    rendered = {
+        "arithmetic": field.arithmetic,
+        "storage": dataclasses.asdict(volume.storage),
+        "air": {"share": air.share, "checked_chunks": air.checked, "largest_difference": air.worst * field.scale},
+    }
+    record = {**field.record, "render": rendered}
+    discard_partials(outputs)
+    publish_beside(volume, outputs, scale=field.scale, offset=field.offset, record=record)
+    stores.commit(
+        outputs.store,
+        list(volume.grids),
+        shards,
+        name=outputs.name,
+        storage=volume.storage,
+        fingerprint=fingerprint,
+        record=RESEARCH_ONLY,
+    )
+
+
+def _air(field: Field, grid: Grid, outputs: Outputs, manner: Manner) -> Air:
+    """Where there is only air. It is looked for once: a render that goes on, or is one part of many, reads it."""
+    layout = _layout(grid, manner)
+    if not manner.skip_air:
+        return no_air(layout)
+    known = stores.work_folder(outputs.store) / "air.json"
+    if not known.exists():
+        seed = int.from_bytes(hashlib.sha256(outputs.name.encode()).digest()[:8])
+        write_json(known, find_air(field, grid, layout, seed=seed).as_json())
+    return Air.from_json(read_json(known))
+
+
+def _volume(field: Field, grid: Grid, storage: Storage, air: Air, manner: Manner) -> Volume:
+    fill = 0.0
+    if manner.skip_air:
+        fill = float(np.float32(air.background) * np.float32(field.scale) + np.float32(field.offset))
+    fill = float(np.clip(fill, *storage.limits))
+    return plan_volume(grid, storage, air, fill=fill, chunk=manner.chunk, shard=manner.shard)
+
+
+def _layout(grid: Grid, manner: Manner) -> Layout:
+    return lay_out(grid.shape, chunk=manner.chunk, shard=manner.shard)
+
+
+def _estimate(field: Field, volume: Volume, manner: Manner) -> Estimate:
+    return estimate(
+        volume,
+        field,
+        workers=manner.workers,
+        memory_bytes=manner.memory_bytes,
+        processes=manner.scheduler != "threads",
+        skips_air=manner.skip_air,
+    )
+
+
+def _fingerprint(field: Field, grid: Grid, storage: Storage, manner: Manner, identity: str) -> str:
     """What the bytes of a store follow from."""
     parts = [
         identity,
         STAGE_VERSIONS["render_volume"],
+        field.arithmetic,
         [grid.shape, grid.affine.tolist(), field.scale, field.offset],
-        [[layout.shape, layout.chunk, layout.shard] for layout in layouts],
+        [storage.dtype, storage.slope, storage.intercept],
+        [manner.chunk, manner.shard, manner.skip_air],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _announce(outputs: Outputs, grids: list[Grid], layouts: list[Layout], workers: int) -> None:
-    voxels = sum(math.prod(grid.shape) for grid in grids)
-    files = sum(len(layout.tiles) for layout in layouts)
-    print(
-        f"{outputs.name}: rendering {_by(grids[0].shape)} voxels, {len(grids)} levels, "
-        f"{4 * voxels / 1e9:.3g} GB before compression in {files} files; "
-        f"{workers} tiles of {_by(layouts[0].shard)} at once, "
-        f"{expected_memory(grids, layouts, workers) / 1e9:.2g} GB of memory beside the field",
-        flush=True,
+def _disk_full(error: OSError, outputs: Outputs) -> DiskFullError:
+    there = len(stores.recorded_shards(outputs.store))
+    free = shutil.disk_usage(next(folder for folder in outputs.store.parents if folder.exists())).free
+    return DiskFullError(
+        error.errno,
+        f"the disk is full ({free / 2**20:.0f} MB left). {there} shards are complete and stay; "
+        "make room and say the same again to go on",
+        str(outputs.store.parent),
     )
 
 
-def _by(shape: tuple[int, int, int]) -> str:
-    return " x ".join(map(str, shape))
+def _open(source: Field | FieldFile) -> Field:
+    return source.open() if isinstance(source, FieldFile) else source
+
+
+@lru_cache(maxsize=1)
+def _opened(file: FieldFile) -> Field:
+    return load_field(file.path, device=file.device, precision=file.precision)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Tile], bytes | None], blocks: list[Tile], ahead: int
+) -> Iterator[bytes | None]:
+    """Results in the order of the blocks, with at most ``ahead`` in work or waiting."""
+    waiting: deque = deque()
+    for block in blocks:
+        waiting.append(pool.submit(work, block))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

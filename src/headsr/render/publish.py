@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from headsr.files import write_json
 from headsr.render import store as stores
 from headsr.render.describe import RESEARCH_ONLY, describe_volume
-from headsr.render.pyramid import halve, level_grids, preview_level
-from headsr.render.tiles import lay_out
-from headsr.volumes import Grid, save_volume
+from headsr.render.plan import Volume, plan_volume
+from headsr.render.preview import write_preview
+from headsr.render.pyramid import halve, preview_level
+from headsr.render.shard import Written, compress, write_shard
+from headsr.volumes import Grid, Storage, save_volume
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,15 @@ class Outputs:
         return self.store.parent.name.removesuffix(".ome.zarr")
 
 
+def outputs_beside(store: str | os.PathLike[str]) -> Outputs:
+    """The outputs of a volume whose store is the folder ``X.ome.zarr``: preview and sidecar lie beside it."""
+    root = Path(store)
+    if not root.name.endswith(".ome.zarr") or root.name == ".ome.zarr":
+        raise ValueError(f"{store}: a volume's folder must be named X.ome.zarr")
+    name = root.name.removesuffix(".ome.zarr")
+    return Outputs(root / "zarr.json", root.with_name(f"{name}.nii.gz"), root.with_name(f"{name}.json"))
+
+
 def publish_volume(
     volume: NDArray[np.float32],
     unprojected: NDArray[np.float32] | None,
@@ -64,25 +76,41 @@ def publish_volume(
         raise ValueError(f"{outputs.name}: the volume before projection and its path must be given together")
     data = _in_scan_units(volume, grid, outputs, scale, offset)
     before = None if unprojected is None else _in_scan_units(unprojected, grid, outputs, scale, offset)
-    stores.begin(outputs.store, fingerprint=None)
+    discard_partials(outputs)
+    plan = plan_volume(grid, Storage())
+    fingerprint = hashlib.sha256(data.tobytes() + grid.affine.tobytes()).hexdigest()
+    stores.begin(outputs.store, fingerprint)
     if before is not None:
         _publish_unprojected(before, grid, outputs, scale=scale, offset=offset, record=record)
-    levels = _write_levels(data, grid, outputs)
-    publish_beside(levels[preview_level(level_grids(grid))], grid, outputs, scale=scale, offset=offset, record=record)
-    stores.commit(outputs.store, level_grids(grid), name=outputs.name, record=RESEARCH_ONLY)
+    shards = _write_levels(data, plan, outputs)
+    publish_beside(plan, outputs, scale=scale, offset=offset, record=record)
+    stores.commit(
+        outputs.store,
+        list(plan.grids),
+        shards,
+        name=outputs.name,
+        storage=plan.storage,
+        fingerprint=fingerprint,
+        record=RESEARCH_ONLY,
+    )
 
 
-def publish_beside(
-    preview: NDArray[np.float32], grid: Grid, outputs: Outputs, *, scale: float, offset: float, record: dict[str, Any]
-) -> None:
-    """Write the JSON sidecar, then the NIfTI preview (scan units), of the volume on ``grid``."""
-    grids = level_grids(grid)
-    level = preview_level(grids)
+def publish_beside(volume: Volume, outputs: Outputs, *, scale: float, offset: float, record: dict[str, Any]) -> None:
+    """Write the JSON sidecar, then the NIfTI preview, of a volume whose levels are in its store."""
+    level = preview_level(list(volume.grids))
+    preview = volume.grids[level]
     sidecar = describe_volume(
-        outputs.name, grid, preview=grids[level], scale=scale, offset=offset, record=record, projected=True
+        outputs.name, volume.grids[0], preview=preview, scale=scale, offset=offset, record=record, projected=True
     )
     write_json(outputs.sidecar, sidecar)
-    save_volume(outputs.preview, preview, grids[level], description="headsr research use only")
+    write_preview(outputs.preview, outputs.store, level, preview, volume.storage)
+
+
+def discard_partials(outputs: Outputs) -> None:
+    """Delete what a kill left half-written beside the store; nobody else writes these outputs."""
+    for path in (outputs.preview, outputs.sidecar, outputs.unprojected):
+        for partial in [] if path is None else path.parent.glob(f".*.{path.name}"):
+            partial.unlink()
 
 
 def _publish_unprojected(
@@ -95,16 +123,19 @@ def _publish_unprojected(
     save_volume(path, data, grid, description="headsr research use only")
 
 
-def _write_levels(data: NDArray[np.float32], grid: Grid, outputs: Outputs) -> list[NDArray[np.float32]]:
+def _write_levels(data: NDArray[np.float32], volume: Volume, outputs: Outputs) -> dict[str, Written]:
     levels = [data]
-    for _ in level_grids(grid)[1:]:
+    for _ in volume.grids[1:]:
         levels.append(halve(levels[-1]))
-    for number, level in enumerate(levels):
-        layout = lay_out(level.shape)
-        array = stores.create_level(outputs.store, number, layout)
-        for tile in layout.tiles:
-            stores.write_tile(array, tile, level[tile.slices])
-    return levels
+    for level, layout in enumerate(volume.layouts):
+        stores.create_level(outputs.store, level, layout, volume.storage, volume.fill)
+    shards = {}
+    for key, (level, tile) in volume.tiles.items():
+        layout = volume.layouts[level]
+        blocks = (levels[level][block.slices] for block in tile.blocks(layout.chunk))
+        chunks = (compress(block, layout.chunk, volume.storage, volume.fill) for block in blocks)
+        shards[key] = write_shard(outputs.store.parent / key, tile, layout, chunks)
+    return shards
 
 
 def _in_scan_units(

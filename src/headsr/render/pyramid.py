@@ -7,10 +7,12 @@ of what lies inside.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from headsr.render.tiles import Layout, Tile
+from headsr.render.tiles import Tile, Triple
 from headsr.volumes import Grid
 
 SMALLEST = 64  # voxels a side of the coarsest level, at most
@@ -43,7 +45,7 @@ def halve(data: NDArray[np.float32]) -> NDArray[np.float32]:
     return data
 
 
-def below(block: Tile, shape: tuple[int, int, int]) -> Tile:
+def below(block: Tile, shape: Triple) -> Tile:
     """The box of the level below (of ``shape``) that a block of a level is the mean of."""
     # An axis of one voxel is not halved, and then both levels have that one voxel.
     start = tuple(2 * a for a in block.start)
@@ -51,17 +53,20 @@ def below(block: Tile, shape: tuple[int, int, int]) -> Tile:
     return Tile(start, tuple(b - a for a, b in zip(start, stop, strict=True)))
 
 
-def tile_of_level(finer: object, tile: Tile, layout: Layout) -> NDArray[np.float32]:
-    """One tile of a level, from the array of the level below, chunk by chunk: a tile and eight chunks in memory.
+def mean_of_below(
+    block: Tile, shape: Triple, piece: Triple, read: Callable[[Tile], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """One block (X, Y, Z) of a level from ``read`` of the level below (of ``shape``), a ``piece`` at a time.
 
-    ``finer`` is an array on disk in the order (z, y, x). Returns (x, y, z) float32.
+    ``piece`` is even along every axis that is longer, so that no mean is of voxels of two pieces.
     """
-    data = np.empty(tile.shape, np.float32, order="F")
-    shape = finer.shape[::-1]
-    for block in tile.blocks(layout.chunk):
-        source = below(block, shape)
-        inside = tuple(slice(a - o, b - o) for a, b, o in zip(block.start, block.stop, tile.start, strict=True))
-        data[inside] = halve(finer[source.slices[::-1]].T)
+    source = below(block, shape)
+    data = np.empty(block.shape, np.float32, order="F")
+    for part in source.blocks(piece):
+        # An axis of one voxel starts at 0, so that halving its start is right as well.
+        start = tuple((a - o) // 2 for a, o in zip(part.start, source.start, strict=True))
+        mean = halve(read(part))
+        data[Tile(start, mean.shape).slices] = mean
     return data
 
 

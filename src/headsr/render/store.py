@@ -1,6 +1,9 @@
 """A volume as OME-Zarr 0.5 (zarr v3) on disk: begun, written shard by shard, and committed by its root ``zarr.json``.
 
 The root metadata is written last, whole or not at all: a store without it is not finished, whatever else lies there.
+Until then the folder ``.rendering`` says what the store is becoming (a fingerprint) and which shards are complete, with
+their SHA-256: a shard without a line there, or whose bytes differ from it, is written again.
+
 OME-Zarr 0.5 knows scale and translation only, so the true affine is kept as raw NIfTI header bytes in the array
 ``nifti`` (the layout of NIfTI-Zarr, whose rule is that the NIfTI header wins), as the anatomical orientation of each
 axis (OME-NGFF RFC-4), and in the JSON sidecar. On disk the axes are (z, y, x); here they are (x, y, z).
@@ -8,8 +11,15 @@ axis (OME-NGFF RFC-4), and in the JSON sidecar. On disk the axes are (z, y, x); 
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import glob
+import json
 import os
 import shutil
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +27,15 @@ import nibabel as nib
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
+from zarr.errors import ContainsArrayError
 
-from headsr.files import read_json, tree_hash, write_json
-from headsr.render.tiles import Layout, Tile, TileError
-from headsr.volumes import Grid
+from headsr.files import read_json, sha256_of, tree_files, tree_hash, write_json
+from headsr.render.shard import Written, codecs
+from headsr.render.tiles import Layout
+from headsr.volumes import Grid, Storage
 
-_FINGERPRINT = "fingerprint.json"
+_WORK = ".rendering"
+_ZARR_2 = (".zgroup", ".zattrs", ".zarray")  # a store that headsr did not make: it writes zarr v3 only
 _ORIENTATIONS = {
     "R": "left-to-right",
     "L": "right-to-left",
@@ -34,82 +46,133 @@ _ORIENTATIONS = {
 }
 
 
-def begin(store: Path, fingerprint: str | None) -> None:
-    """Take the commit mark off and make room: shards of the same ``fingerprint`` stay, leftovers of another are wiped.
+class StoreError(ValueError):
+    """A folder cannot become, or is not, a finished store. The message names it and the way out."""
 
-    Without a fingerprint nothing stays. ``store`` is the root ``zarr.json``; the folder that holds it must be named
-    ``*.ome.zarr``, since it is emptied.
+
+def begin(store: Path, fingerprint: str, *, replace: bool = True) -> None:
+    """Make room for the volume that ``fingerprint`` names, and take the commit mark off.
+
+    Shards of the same fingerprint stay; what is of another is moved away whole and deleted: old and new never mix.
+    Several processes may begin one volume at once if none is to ``replace`` another; who may replace also deletes what
+    killed processes left half-written. ``store`` is the root
+    ``zarr.json``. Raises StoreError where its folder is not named ``*.ome.zarr``, holds a store that headsr did not
+    make, or another volume that is not to be replaced.
     """
     root = store.parent
     if not root.name.endswith(".ome.zarr"):
-        raise ValueError(f"{store}: a volume is stored in a folder named *.ome.zarr, which headsr may empty")
+        raise StoreError(f"{store}: a volume is stored in a folder named *.ome.zarr, which headsr may empty")
+    if (store.exists() and "headsr" not in _attributes(store)) or any((root / name).exists() for name in _ZARR_2):
+        raise StoreError(f"{root}: is a store that headsr did not make and will not replace. Choose another name")
+    if replace:
+        _remove_partials(root)
+    if _fingerprint(root) != fingerprint:
+        if root.exists() and any(root.iterdir()):
+            if not replace:
+                raise StoreError(f"{root}: holds another volume. Delete it, or render once without parts to replace it")
+            _move_away(root)
+        _create_empty(root, fingerprint)
     store.unlink(missing_ok=True)
-    mark = root / _FINGERPRINT
-    if fingerprint is None or _said(mark) != fingerprint:
-        shutil.rmtree(root, ignore_errors=True)
-    for partial in root.rglob("*.partial"):
-        partial.unlink()
-    write_json(mark, {"fingerprint": fingerprint})
 
 
-def create_level(store: Path, level: int, layout: Layout) -> zarr.Array:
-    """Create the array of one level, or open the one that is there."""
+def is_finished(store: Path, fingerprint: str) -> bool:
+    """Whether the committed store is the volume that ``fingerprint`` names."""
+    return store.exists() and _attributes(store).get("headsr", {}).get("fingerprint") == fingerprint
+
+
+def work_folder(store: Path) -> Path:
+    """Where what is known of an unfinished store is kept until it is committed."""
+    return store.parent / _WORK
+
+
+def record_shard(store: Path, key: str, written: Written) -> dict[str, Any]:
+    """Note that a shard is complete. Each process appends to a file of its own, so that no two lines mix."""
+    note = {"key": key, **dataclasses.asdict(written)}
+    with open(work_folder(store) / f"shards-{socket.gethostname()}-{os.getpid()}.jsonl", "a", encoding="utf-8") as out:
+        out.write("\n" + json.dumps(note))  # on a line of its own, whatever a full disk cut short before
+    return note
+
+
+def recorded_shards(store: Path) -> dict[str, Written]:
+    """The shards that were noted as complete, by key; a line that a kill cut short does not count."""
+    shards = {}
+    for path in sorted(work_folder(store).glob("shards-*.jsonl")):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(json.JSONDecodeError, KeyError):
+                said = json.loads(line)
+                shards[said["key"]] = Written(said["sha256"], said["size"])
+    return shards
+
+
+def is_intact(store: Path, key: str, written: Written) -> bool:
+    """Whether the shard on disk has the size and the SHA-256 that it was written with."""
+    path = store.parent / key
+    return path.is_file() and path.stat().st_size == written.size and sha256_of(path) == written.sha256
+
+
+def create_level(store: Path, level: int, layout: Layout, storage: Storage, fill: float) -> None:
+    """Write the metadata of the array of one level; chunks that are absent read as ``fill`` (in scan units)."""
     path = store.parent / str(level)
     if (path / "zarr.json").exists():
-        return zarr.open_array(path, mode="r+")
-    return zarr.create_array(
-        path,
-        shape=layout.shape[::-1],
-        chunks=layout.chunk[::-1],
-        shards=None if layout.shard == layout.chunk else layout.shard[::-1],
-        dtype="float32",
-        # With its checksum, a flipped bit in a chunk is an error when it is read, not another voxel.
-        compressors=ZstdCodec(level=3, checksum=True),
-        fill_value=0.0,
-        dimension_names=("z", "y", "x"),
-        # Every shard becomes a file, so that a file says: this tile is done.
-        config={"write_empty_chunks": True},
-    )
+        return
+    with suppress(ContainsArrayError):  # another part of the same volume was faster
+        zarr.create_array(
+            path,
+            shape=layout.shape[::-1],
+            chunks=layout.chunk[::-1],
+            shards=layout.shard[::-1],
+            dtype=storage.dtype,
+            compressors=codecs(storage),
+            fill_value=storage.encode(np.full((1, 1, 1), fill, np.float32))[0, 0, 0],
+            dimension_names=("z", "y", "x"),
+        )
 
 
-def is_written(store: Path, level: int, layout: Layout, tile: Tile) -> bool:
-    """Whether a tile's shard lies on disk (zarr moves whole files into place, so it is whole)."""
-    index = (str(a // n) for a, n in zip(tile.start[::-1], layout.shard[::-1], strict=True))
-    return store.parent.joinpath(str(level), "c", *index).exists()
+def commit(
+    store: Path,
+    grids: list[Grid],
+    shards: Mapping[str, Written],
+    *,
+    name: str,
+    storage: Storage,
+    fingerprint: str,
+    record: Mapping[str, Any],
+) -> None:
+    """Write the NIfTI header and then the root ``zarr.json``: from now on the store is whole.
 
-
-def write_tile(array: zarr.Array, tile: Tile, data: NDArray[np.float32]) -> None:
-    """Write one whole shard (x, y, z). Raises TileError when the tile is not exactly one shard of the array."""
-    unit = (array.shards or array.chunks)[::-1]
-    shape = array.shape[::-1]
-    starts = all(a % n == 0 for a, n in zip(tile.start, unit, strict=True))
-    stops = all(b == min(a + n, m) for a, b, n, m in zip(tile.start, tile.stop, unit, shape, strict=True))
-    if not (starts and stops):
-        raise TileError(f"the tile from {tile.start} to {tile.stop} is not one whole shard of {unit} voxels")
-    array[tile.slices[::-1]] = data.T
-
-
-def commit(store: Path, grids: list[Grid], *, name: str, record: dict[str, Any]) -> None:
-    """Write the NIfTI header and then the root ``zarr.json``: from now on the store is whole."""
+    ``shards`` are all of the store's; whatever else lies beside them, left by a kill, is removed.
+    """
     root = store.parent
-    header = np.frombuffer(_nifti_header(grids[0]), dtype=np.uint8)
+    header = np.frombuffer(nifti_header(grids[0], storage).binaryblock, dtype=np.uint8)
     layout = {"shape": header.shape, "chunks": header.shape, "dtype": "uint8", "compressors": None}
     zarr.create_array(root / "nifti", **layout, fill_value=0, overwrite=True)[:] = header
+    _remove_strays(root, len(grids), shards)
     # With the hash of what it stands for, the mark changes whenever a voxel does: Snakemake compares its bytes alone.
-    held = {**record, "content": tree_hash(root, leaving_out={_FINGERPRINT})}
+    content = tree_hash(root, leaving_out={_WORK}, known={key: shard.sha256 for key, shard in shards.items()})
+    held = {
+        **record,
+        "content": content,
+        "fingerprint": fingerprint,
+        "storage": dataclasses.asdict(storage),
+    }
     attributes = {"ome": {"version": "0.5", "multiscales": [_multiscale(grids, name)]}, "headsr": held}
     write_json(store, {"zarr_format": 3, "node_type": "group", "attributes": attributes})
-    (root / _FINGERPRINT).unlink()
+    shutil.rmtree(root / _WORK)
 
 
 def open_level(store: str | os.PathLike[str], level: int = 0) -> zarr.Array:
-    """The array (z, y, x) of one level, to read; its store may still be unfinished."""
+    """The array (z, y, x) of one level as it is stored, to read; its store may still be unfinished."""
     return zarr.open_array(Path(store).parent / str(level), mode="r")
 
 
 def read_level(store: str | os.PathLike[str], level: int = 0) -> NDArray[np.float32]:
-    """One level as (x, y, z) float32, in scan units."""
-    return np.ascontiguousarray(open_level(store, level)[:].T)
+    """One level of a finished store as (x, y, z) float32, in scan units."""
+    return np.ascontiguousarray(read_storage(store).decode(open_level(store, level)[:].T))
+
+
+def read_storage(store: str | os.PathLike[str]) -> Storage:
+    """How a finished store keeps its intensities."""
+    return Storage(**_attributes(store)["headsr"]["storage"])
 
 
 def read_grid(store: str | os.PathLike[str]) -> Grid:
@@ -121,7 +184,7 @@ def read_grid(store: str | os.PathLike[str]) -> Grid:
 
 def read_scales(store: str | os.PathLike[str]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Scale and translation (each x, y, z in mm) of every level, as viewers read them."""
-    datasets = read_json(store)["attributes"]["ome"]["multiscales"][0]["datasets"]
+    datasets = _attributes(store)["ome"]["multiscales"][0]["datasets"]
     steps = [dataset["coordinateTransformations"] for dataset in datasets]
     return [(np.array(s["scale"][::-1]), np.array(t["translation"][::-1])) for s, t in steps]
 
@@ -133,6 +196,69 @@ def scales(grids: list[Grid]) -> list[tuple[NDArray[np.float64], NDArray[np.floa
     """
     directions = grids[0].affine[:3, :3] / grids[0].voxel_size
     return [(grid.voxel_size, np.linalg.solve(directions, grid.affine[:3, 3])) for grid in grids]
+
+
+def nifti_header(grid: Grid, storage: Storage) -> nib.Nifti1Header:
+    """The header of a single-file NIfTI-1 of this grid that holds the numbers of ``storage``."""
+    header = nib.Nifti1Header()
+    header.set_data_shape(grid.shape)
+    header.set_data_dtype("float32" if storage.dtype == "float16" else storage.dtype)  # NIfTI has no float16
+    header.set_slope_inter(storage.slope, storage.intercept)
+    header.set_xyzt_units("mm")
+    header.set_sform(grid.affine, code="scanner")
+    header.set_qform(grid.affine, code="scanner")
+    if not Grid(grid.shape, header.get_qform()).same_as(grid):
+        header["qform_code"] = 0  # a sheared grid: a qform can turn, and cannot shear
+    header["descrip"] = b"headsr research use only"
+    header["vox_offset"] = 352
+    return header
+
+
+def _attributes(store: str | os.PathLike[str]) -> dict[str, Any]:
+    return read_json(store).get("attributes", {})
+
+
+def _fingerprint(root: Path) -> str | None:
+    try:
+        return read_json(root / _WORK / "fingerprint.json")["fingerprint"]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+        return None
+
+
+def _move_away(root: Path) -> None:
+    stale = root.with_name(f".{socket.gethostname()}.{os.getpid()}.stale.{root.name}")
+    root.rename(stale)
+    shutil.rmtree(stale)
+
+
+def _remove_partials(root: Path) -> None:
+    """Delete what killed processes left: shards half-written, and stores on their way in or out."""
+    for partial in root.rglob("*.partial"):
+        partial.unlink()
+    for kind in ("fresh", "stale"):
+        for left in root.parent.glob(f".*.{kind}.{glob.escape(root.name)}"):
+            shutil.rmtree(left)
+
+
+def _create_empty(root: Path, fingerprint: str) -> None:
+    """An empty store appears with its fingerprint in it, by one rename; where another process was faster, its own."""
+    fresh = root.with_name(f".{socket.gethostname()}.{os.getpid()}.fresh.{root.name}")
+    try:
+        write_json(fresh / _WORK / "fingerprint.json", {"fingerprint": fingerprint})
+        fresh.rename(root)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or _fingerprint(root) != fingerprint:
+            raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _remove_strays(root: Path, levels: int, shards: Mapping[str, Written]) -> None:
+    """Delete what a kill left behind: files half-written, and a shard that has no line yet."""
+    kept = {*shards, "nifti/zarr.json", "nifti/c/0", *(f"{level}/zarr.json" for level in range(levels))}
+    for path in tree_files(root, leaving_out={_WORK}):
+        if path.relative_to(root).as_posix() not in kept:
+            path.unlink()
 
 
 def _multiscale(grids: list[Grid], name: str) -> dict[str, Any]:
@@ -157,21 +283,3 @@ def _multiscale(grids: list[Grid], name: str) -> dict[str, Any]:
         for level, (scale, translation) in enumerate(scales(grids))
     ]
     return {"name": name, "type": "mean", "axes": axes[::-1], "datasets": datasets}
-
-
-def _nifti_header(grid: Grid) -> bytes:
-    header = nib.Nifti1Header()
-    header.set_data_shape(grid.shape)
-    header.set_data_dtype(np.float32)
-    header.set_xyzt_units("mm")
-    header.set_sform(grid.affine, code="scanner")
-    header.set_qform(grid.affine, code="scanner")
-    if not Grid(grid.shape, header.get_qform()).same_as(grid):
-        header["qform_code"] = 0  # a sheared grid: a qform can turn, and cannot shear
-    header["descrip"] = b"headsr research use only"
-    header["vox_offset"] = 352
-    return header.binaryblock
-
-
-def _said(mark: Path) -> str | None:
-    return read_json(mark)["fingerprint"] if mark.exists() else None

@@ -1,31 +1,25 @@
-"""Which tile writes which shard, what that costs in memory and files, and running the tiles with Dask.
+"""Which task writes which shard: volumes are cut into tiles, and a tile is one whole shard.
 
-A shard is the unit of writing: two tasks that write into one shard lose each other's voxels without a word (zarr-python
-issue 3682, dask issue 12583). So a tile *is* one whole shard, and a plan in which tiles share a shard is refused.
-Everything here is in the order of the head's axes (x, y, z).
+A shard is one file. Two tasks that write into one shard lose each other's voxels without a word (zarr-python issue
+3682, dask issue 12583), so a plan in which tiles share a shard is refused. Everything here is in the order of the
+head's axes (x, y, z).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-CHUNK = 128  # voxels a side: what a viewer reads at once
+CHUNK = 128  # voxels a side: what is evaluated, compressed and read at once
 SHARD = 512  # voxels a side: one file; 4096 x 4096 x 4096 with its pyramid is 588 files
-# Measured for noise, the worst that there is to compress: the tile, its compressed chunks, and the shard that they are
-# joined to; and per chunk the eight below it with their means, or what a field makes while it is evaluated.
-_COPIES_OF_A_TILE, _COPIES_OF_A_CHUNK = 3, 16
-_SECONDS_BETWEEN_LINES = 10.0
 
 Triple = tuple[int, int, int]
 
 
 class TileError(ValueError):
-    """Tiles cannot be written, or not in the memory that was promised."""
+    """A plan would let two tasks write one shard."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +39,24 @@ class Tile:
         """The box as an index."""
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
+    @property
+    def voxels(self) -> int:
+        """How many voxels the box holds."""
+        return math.prod(self.shape)
+
     def blocks(self, size: Triple) -> Iterator[Tile]:
-        """Cut the box into blocks of at most ``size`` voxels."""
-        starts = [range(a, b, n) for a, b, n in zip(self.start, self.stop, size, strict=True)]
-        for start in itertools.product(*starts):
+        """Cut the box into blocks of at most ``size`` voxels, in the order of the file: x runs fastest."""
+        z, y, x = (range(a, b, n) for a, b, n in zip(self.start[::-1], self.stop[::-1], size[::-1], strict=True))
+        for reverse in itertools.product(z, y, x):
+            start = reverse[::-1]
             stop = (min(a + n, b) for a, n, b in zip(start, size, self.stop, strict=True))
             yield Tile(start, tuple(b - a for a, b in zip(start, stop, strict=True)))
+
+    def cells(self, size: Triple) -> Tile:
+        """The cells of ``size`` voxels that the box touches, as a box of cells."""
+        start = tuple(a // n for a, n in zip(self.start, size, strict=True))
+        stop = tuple(math.ceil(b / n) for b, n in zip(self.stop, size, strict=True))
+        return Tile(start, tuple(b - a for a, b in zip(start, stop, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -62,14 +68,24 @@ class Layout:
     shard: Triple
 
     @property
-    def tiles(self) -> list[Tile]:
-        """One tile per shard."""
-        return list(Tile((0, 0, 0), self.shape).blocks(self.shard))
+    def whole(self) -> Tile:
+        """The box of all voxels."""
+        return Tile((0, 0, 0), self.shape)
 
     @property
-    def tile_bytes(self) -> int:
-        """Memory that writing one tile takes, in bytes (float32)."""
-        return 4 * (_COPIES_OF_A_TILE * math.prod(self.shard) + _COPIES_OF_A_CHUNK * math.prod(self.chunk))
+    def tiles(self) -> list[Tile]:
+        """One tile per shard."""
+        return list(self.whole.blocks(self.shard))
+
+    @property
+    def chunks(self) -> Triple:
+        """How many chunks there are along each axis."""
+        return self.whole.cells(self.chunk).shape
+
+    def key(self, level: int, tile: Tile) -> str:
+        """Where the shard of a tile lies in the store: ``0/c/3/0/1`` (level, then z, y, x)."""
+        index = (str(a // n) for a, n in zip(tile.start[::-1], self.shard[::-1], strict=True))
+        return "/".join([str(level), "c", *index])
 
 
 def lay_out(shape: Triple, *, chunk: int = CHUNK, shard: int = SHARD) -> Layout:
@@ -98,67 +114,3 @@ def refuse_shared_shards(tiles: Sequence[Tile], layout: Layout) -> None:
         if tile in seen:
             raise TileError(f"two tasks would write the shard at {tile.start}")
         seen.add(tile)
-
-
-def workers_within(layout: Layout, threads: int, memory_bytes: int | None) -> int:
-    """How many tiles may be in work at once: at most ``threads``, the number of tiles and what the memory holds.
-
-    Raises TileError where not even one tile fits. The layout never depends on it, so neither do the bytes written.
-    """
-    workers = max(1, min(threads, len(layout.tiles)))
-    if memory_bytes is None:
-        return workers
-    if memory_bytes < layout.tile_bytes:
-        raise TileError(
-            f"rendering needs {layout.tile_bytes / 2**20:.0f} MiB for one tile of {'x'.join(map(str, layout.shard))} "
-            f"voxels, but only {memory_bytes / 2**20:.0f} MiB are allowed. Allow more memory for this job"
-        )
-    return min(workers, memory_bytes // layout.tile_bytes)
-
-
-def run_tiles(
-    work: Callable[[Tile], object],
-    tiles: Sequence[Tile],
-    layout: Layout,
-    *,
-    workers: int = 1,
-    label: str = "",
-) -> None:
-    """Call ``work`` once per tile, ``workers`` at a time, and say how far it is. The order does not matter.
-
-    Raises TileError before any work when two tiles share a shard.
-    """
-    refuse_shared_shards(tiles, layout)
-    said = _Progress(label, len(tiles))
-
-    def one(tile: Tile) -> None:
-        work(tile)
-        said.one_more()
-
-    if workers == 1 or len(tiles) == 1:
-        for tile in tiles:
-            one(tile)
-        return
-    import dask  # a third of a second that the many small volumes do not need
-
-    tasks = [dask.delayed(one, pure=False, traverse=False)(tile) for tile in tiles]
-    dask.compute(*tasks, scheduler="threads", num_workers=workers, optimize_graph=False)
-
-
-class _Progress:
-    """A line now and then: how many tiles are written and how long the rest takes."""
-
-    def __init__(self, label: str, total: int) -> None:
-        self._label, self._total, self._done = label, total, 0
-        self._begun = self._said = time.monotonic()
-        self._lock = threading.Lock()
-
-    def one_more(self) -> None:
-        with self._lock:
-            self._done += 1
-            now = time.monotonic()
-            if not self._label or (now - self._said < _SECONDS_BETWEEN_LINES and self._done < self._total):
-                return
-            self._said = now
-            left = (now - self._begun) / self._done * (self._total - self._done)
-            print(f"{self._label}: {self._done} of {self._total} tiles, {left:.0f} s left", flush=True)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from headsr.render.pyramid import halve, level_grids, preview_level, tile_of_level
+from headsr.render.pyramid import halve, level_grids, mean_of_below, preview_level
 from headsr.render.tiles import lay_out
 from headsr.volumes import Grid
 
@@ -45,10 +45,12 @@ def test_halving_leaves_its_input_alone():
     assert data.sum() == 66
 
 
-@pytest.mark.parametrize("shape", [(16, 16, 16), (19, 1, 23)])
-def test_a_level_built_by_tiles_is_the_level_built_at_once(shape):
+@pytest.mark.parametrize("shape", [(16, 16, 16), (19, 1, 23), (1, 2, 65)])
+@pytest.mark.parametrize("piece", [2, 6])
+def test_a_level_built_by_pieces_is_the_level_built_at_once(shape, piece):
     data = np.random.default_rng(2).random(shape, dtype=np.float32)
     whole = halve(data)
-    layout = lay_out(whole.shape, chunk=2, shard=4)
-    for tile in layout.tiles:
-        np.testing.assert_array_equal(tile_of_level(data.T, tile, layout), whole[tile.slices])
+    layout = lay_out(whole.shape, chunk=3, shard=6)
+    for block in layout.whole.blocks(layout.chunk):
+        mean = mean_of_below(block, shape, (piece,) * 3, lambda part: data[part.slices])
+        np.testing.assert_array_equal(mean, whole[block.slices])

@@ -1,14 +1,20 @@
-import os
+import multiprocessing
+import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 import zarr
 
-from headsr.files import read_json
+from headsr.files import read_json, sha256_of, tree_hash
 from headsr.render import store as stores
+from headsr.render.plan import plan_volume
 from headsr.render.pyramid import level_grids
-from headsr.render.tiles import Tile, TileError, lay_out
-from headsr.volumes import Grid
+from headsr.render.shard import Written, compress, write_shard
+from headsr.render.tiles import lay_out
+from headsr.volumes import Grid, Storage
+
+FLOAT32 = Storage()
 
 
 @pytest.fixture
@@ -25,13 +31,22 @@ def random_affine(rng):
     return affine
 
 
-def write(root, data, grid, *, chunk=4, shard=8, fingerprint="a"):
+def write(root, data, grid, *, chunk=4, shard=8, fingerprint="a", storage=FLOAT32):
     stores.begin(root, fingerprint)
-    layout = lay_out(grid.shape, chunk=chunk, shard=shard)
-    array = stores.create_level(root, 0, layout)
+    volume = plan_volume(grid, storage, chunk=chunk, shard=shard)
+    for level, layout in enumerate(volume.layouts):
+        stores.create_level(root, level, layout, storage, 0.0)
+    layout, shards = volume.layouts[0], {}
     for tile in layout.tiles:
-        stores.write_tile(array, tile, data[tile.slices])
-    stores.commit(root, level_grids(grid), name="sub-01", record={"version": "test"})
+        blocks = tile.blocks(layout.chunk)
+        chunks = (compress(data[block.slices], layout.chunk, storage, 0.0) for block in blocks)
+        shards[layout.key(0, tile)] = write_shard(root.parent / layout.key(0, tile), tile, layout, chunks)
+    commit(root, volume.grids, shards, storage=storage, fingerprint=fingerprint)
+
+
+def commit(root, grids, shards, *, storage=FLOAT32, fingerprint="a"):
+    record = {"version": "test"}
+    stores.commit(root, list(grids), shards, name="x", storage=storage, fingerprint=fingerprint, record=record)
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 7), (17, 9, 16), (1, 20, 3)])
@@ -46,9 +61,9 @@ def test_the_affine_comes_back_to_a_hundredth_of_a_voxel(root):
     rng = np.random.default_rng(3)
     for _ in range(20):
         grid = Grid((30, 40, 50), random_affine(rng))
-        stores.begin(root, None)
-        stores.create_level(root, 0, lay_out(grid.shape))
-        stores.commit(root, level_grids(grid), name="sub-01", record={})
+        stores.begin(root, "a")
+        stores.create_level(root, 0, lay_out(grid.shape), FLOAT32, 0.0)
+        commit(root, level_grids(grid), {})
         back = stores.read_grid(root)
         assert back.same_as(grid)
         scale, translation = stores.read_scales(root)[0]
@@ -66,14 +81,6 @@ def test_scale_and_translation_of_a_straight_grid_are_its_affine(root):
     np.testing.assert_array_equal(translation, [-10, -20, 30])
 
 
-def test_a_tile_that_is_not_one_whole_shard_is_refused(root):
-    stores.begin(root, "a")
-    array = stores.create_level(root, 0, lay_out((16, 16, 16), chunk=4, shard=8))
-    for tile in (Tile((4, 0, 0), (8, 8, 8)), Tile((0, 0, 0), (4, 8, 8)), Tile((0, 0, 0), (16, 8, 8))):
-        with pytest.raises(TileError, match="whole shard"):
-            stores.write_tile(array, tile, np.zeros(tile.shape, np.float32))
-
-
 def test_without_its_root_metadata_a_store_is_not_finished(root):
     data = np.ones((8, 8, 8), np.float32)
     write(root, data, Grid((8, 8, 8), np.eye(4)))
@@ -86,40 +93,96 @@ def test_the_root_changes_with_any_voxel_though_nothing_else_in_it_does(root):
     write(root, data, grid)
     before = read_json(root)["attributes"]["headsr"]["content"]
     write(root, data, grid)
-    assert read_json(root)["attributes"]["headsr"]["content"] == before
+    assert (
+        read_json(root)["attributes"]["headsr"]["content"]
+        == before
+        == tree_hash(root.parent, leaving_out={"zarr.json"})
+    )
     data[7, 0, 3] = 2
     write(root, data, grid, fingerprint="b")
     assert read_json(root)["attributes"]["headsr"]["content"] != before
 
 
-def test_shards_of_the_same_fingerprint_stay_and_leftovers_of_another_go(root):
-    layout = lay_out((16, 8, 8), chunk=4, shard=8)
+def test_shards_of_the_same_fingerprint_stay_and_those_of_another_go(root):
+    shard = root.parent / "0" / "c" / "0" / "0" / "0"
     stores.begin(root, "a")
-    array = stores.create_level(root, 0, layout)
-    stores.write_tile(array, layout.tiles[1], np.ones((8, 8, 8), np.float32))
-    partial = root.parent / "0" / "c" / "0.abc.partial"
-    partial.touch()
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"a shard")
+    written = Written(sha256_of(shard), 7)
+    stores.record_shard(root, "0/c/0/0/0", written)
     stores.begin(root, "a")
-    assert [stores.is_written(root, 0, layout, tile) for tile in layout.tiles] == [False, True]
-    assert not partial.exists()
+    assert stores.recorded_shards(root) == {"0/c/0/0/0": written}
+    assert stores.is_intact(root, "0/c/0/0/0", written)
+    shard.write_bytes(b"a shorn")
+    assert not stores.is_intact(root, "0/c/0/0/0", written)
     stores.begin(root, "b")
-    assert not (root.parent / "0").exists()
-    stores.begin(root, None)
-    assert os.listdir(root.parent) == ["fingerprint.json"]
+    assert stores.recorded_shards(root) == {} and not shard.exists()
+    assert [path.name for path in root.parent.parent.iterdir()] == [root.parent.name]
 
 
-def test_a_shard_of_zeros_is_written_too(root):
-    """A missing file means that a tile is still to do."""
-    layout = lay_out((16, 8, 8), chunk=4, shard=8)
+def test_a_part_does_not_replace_another_volume(root):
+    stores.begin(root, "a", replace=False)
+    stores.begin(root, "a", replace=False)
+    with pytest.raises(stores.StoreError, match="holds another volume"):
+        stores.begin(root, "b", replace=False)
+
+
+def begin_a_part(root):
+    stores.begin(root, "a", replace=False)
+
+
+def test_parts_may_begin_one_volume_at_once(root):
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        for _ in range(20):
+            pool.starmap(begin_a_part, [(root,)] * 4)
+            assert stores.recorded_shards(root) == {}
+            shutil.rmtree(root.parent)
+    assert list(root.parent.parent.iterdir()) == []
+
+
+def test_a_line_that_a_kill_cut_short_does_not_count(root):
     stores.begin(root, "a")
-    stores.write_tile(stores.create_level(root, 0, layout), layout.tiles[0], np.zeros((8, 8, 8), np.float32))
-    assert stores.is_written(root, 0, layout, layout.tiles[0])
+    stores.record_shard(root, "0/c/0/0/0", Written("f" * 64, 3))
+    (notes,) = stores.work_folder(root).glob("shards-*.jsonl")
+    with open(notes, "a") as out:
+        out.write('{"key": "0/c/0/0/1", "sha2')
+    assert list(stores.recorded_shards(root)) == ["0/c/0/0/0"]
+
+
+def test_what_no_shard_accounts_for_is_gone_when_the_store_is_whole(root):
+    data = np.ones((8, 8, 8), np.float32)
+    stores.begin(root, "a")
+    (root.parent / "0" / "c").mkdir(parents=True)
+    (root.parent / "0" / "c" / ".host.1.2.0.partial").touch()
+    (root.parent / ".1.zarr.json").touch()
+    write(root, data, Grid((8, 8, 8), np.eye(4)))
+    names = {path.name for path in root.parent.rglob("*") if path.is_file()}
+    assert names == {"zarr.json", "0"} and not stores.work_folder(root).exists()
+
+
+def test_a_store_that_headsr_did_not_make_is_not_replaced(root):
+    zarr.create_group(root.parent)
+    with pytest.raises(stores.StoreError, match="did not make"):
+        stores.begin(root, "a")
+    assert root.exists()
+
+
+@pytest.mark.parametrize("storage", [Storage("uint16", 0.01, -3.0), Storage("float16")])
+def test_intensities_come_back_within_the_rounding_that_is_recorded(root, storage):
+    data = np.random.default_rng(0).uniform(-2, 600, (9, 6, 7)).astype(np.float32)
+    write(root, data, Grid(data.shape, np.eye(4)), storage=storage)
+    assert stores.read_storage(root) == storage and stores.open_level(root).dtype == storage.dtype
+    bound = 0.00501 if storage.dtype == "uint16" else np.abs(data) / 2048
+    assert (np.abs(stores.read_level(root) - data) <= bound).all()
+    header = nib.Nifti1Header(zarr.open_array(root.parent / "nifti", mode="r")[:].tobytes())
+    slope, intercept = header.get_slope_inter()
+    assert (slope or 1.0, intercept or 0.0) == (storage.slope, storage.intercept)
 
 
 def test_only_a_folder_named_ome_zarr_is_emptied(tmp_path):
     (tmp_path / "precious").touch()
     with pytest.raises(ValueError, match=r"ome\.zarr"):
-        stores.begin(tmp_path / "zarr.json", None)
+        stores.begin(tmp_path / "zarr.json", "a")
     assert (tmp_path / "precious").exists()
 
 

@@ -1,9 +1,11 @@
-import threading
+import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from headsr.render.tiles import Layout, Tile, TileError, lay_out, refuse_shared_shards, run_tiles, workers_within
+from headsr.render.tiles import Layout, Tile, TileError, lay_out, refuse_shared_shards
 
 
 @pytest.mark.parametrize(
@@ -34,58 +36,36 @@ def test_tiles_cover_every_voxel_once(shape):
     assert (seen == 1).all()
 
 
-def test_a_plan_whose_tiles_share_a_shard_is_refused_before_any_work():
+def test_blocks_come_in_the_order_of_the_file():
+    starts = [block.start for block in Tile((0, 0, 0), (3, 2, 2)).blocks((2, 1, 1))]
+    assert starts == [(x, y, z) for z, y, x in itertools.product((0, 1), (0, 1), (0, 2))]
+
+
+sides = st.tuples(*[st.integers(1, 40)] * 3)
+
+
+@settings(max_examples=50)
+@given(shape=sides, chunk=st.integers(1, 9), shard=st.integers(1, 20))
+def test_every_shard_has_a_key_of_its_own_and_is_whole_chunks(shape, chunk, shard):
+    layout = lay_out(shape, chunk=chunk, shard=max(chunk, shard))
+    keys = [layout.key(2, tile) for tile in layout.tiles]
+    assert len(set(keys)) == len(keys) and all(key.startswith("2/c/") for key in keys)
+    assert all(n % c == 0 for n, c in zip(layout.shard, layout.chunk, strict=True))
+
+
+@settings(max_examples=50)
+@given(shape=sides, start=sides, size=sides)
+def test_cells_are_those_that_a_box_touches(shape, start, size):
+    cells = Tile(start, shape).cells(size)
+    for a, b, n, first, last in zip(start, Tile(start, shape).stop, size, cells.start, cells.stop, strict=True):
+        touched = [i for i in range(last + 2) if i * n < b and (i + 1) * n > a]
+        assert touched == list(range(first, last))
+
+
+def test_a_plan_whose_tiles_share_a_shard_is_refused():
     layout = lay_out((16, 16, 16), chunk=4, shard=8)
     halves = [Tile((x, 0, 0), (4, 8, 8)) for x in (0, 4)]
-    work = []
     with pytest.raises(TileError, match="two tasks"):
-        run_tiles(work.append, halves, layout)
+        refuse_shared_shards(halves, layout)
     with pytest.raises(TileError, match="two tasks"):
         refuse_shared_shards([*layout.tiles, layout.tiles[0]], layout)
-    assert work == []
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_every_tile_is_worked_once_and_at_most_so_many_at_a_time(workers):
-    layout = lay_out((16, 16, 16), chunk=4, shard=8)
-    done, now, most, lock = [], 0, 0, threading.Lock()
-
-    def work(tile):
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
-        np.linalg.svd(np.ones((60, 60)))
-        with lock:
-            now -= 1
-            done.append(tile)
-
-    run_tiles(work, layout.tiles, layout, workers=workers)
-    assert sorted(done, key=lambda tile: tile.start) == layout.tiles
-    assert most <= workers
-
-
-def test_a_failing_tile_fails_the_run():
-    layout = lay_out((16, 8, 8), chunk=4, shard=8)
-
-    def work(tile):
-        raise FloatingPointError(tile.start)
-
-    with pytest.raises(FloatingPointError):
-        run_tiles(work, layout.tiles, layout, workers=2)
-
-
-def test_workers_follow_the_memory_and_too_little_is_refused():
-    layout = lay_out((1024, 1024, 1024))
-    gib = 2**30
-    assert workers_within(layout, 16, None) == 8
-    assert workers_within(layout, 16, 4 * gib) == 2
-    assert workers_within(layout, 1, 64 * gib) == 1
-    with pytest.raises(TileError, match=r"1664 MiB.*512 MiB"):
-        workers_within(layout, 16, gib // 2)
-
-
-def test_progress_lines_end_with_the_last_tile(capsys):
-    layout = lay_out((16, 8, 8), chunk=4, shard=8)
-    run_tiles(lambda tile: None, layout.tiles, layout, label="sub-01")
-    assert capsys.readouterr().out.splitlines() == ["sub-01: 2 of 2 tiles, 0 s left"]

@@ -1,0 +1,147 @@
+"""The air around the head: chunks that are not evaluated and not written, and read as one value.
+
+A head fills about half of its box, and at 4096 voxels a side the other half is tens of gigabytes of noise. What counts
+as air is decided by samples of the field, cautiously, and checked on chunks that are rendered in full: where the check
+finds more than air, nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from headsr.render.pyramid import halve
+from headsr.render.tiles import Layout, Tile, Triple
+from headsr.volumes import Grid
+
+SAMPLES = 8  # per side of a chunk: one voxel in 4,096 of the default chunk is evaluated to look for air
+TOLERANCE = 0.05  # of the robust maximum: what lies nearer to the background is air (methods g.4)
+CHECKED = 0.01  # the share of the skipped chunks that is rendered in full
+_BLOCK = 64  # samples a side at once
+_ROBUST = 99.5  # percentile
+
+
+@dataclass(frozen=True, eq=False)
+class Air:
+    """Which chunks (X, Y, Z) of a volume are all air, and its intensity there, normalised.
+
+    ``checked`` of them were rendered in full; means over 4 x 4 x 4 voxels differed from ``background`` by at most
+    ``worst``, where ``tolerance`` was allowed.
+    """
+
+    empty: NDArray[np.bool_]
+    background: float
+    tolerance: float = 0.0
+    checked: int = 0
+    worst: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Which part of the chunks is empty."""
+        return float(self.empty.mean())
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON that ``from_json`` reads."""
+        packed = base64.b64encode(np.packbits(self.empty).tobytes()).decode()
+        numbers = {name: getattr(self, name) for name in ("background", "tolerance", "checked", "worst")}
+        return {"shape": list(self.empty.shape), "empty": packed, **numbers}
+
+    @staticmethod
+    def from_json(said: dict[str, Any]) -> Air:
+        """What ``as_json`` wrote."""
+        bits = np.frombuffer(base64.b64decode(said["empty"]), np.uint8)
+        empty = np.unpackbits(bits, count=math.prod(said["shape"])).astype(bool).reshape(said["shape"])
+        numbers = {name: said[name] for name in ("background", "tolerance", "checked", "worst")}
+        return Air(empty, **numbers)
+
+
+def no_air(layout: Layout) -> Air:
+    """Every chunk is written."""
+    return Air(np.zeros(layout.chunks, bool), background=0.0)
+
+
+def find_air(field: Any, grid: Grid, layout: Layout, *, seed: int) -> Air:
+    """The chunks of ``grid`` in which the field is nothing but background, outside the head.
+
+    Background is the median on the six faces of the box. Samples that differ from it by more than 5 % of the robust
+    maximum are the head, closed, filled and grown by one sample on every side; dark tissue inside is head as well.
+    1 % of the empty chunks, chosen by ``seed``, is evaluated in full; where a mean over 4 x 4 x 4 voxels (of the field,
+    not of its noise) differs by more than that, the samples were too coarse and nothing is empty.
+    """
+    shape = tuple(math.ceil(n * SAMPLES / chunk) for n, chunk in zip(grid.shape, layout.chunk, strict=True))
+    samples = _samples(field, grid.resized(shape))
+    background = float(np.median(_faces(samples)))
+    distance = np.abs(samples - background, out=samples)
+    tolerance = TOLERANCE * float(np.percentile(distance, _ROBUST))
+    empty = _without(_head(distance > tolerance), layout)
+    chosen = _chosen(empty, seed)
+    worst = max((_deviation(field, grid, layout, index, background) for index in chosen), default=0.0)
+    if worst > tolerance:
+        empty = np.zeros_like(empty)
+    return Air(empty, background, tolerance, len(chosen), worst)
+
+
+def sampling_bytes(layout: Layout) -> int:
+    """Memory that ``find_air`` takes beside the evaluation of one block: samples, and masks made of them."""
+    samples = math.prod(math.ceil(n * SAMPLES / c) for n, c in zip(layout.shape, layout.chunk, strict=True))
+    return 16 * samples
+
+
+def coarser(empty: NDArray[np.bool_], fine: Layout, coarse: Layout, below: Any) -> NDArray[np.bool_]:
+    """Which chunks of the next level are empty: those made of empty chunks alone. ``below`` is the pyramid's."""
+    result = np.zeros(coarse.chunks, bool)
+    if not empty.any():
+        return result
+    for block in coarse.whole.blocks(coarse.chunk):
+        index = block.cells(coarse.chunk).start
+        result[index] = empty[below(block, fine.shape).cells(fine.chunk).slices].all()
+    return result
+
+
+def _samples(field: Any, grid: Grid) -> NDArray[np.float32]:
+    samples = np.empty(grid.shape, np.float32)
+    for block in Tile((0, 0, 0), grid.shape).blocks((_BLOCK,) * 3):
+        samples[block.slices] = field.evaluate(grid.block(block.start, block.shape))
+    return samples
+
+
+def _faces(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.concatenate([np.take(samples, end, axis=axis).ravel() for axis in range(3) for end in (0, -1)])
+
+
+def _head(above: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    around = np.ones((3, 3, 3), bool)
+    padded = np.pad(above, 1)  # at the box's faces closing must not eat what it grew
+    closed = ndimage.binary_fill_holes(ndimage.binary_closing(padded, around))
+    return ndimage.binary_dilation(closed, around)[1:-1, 1:-1, 1:-1]
+
+
+def _without(head: NDArray[np.bool_], layout: Layout) -> NDArray[np.bool_]:
+    empty = np.empty(layout.chunks, bool)
+    for block in layout.whole.blocks(layout.chunk):
+        touched = tuple(
+            slice(a * m // n, math.ceil(b * m / n))
+            for a, b, m, n in zip(block.start, block.stop, head.shape, layout.shape, strict=True)
+        )
+        empty[block.cells(layout.chunk).start] = not head[touched].any()
+    return empty
+
+
+def _chosen(empty: NDArray[np.bool_], seed: int) -> list[Triple]:
+    indices = np.argwhere(empty)
+    count = math.ceil(CHECKED * len(indices))
+    chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(indices))[:count]
+    return [tuple(int(i) for i in indices[k]) for k in sorted(chosen)]
+
+
+def _deviation(field: Any, grid: Grid, layout: Layout, index: Triple, background: float) -> float:
+    start = tuple(i * n for i, n in zip(index, layout.chunk, strict=True))
+    shape = tuple(min(n, m - a) for n, m, a in zip(layout.chunk, layout.shape, start, strict=True))
+    values = field.evaluate(grid.block(start, shape))
+    return float(np.abs(halve(halve(values)) - background).max())

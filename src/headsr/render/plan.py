@@ -1,0 +1,264 @@
+"""What a render is going to write and what that takes: shards and their order, files, bytes, memory and time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from headsr.render.air import Air, coarser, sampling_bytes
+from headsr.render.pyramid import below, level_grids
+from headsr.render.schedule import Task
+from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, lay_out, refuse_shared_shards
+from headsr.volumes import Grid, Storage
+
+# Arrays of one chunk beside what the field takes, measured: intensities, their copy as stored, Blosc's two buffers,
+# the compressed chunk that waits for its turn; a pyramid's chunk has the decoded piece below it and its means instead.
+_FLOATS_OF_A_CHUNK, _STORED_OF_A_CHUNK = 3, 4
+_FLOATS_OF_A_MEAN = 6
+_TORCH = 350 * 2**20  # what importing torch adds to a process, for fields that are evaluated with it
+_LONGEST = 32767
+_EDGE = 1e-6  # of a voxel: a box that ends on a voxel's edge does not touch the next one
+_INDEX_OF_A_STORE = 40 * 2**20  # zarr's event loop and threads, Dask's graph, the list of shards
+
+
+class PlanError(ValueError):
+    """A render cannot fit into what is there. The message says what it needs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A volume to write: its levels (the finest first), how intensities are stored, and where there is only air.
+
+    ``fill`` is the intensity of the air in scan units.
+    """
+
+    grids: tuple[Grid, ...]
+    layouts: tuple[Layout, ...]
+    storage: Storage
+    empty: tuple[NDArray[np.bool_], ...]
+    fill: float
+
+    def is_empty(self, level: int, block: Tile) -> bool:
+        """Whether a block (within one chunk) is all air."""
+        return bool(self.empty[level][block.cells(self.layouts[level].chunk).start])
+
+    @cached_property
+    def tiles(self) -> dict[str, tuple[int, Tile]]:
+        """Level and tile of every shard that is written, by its key; those that are all air are not."""
+        written = {}
+        for level, layout in enumerate(self.layouts):
+            tiles = layout.tiles
+            refuse_shared_shards(tiles, layout)
+            for tile in tiles:
+                if not self.empty[level][tile.cells(layout.chunk).slices].all():
+                    written[layout.key(level, tile)] = (level, tile)
+        return written
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """One task per shard, each after those that it is made of: the pyramid grows as the volume does."""
+        done: dict[str, Task] = {}
+
+        def add(key: str) -> None:
+            if key in done:
+                return
+            level, tile = self.tiles[key]
+            needs = self._needs(level, tile)
+            for need in needs:
+                add(need)
+            done[key] = Task(key, needs)
+
+        for key, (level, _) in self.tiles.items():
+            if level == len(self.layouts) - 1:
+                add(key)
+        return list(done.values())
+
+    def evaluated(self, tile: Tile) -> int:
+        """How many voxels of a tile (whole chunks of the finest level) are evaluated."""
+        chunk = self.layouts[0].chunk
+        full = ~self.empty[0][tile.cells(chunk).slices]
+        for axis, (a, b, n) in enumerate(zip(tile.start, tile.stop, chunk, strict=True)):
+            lengths = np.diff([*range(a, b, n), b])
+            full = full * lengths.reshape([-1 if i == axis else 1 for i in range(3)])
+        return int(full.sum())
+
+    def evaluated_for(self, key: str) -> int:
+        """How many voxels are evaluated for a shard: none for those of the pyramid."""
+        level, tile = self.tiles[key]
+        return self.evaluated(tile) if level == 0 else 0
+
+    def _needs(self, level: int, tile: Tile) -> tuple[str, ...]:
+        if level == 0:
+            return ()
+        finer = self.layouts[level - 1]
+        sources = below(tile, finer.shape).cells(finer.shard)
+        starts = (Tile(index.start, (1, 1, 1)) for index in sources.blocks((1, 1, 1)))
+        keys = (
+            finer.key(level - 1, Tile(tuple(i * n for i, n in zip(one.start, finer.shard, strict=True)), one.shape))
+            for one in starts
+        )
+        return tuple(key for key in keys if key in self.tiles)
+
+
+def plan_volume(
+    grid: Grid, storage: Storage, air: Air | None = None, *, fill: float = 0.0, chunk: int = CHUNK, shard: int = SHARD
+) -> Volume:
+    """The pyramid of ``grid`` in chunks and shards; without ``air`` every chunk is written."""
+    grids = level_grids(grid)
+    layouts = [lay_out(level.shape, chunk=chunk, shard=shard) for level in grids]
+    empty = [np.zeros(layouts[0].chunks, bool) if air is None else air.empty]
+    for fine, coarse in itertools.pairwise(layouts):
+        empty.append(coarser(empty[-1], fine, coarse, below))
+    return Volume(tuple(grids), tuple(layouts), storage, tuple(empty), fill)
+
+
+def target_grid(
+    head: Grid,
+    *,
+    shape: Sequence[int] | None = None,
+    voxel_mm: Sequence[float] | None = None,
+    scale: Sequence[float] | None = None,
+    box_mm: Sequence[float] | None = None,
+) -> Grid:
+    """The grid with the head's box that has a shape, a voxel size or a scale (one number or three); else the head's.
+
+    ``box_mm`` (xmin, ymin, zmin, xmax, ymax, zmax in the scanner's mm, RAS) cuts it down to the voxels that touch that
+    box. PlanError for a shape beyond what OME-Zarr readers and NIfTI can index, or a box outside the head's.
+    """
+    grid = head
+    if shape is not None:
+        grid = head.resized(tuple(_triple(shape, "shape")))
+    elif voxel_mm is not None:
+        grid = head.at_voxel_size(np.array(_triple(voxel_mm, "voxel")))
+    elif scale is not None:
+        grid = head.scaled(np.array(_triple(scale, "scale")))
+    if max(grid.shape) > _LONGEST:
+        raise PlanError(
+            f"{_by(grid.shape)} voxels: a NIfTI header holds at most {_LONGEST} a side. Render a part of it"
+        )
+    return grid if box_mm is None else _within(grid, np.array(box_mm, dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a render takes, at most: ``memory_bytes`` of all its processes, ``bytes`` before compression."""
+
+    workers: int
+    memory_bytes: int
+    bytes: int
+    files: int
+    seconds: float
+
+
+def estimate(
+    volume: Volume, field: Any, *, workers: int, memory_bytes: int | None, processes: bool, skips_air: bool
+) -> Estimate:
+    """What writing the volume takes with at most ``workers`` chunks in work at once.
+
+    Fewer work where ``memory_bytes`` asks for it; PlanError where not even one fits. ``processes`` says that each
+    worker is a process with a field of its own. Neither the layout nor a byte written depends on how many work.
+    """
+    base, each = _fixed_bytes(volume, field, skips_air), _chunk_bytes(volume, field)
+    if processes:
+        each += base
+    chunks = sum(math.prod(layout.chunks) for layout in volume.layouts)
+    workers = max(1, min(workers, chunks))
+    if memory_bytes is not None:
+        if memory_bytes < base + each:
+            raise PlanError(
+                f"rendering needs {_gb(base + each)} of memory: {_gb(base)} for Python and the field, {_gb(each)} for "
+                f"a chunk of {_by(volume.layouts[0].chunk)} voxels in work; {_gb(memory_bytes)} are allowed. Allow more"
+            )
+        workers = min(workers, (memory_bytes - base) // each)
+    return Estimate(
+        workers=workers,
+        memory_bytes=base + workers * each,
+        bytes=np.dtype(volume.storage.dtype).itemsize * sum(math.prod(grid.shape) for grid in volume.grids),
+        files=len(volume.tiles) + len(volume.layouts) + 6,  # their metadata, root, header (2), preview, sidecar, notes
+        seconds=volume.evaluated(volume.layouts[0].whole) * field.seconds_per_voxel() / workers,
+    )
+
+
+def announce(name: str, volume: Volume, expected: Estimate, *, air: Air | None) -> str:
+    """The plan in a few lines, to print before anything is written."""
+    grid = volume.grids[0]
+    size = " x ".join(f"{mm:.4g}" for mm in grid.voxel_size)
+    skipped = "" if air is None else f", {air.share:.0%} of the chunks are air and skipped ({air.checked} checked)"
+    return (
+        f"{name}: {_by(grid.shape)} voxels of {size} mm, {volume.storage.dtype}, {len(volume.grids)} levels{skipped}\n"
+        f"  at most {expected.files} files and {expected.bytes / 1e9:.3g} GB before compression\n"
+        f"  {expected.workers} workers, at most {_gb(expected.memory_bytes)} of memory, "
+        f"about {time_said(expected.seconds)}"
+    )
+
+
+def time_said(seconds: float) -> str:
+    """A duration as people say it: ``45 s``, ``12 min``, ``3 h 20 min``, ``8 d 22 h``."""
+    minutes, hours, days = round(seconds / 60), round(seconds / 3600), seconds / 86400
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{int(days)} d {hours % 24} h"
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _triple(numbers: Sequence[float], option: str) -> list[float]:
+    if len(numbers) not in (1, 3) or not all(math.isfinite(n) and n > 0 for n in numbers):
+        raise PlanError(f"{option} {' '.join(f'{n:g}' for n in numbers)}: give one positive number, or three")
+    return list(numbers) * (3 if len(numbers) == 1 else 1)
+
+
+def _within(grid: Grid, box: NDArray[np.float64]) -> Grid:
+    corners = np.array(list(itertools.product(*zip(box[:3], box[3:], strict=True))))
+    inverse = np.linalg.inv(grid.affine)
+    # Voxel i reaches from i - 0.5 to i + 0.5.
+    index = corners @ inverse[:3, :3].T + inverse[:3, 3] + 0.5
+    start = np.maximum(np.floor(index.min(0) + _EDGE), 0).astype(int)
+    stop = np.minimum(np.ceil(index.max(0) - _EDGE), grid.shape).astype(int)
+    if (box[:3] >= box[3:]).any() or (stop <= start).any():
+        low, high = grid.corners.min(0), grid.corners.max(0)
+        raise PlanError(
+            f"the box {' '.join(f'{mm:g}' for mm in box)} mm holds no voxel: give xmin ymin zmin xmax ymax zmax within "
+            f"{' '.join(f'{mm:.1f}' for mm in (*low, *high))}"
+        )
+    return grid.block(tuple(start.tolist()), tuple((stop - start).tolist()))
+
+
+def _fixed_bytes(volume: Volume, field: Any, skips_air: bool) -> int:
+    """What the process takes whatever is in work: as it stands with the field in it, and what it will import."""
+    torch = _TORCH if "torch" in field.arithmetic and "torch" not in sys.modules else 0
+    samples = sampling_bytes(volume.layouts[0]) if skips_air else 0
+    return psutil.Process().memory_info().rss + torch + samples + _INDEX_OF_A_STORE
+
+
+def _chunk_bytes(volume: Volume, field: Any) -> int:
+    chunk = volume.layouts[0].chunk
+    voxels = math.prod(chunk)
+    stored = _STORED_OF_A_CHUNK * np.dtype(volume.storage.dtype).itemsize * voxels
+    evaluated = field.evaluation_bytes(chunk) + 4 * _FLOATS_OF_A_CHUNK * voxels
+    return stored + max(evaluated, 4 * _FLOATS_OF_A_MEAN * voxels)
+
+
+def _gb(number: float) -> str:
+    return f"{number / 2**30:.2f} GB"
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
