@@ -161,6 +161,7 @@ class HashEvaluator:
 
     def _nodes(self, level: NDArray[np.float32]) -> Tensor:
         # A hashed node is one number of 8 bytes: both features are fetched as fast as one.
+        level = np.ascontiguousarray(level)
         return torch.from_numpy(level if level.ndim == 4 else level.view(np.int64)[:, 0]).to(self.device)
 
     def _empty(self, *shape: int, kind: torch.dtype = torch.float32) -> Tensor:

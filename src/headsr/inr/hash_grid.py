@@ -44,7 +44,7 @@ _PRIMES = (1, 2654435761, 805459861)
 # tile stay in the last cache, the features of a product nearly in the second; a graphics card must be full.
 _ROWS = {"cpu": 8192, "cuda": 131072}
 _TILE = 32
-_PASSES = 7  # over the features and hidden units of a voxel, beside the products: about what was measured
+_PASSES = 10  # over the features and hidden units of a voxel, beside the products: about what was measured
 _MOVING = threading.Lock()
 
 
