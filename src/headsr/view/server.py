@@ -50,7 +50,9 @@ def serve(stores: Sequence[str | Path], *, port: int = 0, open_browser: bool = F
     Port 0 is a free one. Raises ValueError where a store is not a finished volume or the port is taken.
     """
     with ViewServer(stores, port=port) as server, suppress(KeyboardInterrupt):
-        print(f"{server.url}\nOpen this address in a browser on this machine. Ctrl-C ends it.", flush=True)
+        print(f"{server.url}\nOpen this address in a browser on this machine. Ctrl-C ends it.")
+        for number in range(len(stores)):
+            print(f"For programs that read OME-Zarr: {server.url}{server.raw_path(number)}", flush=True)
         if open_browser:
             webbrowser.open(server.url)
         server.serve_forever()

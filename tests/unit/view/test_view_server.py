@@ -14,7 +14,9 @@ from importlib.resources import files
 import nibabel as nib
 import numpy as np
 import pytest
+import zarr
 from stores_to_view import write_store
+from zarr.storage import FsspecStore
 
 from headsr.render.publish import Outputs, publish_volume
 from headsr.view import ViewServer, levels
@@ -209,6 +211,11 @@ def test_a_level_has_the_values_and_the_affine_of_the_store(tmp_path, dtype):
             np.testing.assert_allclose(image.affine, affine, atol=1e-4)
             assert image.header["sform_code"] > 0 and image.header["qform_code"] == 0
             np.testing.assert_allclose(image.header.get_zooms(), np.array([0.9, 1.1, 1.3]) * 2**level, rtol=1e-6)
+
+
+def test_a_program_that_reads_ome_zarr_reads_the_store_itself(server):
+    store = FsspecStore.from_url(f"{server.url}{server.raw_path(0)}/0", read_only=True)
+    np.testing.assert_array_equal(zarr.open_array(store, mode="r")[3:20, 5:9, 60:].T, head()[60:, 5:9, 3:20])
 
 
 @pytest.mark.parametrize("inside", [(35, 16, 40), (0, 0, 0), (69, 32, 80), (-500, 4, 9000)])

@@ -42,7 +42,11 @@ class Pane {
       loadingText: "",
       logLevel: "error",
     });
+    if (!document.createElement("canvas").getContext("webgl2")) throw new Error("this browser has no WebGL 2");
     await this.nv.attachToCanvas(this.canvas, false);
+    this.canvas.addEventListener("webglcontextlost", () => {
+      this.say("The graphics card has no memory for this level. Load the page again and stay with coarser ones.", true);
+    });
     this.nv.setMouseEventConfig({
       leftButton: { primary: DRAG_MODE.crosshair, withShift: DRAG_MODE.pan, withCtrl: DRAG_MODE.crosshair },
       rightButton: DRAG_MODE.windowing,
