@@ -206,5 +206,11 @@ def test_the_window_is_one_for_both_unless_it_is_not_to_be(viewed):
     viewed.browser.value(setting.format(800))
     (low, high), second = viewed.browser.value(windows)
     assert high == 800 and second == [low, high]
+    for kind, x in (("mousePressed", 150), ("mouseMoved", 250), ("mouseReleased", 250)):
+        viewed.browser.mouse(kind, x, 400, button="right", buttons=2, clickCount=1)
+    viewed.press()
+    (narrow, wide), second = viewed.browser.value(windows)
+    assert wide - narrow == pytest.approx(2**0.5 * (high - low)) and second == [narrow, wide]
+    viewed.browser.value(setting.format(800))
     viewed.browser.value(f"together.checked = false; {setting.format(700)}")
     assert [high for _, high in viewed.browser.value(windows)] == [800, 700]

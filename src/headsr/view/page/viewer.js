@@ -5,6 +5,8 @@
 const { Niivue, NVImage, DRAG_MODE, SLICE_TYPE, SHOW_RENDER } = niivue;
 const ZOOM_STEP = 1.25;
 const CROSSHAIR_PIXELS = 1.2;
+const DRAG_PIXELS = 200; // to the right for a window twice as wide, up for one that begins where this one ends
+const RIGHT_BUTTON = 2; // in MouseEvent.buttons
 const RELOAD_AFTER = 3 / 8; // of a box's side: the crosshair is then an eighth from the box's face
 const RELOAD_DELAY_MS = 250;
 
@@ -49,21 +51,23 @@ class Pane {
     });
     this.nv.setMouseEventConfig({
       leftButton: { primary: DRAG_MODE.crosshair, withShift: DRAG_MODE.pan, withCtrl: DRAG_MODE.crosshair },
-      rightButton: DRAG_MODE.windowing,
+      rightButton: DRAG_MODE.none,
       centerButton: DRAG_MODE.pan,
     });
     this.nv.onLocationChange = (place) => this.tell(place);
-    this.nv.onIntensityChange = () => this.setWindow(this.nv.volumes[0].cal_min, this.nv.volumes[0].cal_max);
     this.setWindow(...this.window, false);
     for (const element of [this.lowElement, this.highElement]) {
       element.addEventListener("change", () => this.setWindow(Number(this.lowElement.value), Number(this.highElement.value)));
     }
-    for (const kind of ["mousedown", "mouseup", "mousemove", "wheel", "touchmove", "touchend"]) {
+    for (const kind of ["mousedown", "mouseup", "mousemove", "dblclick", "wheel", "touchmove", "touchend"]) {
       this.canvas.addEventListener(kind, (event) => {
         // A mouse that only passes over moves nothing.
         if (kind !== "mousemove" || event.buttons) follow(this);
       });
     }
+    this.canvas.addEventListener("mousemove", (event) => {
+      if (event.buttons & RIGHT_BUTTON) this.dragWindow(event.movementX, event.movementY);
+    });
     this.canvasElement.addEventListener("wheel", (event) => zoomByWheel(event), { capture: true, passive: false });
     // Keys are the page's: NiiVue has others of its own.
     for (const kind of ["keydown", "keyup"]) {
@@ -166,6 +170,14 @@ class Pane {
     this.output.textContent = `${mm} mm: ${inside ? `intensity ${Number(place.values[0].value.toPrecision(7))}` : "outside"}`;
   }
 
+  // In parts of the window itself: NiiVue's own windowing is in whole intensities, too coarse for some scans.
+  dragWindow(right, down) {
+    const [low, high] = this.window;
+    const middle = (low + high) / 2 - ((high - low) * down) / DRAG_PIXELS;
+    const half = ((high - low) / 2) * 2 ** (right / DRAG_PIXELS);
+    this.setWindow(middle - half, middle + half);
+  }
+
   setWindow(low, high, shared = page.together.checked) {
     if (!(low < high)) [low, high] = this.window;
     for (const pane of shared ? panes : [this]) {
@@ -204,6 +216,7 @@ function follow(moved) {
   requestAnimationFrame(() => {
     view = moved.whatIsShown();
     moved.drawCrosshair();
+    moved.setWindow(moved.volume.cal_min, moved.volume.cal_max);
     for (const pane of panes) {
       if (pane !== moved) pane.show();
       reloadNearTheEdge(pane);
