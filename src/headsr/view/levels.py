@@ -68,11 +68,10 @@ class Volume:
         return self.folder.name.removesuffix(".ome.zarr")
 
     def describe(self) -> dict[str, Any]:
-        """What the page needs to know: name, type, window, and of each level its size and whether it is shown whole."""
+        """What the page needs to know: name, window, middle (mm), and each level's size and if it is shown whole."""
         first = [level for level, grid in enumerate(self.grids) if math.prod(grid.shape) <= SHOWN_FIRST]
         return {
             "name": self.name,
-            "stored": str(self._arrays[0].dtype),
             "window": self.window,
             "middle_mm": self.grids[0].corners.mean(axis=0).tolist(),
             "first": min(first, default=len(self.grids) - 1),

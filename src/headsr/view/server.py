@@ -89,7 +89,7 @@ class _Request(BaseHTTPRequestHandler):
 
     def handle(self) -> None:
         """Answer one request after the other; a browser that wants another level by now ends them."""
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, TimeoutError):
             super().handle()
 
     def do_GET(self) -> None:
@@ -112,20 +112,14 @@ class _Request(BaseHTTPRequestHandler):
             name, kind = _PAGES[below]
             self._send(kind, files("headsr.view").joinpath("page", name).read_bytes())
         elif below == "volumes.json":
-            self._send("application/json", self._volumes())
+            described = [volume.describe() for volume in self.server.volumes]
+            self._send("application/json", json.dumps(described, allow_nan=False).encode())
         elif level and int(level[1]) < len(self.server.volumes):
             self._send_level(self.server.volumes[int(level[1])], int(level[2]), query)
         elif raw and int(raw[1]) < len(self.server.volumes):
             self._send_file(self.server.volumes[int(raw[1])].folder, [unquote(part) for part in raw[2].split("/")])
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is nothing at this address")
-
-    def _volumes(self) -> bytes:
-        described = [
-            {**volume.describe(), "store": self.server.raw_path(number)}
-            for number, volume in enumerate(self.server.volumes)
-        ]
-        return json.dumps(described, allow_nan=False).encode()
 
     def _send_level(self, volume: Volume, level: int, query: str) -> None:
         if level >= len(volume.grids):
@@ -142,7 +136,7 @@ class _Request(BaseHTTPRequestHandler):
         self._begin(HTTPStatus.OK, "application/octet-stream", size)
         try:
             self._pour(pieces)
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):
             raise
         except Exception as error:  # whatever its reader makes of a damaged shard; the length says that some is missing
             print(f"headsr: {volume.folder}: level {level} cannot be read: {error}", file=sys.stderr)
