@@ -39,6 +39,7 @@ rule all:
     input:
         [targets.check(RESULTS, unit) for unit in UNITS],
         targets.descriptions(RESULTS, UNITS),
+        targets.larger_volumes(RESULTS, UNITS, RECIPES, config["render"]["larger"]),
         [f"{RESULTS}/tables/{name}.md" for name in tables_with_truth()],
         f"{RESULTS}/report/report.html",
         f"{RESULTS}/mlflow.json",

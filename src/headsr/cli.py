@@ -168,8 +168,8 @@ def _render(options: argparse.Namespace) -> int:
     from headsr.render.publish import outputs_beside
 
     outputs = outputs_beside(options.out)
-    field = load_field(options.field, device=options.device, precision=options.precision)
-    grid = target_grid(field.grid, shape=options.shape, voxel_mm=options.voxel, scale=options.scale, box_mm=options.roi)
+    size = {"shape": options.shape, "voxel_mm": options.voxel, "scale": options.scale, "box_mm": options.roi}
+    how = {"device": options.device, "precision": options.precision}
     manner = Manner(
         dtype=options.dtype,
         skip_air=not options.keep_air,
@@ -179,11 +179,11 @@ def _render(options: argparse.Namespace) -> int:
         part=_part(options.part),
     )
     if options.dry_run:
-        print(plan_render(field, outputs.name, grid=grid, manner=manner))
+        field = load_field(options.field, **how)
+        print(plan_render(field, outputs.name, grid=target_grid(field.grid, **size), manner=manner))
         return OK
     try:
-        how = {"device": options.device, "precision": options.precision}
-        render_field(options.field, outputs, grid=grid, manner=manner, **how)
+        render_field(options.field, outputs, manner=manner, **how, **size)
     except (OSError, FloatingPointError) as error:
         print(f"headsr: {error}", file=sys.stderr)
         return FAILED

@@ -144,6 +144,12 @@ def volume(results: str, unit: Unit, desc: str, ending: str, resolution: str = "
     return f"{derivatives(results, unit)}/{scan.folder}/anat/{scan.scan}_{resolution}desc-{desc}_{scan.suffix}.{ending}"
 
 
+def larger_volumes(results: str, units: Iterable[Unit], recipes: Recipes, labels: Iterable[str]) -> list[str]:
+    """The further volumes of every fitted field, by their res- labels."""
+    fitted = [unit for unit in units if recipes.methods[unit.method].kind == "inr"]
+    return [volume(results, unit, "sr", "ome.zarr/zarr.json", f"res-{name}_") for unit in fitted for name in labels]
+
+
 def check(results: str, unit: Unit) -> str:
     """The record that a volume is whole and agrees with its scan."""
     return volume(results, unit, "check", "json", resolution="")

@@ -36,8 +36,10 @@ HARMLESS = {
     "staticmethod", "torch.no_grad", "tuple", "TypeVar",
 }  # fmt: skip
 # Code that uses a class or a module without writing its name: no reach could be promised, so it is refused.
+# (sys.modules["__main__"] is put aside where processes are started: nothing is imported through it.)
 NOT_FOLLOWED = re.compile(
-    r"\b(__import__|import_module|__subclasses__|__init_subclass__|__set_name__|globals\(|sys\.modules)|^\s*from \.",
+    r"\b(__import__|import_module|__subclasses__|__init_subclass__|__set_name__|globals\()"
+    r"|\b(sys\.modules)(?!\[.__main__)|^\s*from \.",
     re.MULTILINE,
 )
 WHOLE, ON_IMPORT = "*", ""  # in the place of a name: all of a module, and only what importing it runs

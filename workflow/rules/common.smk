@@ -81,6 +81,11 @@ def lowres_of(wildcards):
     )
 
 
+def larger_grid(wildcards):
+    """How a larger volume is rendered; nothing for the one on the head's own grid, which is compared with the scans."""
+    return plain(config["render"]["larger"].get(wildcards.grid, {}))
+
+
 def moving_of(wildcards):
     """The scan that an aligned one was made from: the study's scan of that number."""
     return STUDIES[scan_of(wildcards)][int(wildcards.number) - 1]

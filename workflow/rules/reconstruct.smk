@@ -118,27 +118,32 @@ rule render_volume:
     input:
         field="<volume>_desc-field_{suffix}.safetensors",
     output:
-        store="<volume>_res-hi_desc-sr_{suffix}.ome.zarr/zarr.json",
-        preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
-        sidecar="<volume>_res-hi_desc-sr_{suffix}.json",
+        store="<volume>_res-{grid}_desc-sr_{suffix}.ome.zarr/zarr.json",
+        preview="<volume>_res-{grid}_desc-sr_{suffix}.nii.gz",
+        sidecar="<volume>_res-{grid}_desc-sr_{suffix}.json",
     log:
-        "<logs>/render_volume/<unit>.log",
+        "<logs>/render_volume/<unit>_{grid}.log",
     benchmark:
-        "<benchmarks>/render_volume/<unit>.tsv"
+        "<benchmarks>/render_volume/<unit>_{grid}.tsv"
     wildcard_constraints:
         method=one_of(METHODS_OF_KIND["inr"]),
+        grid=one_of(["hi", *config["render"]["larger"]]),
     conda:
         "../envs/torch.yaml"
-    threads: 2
+    threads: 1 if config["render"]["scheduler"] == "slurm" else config["render"]["workers"]
     resources:
         mem_mb=memory(1500, 40),
         runtime=120,
+        # Who evaluates changes no byte: as a param it would be a reason to run again.
+        scheduler=config["render"]["scheduler"],
+        workers=config["render"]["workers"],
     params:
+        larger=larger_grid,
         chunk=config["render"]["chunk"],
         shard=config["render"]["shard"],
         stage=STAGE_VERSIONS["render_volume"],
     message:
-        "Render {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
+        "Render {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}, {wildcards.grid}"
     script:
         "../scripts/render_volume.py"
 

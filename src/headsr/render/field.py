@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +29,7 @@ from headsr.inr.field import load_field
 from headsr.render import store as stores
 from headsr.render.air import Air, find_air, no_air
 from headsr.render.describe import RESEARCH_ONLY
-from headsr.render.plan import Estimate, Volume, announce, cores, estimate, plan_volume
+from headsr.render.plan import Estimate, Volume, announce, cores, estimate, plan_volume, target_grid
 from headsr.render.progress import Progress, Silent
 from headsr.render.publish import Outputs, discard_partials, publish_beside
 from headsr.render.pyramid import mean_of_below
@@ -105,17 +105,46 @@ class Manner:
     part: tuple[int, int] | None = None
 
 
+def render_unit(
+    field: str | os.PathLike[str],
+    outputs: Outputs,
+    *,
+    larger: Mapping[str, Any],
+    chunk: int,
+    shard: int,
+    scheduler: str,
+    workers: int,
+    memory_mb: int,
+) -> None:
+    """Render a field as the workflow does: on its own grid as it is, or ``larger`` (size and dtype) without the air.
+
+    On its own grid it is compared with its scans, and what was measured of the air stays measured.
+    """
+    size = {key: value for key, value in larger.items() if key != "dtype"}
+    manner = Manner(
+        dtype=larger.get("dtype", "float32"),
+        skip_air=bool(size),
+        chunk=chunk,
+        shard=shard,
+        workers=workers,
+        memory_bytes=memory_mb * 2**20,
+        scheduler=scheduler,
+    )
+    render_field(field, outputs, manner=manner, **size)
+
+
 def render_field(
     field: str | os.PathLike[str],
     outputs: Outputs,
     *,
-    grid: Grid | None = None,
     manner: Manner = Manner(),
     device: str = "cpu",
     precision: str = "fp32",
+    **size: Sequence[float] | None,
 ) -> None:
-    """Render a fitted field from its file and publish it; see ``render``."""
+    """Render a fitted field from its file and publish it; see ``render``, and ``target_grid`` for ``size``."""
     source = FieldFile(os.fspath(field), device, precision)
+    grid = target_grid(source.open().grid, **size)
     render(source, outputs, identity=sha256_of(field), grid=grid, manner=manner)
 
 

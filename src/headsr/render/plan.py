@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -243,9 +242,11 @@ def _within(grid: Grid, box: NDArray[np.float64]) -> Grid:
 
 def _fixed_bytes(volume: Volume, field: Any, skips_air: bool) -> int:
     """What the process takes whatever is in work: as it stands with the field in it, and what it will import."""
-    torch = _TORCH if "torch" in field.arithmetic and "torch" not in sys.modules else 0
+    process = psutil.Process()
+    loaded = any("libtorch" in mapped.path for mapped in process.memory_maps())
+    torch = _TORCH if "torch" in field.arithmetic and not loaded else 0
     samples = sampling_bytes(volume.layouts[0]) if skips_air else 0
-    return psutil.Process().memory_info().rss + torch + samples + _INDEX_OF_A_STORE
+    return process.memory_info().rss + torch + samples + _INDEX_OF_A_STORE
 
 
 def _chunk_bytes(volume: Volume, field: Any) -> int:

@@ -385,7 +385,7 @@ def test_a_fitted_field_is_rendered_bit_for_bit_from_its_file(tmp_path):
     save_field(tmp_path / "field.safetensors", fitted_field())
     finer = fitted_field().grid.resized((40, 36, 44))
     outputs = outputs_in(tmp_path)
-    render_field(tmp_path / "field.safetensors", outputs, grid=finer, manner=Manner(workers=2))
+    render_field(tmp_path / "field.safetensors", outputs, shape=(40, 36, 44), manner=Manner(workers=2))
     np.testing.assert_array_equal(stores.read_level(outputs.store), fitted_field().evaluate(finer) * np.float32(300))
 
 
