@@ -87,20 +87,24 @@ def run_tasks(
     returns a small dict of JSON values. It must do no harm twice: where a worker is killed, what it was doing is done
     again. ``on_done`` is called here, once per task, as they end. Tasks begin in their order as far as their needs let
     them; the threads take Dask's own order, which is as near. ``memory_bytes`` is what all workers may take together,
-    their Python included: each process or job gets an equal part.
+    their Python included: each process or job gets an equal part, and never less than PROCESS_BYTES.
 
     A task's exception ends the run and is raised as itself once the tasks in work have ended or their workers are
-    stopped. Processes and jobs are ended with the run, also by an interrupt or SIGTERM.
-    Raises ValueError before any work when two tasks have one key, a task does not come after all that it needs, or a
-    worker's part of the memory is less than PROCESS_BYTES;
+    stopped. Processes and jobs are ended with the run, also by an interrupt or SIGTERM. SLURM's jobs can be submitted
+    from the main thread alone, which dask-jobqueue needs when it is imported.
+    Raises ValueError before any work when two tasks have one key or a task does not come after all that it needs;
     RuntimeError when a task's worker was killed more than ALLOWED_FAILURES times, or SLURM takes no jobs or ends them
     before they work.
     """
     _refuse_disorder(tasks)
+    if not tasks:
+        return
+    workers = min(workers, len(tasks))
+    worker_bytes = max(memory_bytes // workers, PROCESS_BYTES)
     if scheduler == "slurm":
-        _run_on_slurm(work, tasks, workers, _share(memory_bytes, workers), on_done)
+        _run_on_slurm(work, tasks, workers, worker_bytes, on_done)
     elif scheduler == "local":
-        _run_on_processes(work, tasks, workers, _share(memory_bytes, workers), on_done)
+        _run_on_processes(work, tasks, workers, worker_bytes, on_done)
     elif workers == 1:
         for task in tasks:  # without Dask, whose import takes longer than many small volumes
             on_done(work(task.key))
@@ -117,17 +121,6 @@ def _refuse_disorder(tasks: Sequence[Task]) -> None:
         if lacking:
             raise ValueError(f"{task.key} needs {', '.join(lacking)}, which no task before it writes")
         seen.add(task.key)
-
-
-def _share(memory_bytes: int, workers: int) -> int:
-    """What each of several processes may take. Raises ValueError where Python alone takes more: it would not start."""
-    share = memory_bytes // workers
-    if share < PROCESS_BYTES:
-        raise ValueError(
-            f"{workers} workers in {memory_bytes / _MIB:.0f} MiB are {share / _MIB:.0f} MiB each, and each needs "
-            f"{PROCESS_BYTES / _MIB:.0f} MiB before it renders anything: allow more memory or fewer workers"
-        )
-    return share
 
 
 def _graph(step: Callable[..., Done], work: Work, tasks: Sequence[Task]) -> list[Delayed]:
@@ -210,7 +203,6 @@ def _run_on_processes(
                 protocol="tls://",
                 security=Security.temporary(),
                 dashboard_address=f"{_LOOPBACK}:0",
-                worker_dashboard_address=f"{_LOOPBACK}:0",
                 scheduler_kwargs={"allowed_failures": ALLOWED_FAILURES, "dashboard": False},
                 silence_logs=logging.CRITICAL,  # what is an error for Dask, such as a killed worker, is none here
             )
@@ -450,5 +442,5 @@ def _queued_jobs() -> set[str] | None:
 
 
 def _last_log(folder: Path) -> str:
-    logs = sorted(folder.glob("*.err"), key=lambda path: path.stat().st_mtime)
+    logs = sorted(folder.glob("headsr-render-*.err"), key=lambda path: path.stat().st_mtime)
     return logs[-1].read_text(errors="replace")[-2000:].strip() if logs else "(no log)"
