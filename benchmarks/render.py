@@ -173,7 +173,7 @@ def compare_precisions(field: SirenField, device: str) -> None:
         )
 
 
-def fitted_siren(seconds: float, *, slices: int = 4, points: int = 8192) -> SirenField:
+def fitted_siren(seconds: float, *, slices: int = 4, points: int = 1024) -> SirenField:
     """A network of sines fitted to a slab of a simulated head for so long (Adam at 1e-4, all cores)."""
     scan = simulate_head(build_anatomy(), suffix="T1w", voxel_mm=2, seed=1, noise=0.0)
     middle = scan.data.shape[2] // 2
