@@ -35,7 +35,7 @@ HEAD = Grid((256, 256, 256), np.diag([0.8, 0.8, 0.8, 1.0]))
 WIDTHS = (3, 256, 256, 256, 256, 256, 1)
 ROWS = {"cpu": 512, "cuda": 131072}  # of the matrix product that a network of sines is held to
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PRIMES = (1, 2654435761, 805459861)
+PRIMES = (1, 2654435761, 805459861)  # of the hash, by axis
 
 
 def main() -> None:
@@ -86,8 +86,10 @@ def compare_hash_grid(side: int, device: str) -> None:
         grid = HEAD.scaled(factor)
         block, few = part_of(grid, (side, side, side)), part_of(grid, (32, 32, 64))
         difference = np.abs(plain(few) - field.evaluate(few)).max()
-        one, other = in_turns([lambda: field.evaluate(block), lambda: plain(few)], device)  # noqa: B023
-        rate, own = np.prod(block.shape) / one, np.prod(few.shape) / other
+        sides = [lambda: field.evaluate(block)]  # noqa: B023
+        sides += [lambda batch=batch: plain(few, batch) for batch in (4096, 16384, 65536)]  # noqa: B023
+        one, *others = in_turns(sides, device)
+        rate, own = np.prod(block.shape) / one, np.prod(few.shape) / min(others)
         print(
             f"hash grid on {device}, {factor} voxels to a head's: {rate:.3g} voxels/s, {own:.3g} in plain PyTorch: "
             f"{rate / own:.1f} times as many, {difference:.1g} apart; "
@@ -106,36 +108,38 @@ class PlainHashGrid(nn.Module):
             dense = level.ndim == 4
             table = level.reshape(2, -1).T if dense else level
             self.tables.append(torch.tensor(np.ascontiguousarray(table), device=field.device))
-            self.nodes.append((dense, torch.tensor(level_shape(field.grid.shape, cell), device=field.device)))
+            self.nodes.append((dense, level_shape(field.grid.shape, cell)))
         self.layers = [
             (torch.tensor(weight, device=field.device), torch.tensor(bias, device=field.device))
             for weight, bias in zip(field.weights, field.biases, strict=True)
         ]
 
-    def forward(self, grid: Grid) -> np.ndarray:
+    def forward(self, grid: Grid, batch: int = 16384) -> np.ndarray:
         index = np.linalg.inv(self.field.grid.affine) @ grid.affine
         voxels = np.stack([*np.indices(grid.shape).reshape(3, -1), np.ones(np.prod(grid.shape))])
         points = torch.tensor((index @ voxels)[:3].T, dtype=torch.float32, device=self.field.device)
         with one_thread():
-            return torch.cat([self.at(part) for part in points.split(16384)]).view(grid.shape).cpu().numpy()
+            return torch.cat([self.at(part) for part in points.split(batch)]).view(grid.shape).cpu().numpy()
 
     def at(self, points: torch.Tensor) -> torch.Tensor:
         """The field at head indices (points, 3)."""
         features = []
         for cell, table, (dense, nodes) in zip(self.field.cells, self.tables, self.nodes, strict=True):
-            place = torch.minimum(((points + 0.5) / cell - 0.5).clamp(min=0), nodes - 1)
-            below = place.long()
-            share, total = place - below, 0
-            for corner in itertools.product((0, 1), repeat=3):
-                above = torch.tensor(corner, device=points.device)
-                node = torch.minimum(below + above, nodes - 1)
-                weight = torch.where(above.bool(), share, 1 - share).prod(1, keepdim=True)
+            beside, shares = [], []
+            for axis, n in enumerate(nodes):
+                place = ((points[:, axis] + 0.5) / cell - 0.5).clamp(0, n - 1)
+                below = place.long()
+                beside.append((below, (below + 1).clamp(max=n - 1)))
+                shares.append((1 - (place - below), place - below))
+            total = 0
+            for i, j, k in itertools.product((0, 1), repeat=3):
+                x, y, z = beside[0][i], beside[1][j], beside[2][k]
                 if dense:
-                    where = (node[:, 0] * nodes[1] + node[:, 1]) * nodes[2] + node[:, 2]
+                    where = (x * nodes[1] + y) * nodes[2] + z
                 else:
-                    x, y, z = (node[:, axis] * prime for axis, prime in enumerate(PRIMES))
-                    where = (x ^ y ^ z) % len(table)
-                total = total + weight * table[where]
+                    where = (x ^ (y * PRIMES[1]) ^ (z * PRIMES[2])) & (len(table) - 1)
+                weight = shares[0][i] * shares[1][j] * shares[2][k]
+                total = total + weight[:, None] * table.index_select(0, where)
             features.append(total)
         units = torch.cat(features, 1)
         for weight, bias in self.layers[:-1]:
