@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 from pathlib import Path
 
@@ -10,9 +11,16 @@ import numpy as np
 
 from headsr.files import whole
 from headsr.render import store as stores
+from headsr.render.tiles import CHUNK, Tile
 from headsr.volumes import Grid, Storage
 
 _PLANES = 32  # at once: a quarter of a chunk, so that 512 x 512 float32 take 32 MB
+
+
+def preview_bytes(grid: Grid) -> int:
+    """Memory that ``write_preview`` takes: the planes, and a chunk as it is stored, decoded and cut."""
+    x, y, z = grid.shape
+    return 4 * x * y * min(z, _PLANES) + 3 * 4 * math.prod(min(n, CHUNK) for n in grid.shape)
 
 
 def write_preview(path: str | os.PathLike[str], store: Path, level: int, grid: Grid, storage: Storage) -> None:
@@ -26,6 +34,11 @@ def write_preview(path: str | os.PathLike[str], store: Path, level: int, grid: G
         gzip.GzipFile(filename="", mode="wb", compresslevel=4, fileobj=raw, mtime=0) as stream,
     ):
         stream.write(header.binaryblock + b"\0\0\0\0")
-        for z in range(0, array.shape[0], _PLANES):
-            planes = np.ascontiguousarray(array[z : z + _PLANES], dtype=header.get_data_dtype())
-            stream.write(planes.data)
+        x, y, z = grid.shape
+        planes = np.empty((min(z, _PLANES), y, x), header.get_data_dtype())
+        for slab in Tile((0, 0, 0), grid.shape).blocks((x, y, _PLANES)):
+            # zarr has all chunks that it is asked for in memory at once, as they are stored and as they are decoded.
+            for part in slab.blocks((CHUNK, CHUNK, _PLANES)):
+                planes[: slab.shape[2], *part.slices[1::-1]] = array[part.slices[::-1]]
+            for plane in planes[: slab.shape[2]]:
+                stream.write(plane.data)
