@@ -139,7 +139,7 @@ class HashEvaluator:
     def _planes(self, stencils: Sequence[Stencil], shape: tuple[int, int, int]) -> tuple[Tensor, list[Tensor]]:
         """Features at nodes along x (all nodes of all features, Y Z); the two nodes and the share of each (feature, x).
 
-        Along z first, where a copy moves single numbers and nodes are still few.
+        Along z first, while nodes are few. Each step copies whole rows or planes, never single numbers.
         """
         counts = [len(level) if level.ndim == 4 else 2 for level in self.levels]
         ends = np.cumsum([count * len(stencil.nodes[0]) for count, stencil in zip(counts, stencils, strict=True)])
@@ -148,7 +148,8 @@ class HashEvaluator:
             nodes = len(stencil.nodes[0])
             x, y, z = ([torch.from_numpy(array).to(self.device) for array in axis] for axis in stencil.between)
             rows = planes[end - count * nodes : end].view(count, nodes, *shape[1:])
-            _interpolate(_interpolate(_box(level, stencil), 3, z), 2, y, out=(rows, None))
+            along_z = _interpolate(_box(level, stencil), 0, z).permute(3, 1, 2, 0).contiguous()
+            _interpolate(along_z, 2, y, out=(rows, None))
             first = (end - nodes * torch.arange(count, 0, -1, device=self.device))[:, None]
             along_x.append([first + x[0], first + x[1], x[2].expand(count, -1)])
         return planes, [torch.cat(arrays) for arrays in zip(*along_x, strict=True)]
@@ -169,18 +170,17 @@ class HashEvaluator:
 
 
 def _box(level: Tensor, stencil: Stencil) -> Tensor:
-    """A level's nodes that a tile touches: (features, x, y, z). Of a hashed level, each node is fetched once."""
+    """A level's nodes that a tile touches: (z, x, y, features). Of a hashed level, each node is fetched once."""
     if level.ndim == 4:
         for axis, nodes in enumerate(stencil.nodes, start=1):
             if nodes[-1] - nodes[0] == len(nodes) - 1:
                 level = level.narrow(axis, int(nodes[0]), len(nodes))
             else:
                 level = level.index_select(axis, torch.from_numpy(nodes).to(level.device))
-        return level
+        return level.permute(3, 1, 2, 0).contiguous()
     x, y, z = (torch.from_numpy(places).to(level.device) for places in stencil.hashed(len(level)))
-    places = x[:, None, None] ^ y[:, None] ^ z
-    pairs = level.index_select(0, places.view(-1)).view(torch.float32)
-    return pairs.view(*places.shape, 2).permute(3, 0, 1, 2).contiguous()
+    places = z[:, None, None] ^ x[:, None] ^ y
+    return level.index_select(0, places.view(-1)).view(torch.float32).view(*places.shape, 2)
 
 
 def _interpolate(

@@ -179,9 +179,9 @@ class HashField:
         y, z = tile[1:]
         nodes = [[min(n, t) for n, t in zip(shape, touched, strict=True)] for _, shape in self._cells_and_nodes]
         planes = 4 * FEATURES * y * z * sum(n[0] for n in nodes)
-        # The places and the pairs of the nodes of a level, twice; then twice three arrays along z and along y.
-        boxes_of_nodes = max(math.prod(n) * (4 + 3 * 8) for n in nodes)
-        steps = max(4 * FEATURES * 3 * (n[0] * n[1] * z + n[0] * y * z) for n in nodes)
+        # A level's nodes, with their places in a table; then what interpolating along z and along y makes of them.
+        boxes_of_nodes = max(math.prod(n) * (3 * 4 + 2 * 4 * FEATURES) for n in nodes)
+        steps = max(4 * FEATURES * (4 * n[0] * n[1] * z + 3 * n[0] * y * z) for n in nodes)
         return planes + boxes_of_nodes + steps + 4 * math.prod(tile)
 
     @property
