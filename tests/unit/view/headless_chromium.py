@@ -5,6 +5,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import time
 
@@ -43,6 +44,7 @@ class Chromium:
             [PROGRAM, *OPTIONS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}", "about:blank"],
             preexec_fn=take_pipes,
             pass_fds=(3, 4),
+            start_new_session=True,  # with processes of its own, which end with it
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -51,6 +53,13 @@ class Chromium:
         self._buffer, self._number, self._session = b"", 0, None
         self._seconds = seconds
         self.requests, self.complaints = [], []
+        try:
+            self._begin(size)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _begin(self, size):
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
@@ -61,7 +70,7 @@ class Chromium:
         return self
 
     def __exit__(self, *_):
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._out)
         os.close(self._in)

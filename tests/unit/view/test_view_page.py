@@ -108,18 +108,19 @@ def viewed(tmp_path_factory):
             change.setattr(levels, limit, voxels)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        with headless_chromium.Chromium(folder / "profile") as browser:
-            browser.open(server.url)
-            browser.wait_for("['shown', 'failed'].includes(document.body?.dataset.state)")
-            browser.settle()
-            page = Viewed(browser, stored)
-            yield page
-            # Of the whole session: nothing was asked of anyone else, and nothing went wrong.
-            assert len(browser.requests) > 6
-            assert [url for url in browser.requests if not url.startswith((server.url, "data:image/"))] == []
-            assert browser.complaints == []
-        server.shutdown()
-        thread.join()
+        try:
+            with headless_chromium.Chromium(folder / "profile") as browser:
+                browser.open(server.url)
+                browser.wait_for("['shown', 'failed'].includes(document.body?.dataset.state)")
+                browser.settle()
+                yield Viewed(browser, stored)
+                # Of the whole session: nothing was asked of anyone else, and nothing went wrong.
+                assert len(browser.requests) > 6
+                assert [url for url in browser.requests if not url.startswith((server.url, "data:image/"))] == []
+                assert browser.complaints == []
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_the_page_shows_three_planes_of_each_volume_and_says_which_level(viewed):

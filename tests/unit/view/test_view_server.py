@@ -32,9 +32,11 @@ def running(*stores):
     with ViewServer(stores) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def ask(server, path, method="GET", keyed=True, **headers):
