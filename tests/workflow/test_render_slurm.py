@@ -115,7 +115,7 @@ def test_lost_jobs_are_replaced_and_the_bytes_are_those_of_this_machine(cluster,
     for key, record in records.items():
         content = (tmp_path / "shards" / key).read_bytes()
         assert content == (tmp_path / "in_order" / key).read_bytes()
-        assert (record["sha256"], record["threads"]) == (content.hex(), "1")
+        assert (record["sha256"], record["environment"]) == (content.hex(), ["1", None])
     assert len(tries(tmp_path)) <= 11 + 1
     assert set(sockets) == {"127.0.0.1"} and len(sockets) >= 4
     assert modes == {0}

@@ -51,6 +51,9 @@ _SETTINGS = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
+    # Dask has workers give every freed array back to the system, page by page: twice the work where a shard is made of
+    # thousands. None leaves the allocator as it is in any Python.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
     # Every worker and the scheduler open a second port, for HTTP without TLS: nothing is shown there.
     "distributed.worker.http.routes": [],
     "distributed.scheduler.http.routes": [],
@@ -337,10 +340,10 @@ def _site(name: str) -> Any:
 
 def _slurm_cluster(folder: Path, logs: Path, worker_bytes: int) -> SLURMCluster:
     """A cluster without jobs as yet. What the site calls its own comes from Dask's configuration."""
+    import dask
     from dask_jobqueue import SLURMCluster
 
-    names = {key: "DASK_" + key.upper().replace(".", "__").replace("-", "_") for key in _SETTINGS}
-    settings = [f"export {names[key]}={shlex.quote(str(value))}" for key, value in _SETTINGS.items()]
+    settings = shlex.quote(dask.config.serialize(_SETTINGS))
     options = {"dashboard": False, "dashboard_address": f"{_LOOPBACK}:0", "allowed_failures": ALLOWED_FAILURES}
     return SLURMCluster(
         cores=1,
@@ -349,7 +352,7 @@ def _slurm_cluster(folder: Path, logs: Path, worker_bytes: int) -> SLURMCluster:
         job_mem=f"{-(-worker_bytes // _MIB)}M",  # dask-jobqueue rounds up to whole GiB
         job_name="headsr-render",
         python=shlex.quote(sys.executable),
-        job_script_prologue=[*_site("job-script-prologue"), *settings],
+        job_script_prologue=[*_site("job-script-prologue"), f"export DASK_INTERNAL_INHERIT_CONFIG={settings}"],
         worker_extra_args=["--no-dashboard", "--dashboard-address", f"{_LOOPBACK}:0", *_site("worker-extra-args")],
         scheduler_options={**options, **_site("scheduler-options")},
         log_directory=str(logs),

@@ -43,7 +43,7 @@ def tree(leaves: int) -> list[Task]:
 class WriteShard:
     """Write one shard below ``folder``; the first ``deaths`` tries of the keys in ``killed`` end their process.
 
-    Tries are counted in ``folder/tries``. The record says the bytes' hash, the process and its threads of OpenMP.
+    Tries are counted in ``folder/tries``. The record says the bytes' hash, the process and its settings.
     """
 
     folder: Path
@@ -69,8 +69,8 @@ class WriteShard:
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         partial.write_bytes(content)
         partial.replace(path)
-        threads = os.environ.get("OMP_NUM_THREADS")
-        return {"key": key, "sha256": content.hex(), "pid": os.getpid(), "threads": threads}
+        read = [os.environ.get(name) for name in ("OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_")]
+        return {"key": key, "sha256": content.hex(), "pid": os.getpid(), "environment": read}
 
     @property
     def tries(self) -> list[str]:

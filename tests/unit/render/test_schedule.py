@@ -84,7 +84,7 @@ def test_killed_workers_are_replaced_and_only_what_they_were_doing_is_done_again
     assert bytes_of(work.folder) == expected
     assert sorted(record["key"] for record in done) == sorted(expected)
     assert sorted(work.tries) == sorted([*expected, *killed])
-    assert {record["threads"] for record in done} == {"1"}
+    assert all(record["environment"] == ["1", None] for record in done)
     pids = {record["pid"] for record in done}
     assert len(pids) > 2
     assert not any(psutil.pid_exists(pid) for pid in pids)
