@@ -73,6 +73,7 @@ def find_air(field: Any, grid: Grid, layout: Layout, *, seed: int) -> Air:
     maximum are the head, closed, filled and grown by one sample on every side; dark tissue inside is head as well.
     1 % of the empty chunks, chosen by ``seed``, is evaluated in full; where a mean over 4 x 4 x 4 voxels (of the field,
     not of its noise) differs by more than that, the samples were too coarse and nothing is empty.
+    Raises FloatingPointError for intensities that are not finite.
     """
     shape = tuple(math.ceil(n * SAMPLES / chunk) for n, chunk in zip(grid.shape, layout.chunk, strict=True))
     samples = _samples(field, grid.resized(shape))
@@ -107,7 +108,7 @@ def coarser(empty: NDArray[np.bool_], fine: Layout, coarse: Layout, below: Any) 
 def _samples(field: Any, grid: Grid) -> NDArray[np.float32]:
     samples = np.empty(grid.shape, np.float32)
     for block in Tile((0, 0, 0), grid.shape).blocks((_BLOCK,) * 3):
-        samples[block.slices] = field.evaluate(grid.block(block.start, block.shape))
+        samples[block.slices] = _evaluated(field, grid.block(block.start, block.shape))
     return samples
 
 
@@ -143,5 +144,12 @@ def _chosen(empty: NDArray[np.bool_], seed: int) -> list[Triple]:
 def _deviation(field: Any, grid: Grid, layout: Layout, index: Triple, background: float) -> float:
     start = tuple(i * n for i, n in zip(index, layout.chunk, strict=True))
     shape = tuple(min(n, m - a) for n, m, a in zip(layout.chunk, layout.shape, start, strict=True))
-    values = field.evaluate(grid.block(start, shape))
+    values = _evaluated(field, grid.block(start, shape))
     return float(np.abs(halve(halve(values)) - background).max())
+
+
+def _evaluated(field: Any, grid: Grid) -> NDArray[np.float32]:
+    values = field.evaluate(grid)
+    if not np.isfinite(values).all():  # no comparison holds for NaN: all would be air
+        raise FloatingPointError("not all intensities of the field are finite")
+    return values

@@ -14,8 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from headsr.files import read_json, sha256_of, write_json
 from headsr.inr.field import load_field
 from headsr.render import store as stores
+from headsr.render.ahead import in_order
 from headsr.render.air import Air, find_air, no_air
 from headsr.render.describe import RESEARCH_ONLY
 from headsr.render.plan import Estimate, Volume, announce, cores, estimate, plan_volume, target_grid
@@ -183,7 +183,7 @@ def render(
             stores.create_level(outputs.store, level, layout, storage, volume.fill)
         shards = _render_shards(source, outputs, volume, expected, manner)
         if manner.part is None:
-            _finish(field, outputs, volume, shards, air, fingerprint)
+            _finish(field, outputs, volume, shards, air=air, fingerprint=fingerprint, workers=expected.workers)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -216,6 +216,8 @@ def choose_storage(field: Field, dtype: str) -> Storage:
     shape = tuple(min(n, _RANGE_SAMPLES) for n in field.grid.shape)
     samples = field.evaluate(field.grid.resized(shape)) * np.float32(field.scale) + np.float32(field.offset)
     low, high = float(samples.min()), float(samples.max())
+    if not np.isfinite([low, high]).all():
+        raise FloatingPointError("not all intensities of the field are finite")
     margin = _MARGIN * max(high - low, np.finfo(np.float32).tiny)
     return Storage(dtype, slope=(high - low + 2 * margin) / 65535, intercept=low - margin)
 
@@ -235,10 +237,8 @@ class RenderShard:
         level, tile = self.volume.tiles[key]
         layout = self.volume.layouts[level]
         make = self._evaluated() if level == 0 else self._averaged(level)
-        blocks = list(tile.blocks(layout.chunk))
-        with ThreadPoolExecutor(self.threads) as pool:
-            chunks = _in_order(pool, lambda block: self._chunk(level, block, make), blocks, self.threads)
-            written = write_shard(self.outputs.store.parent / key, tile, layout, chunks)
+        chunks = in_order(lambda block: self._chunk(level, block, make), tile.blocks(layout.chunk), self.threads)
+        written = write_shard(self.outputs.store.parent / key, tile, layout, chunks)
         return stores.record_shard(self.outputs.store, key, written)
 
     def _chunk(self, level: int, block: Tile, make: Callable[[Tile], NDArray[np.float32]]) -> bytes | None:
@@ -330,7 +330,14 @@ def _left(volume: Volume, shards: dict[str, Written], manner: Manner) -> list[Ta
 
 
 def _finish(
-    field: Field, outputs: Outputs, volume: Volume, shards: dict[str, Written], air: Air, fingerprint: str
+    field: Field,
+    outputs: Outputs,
+    volume: Volume,
+    shards: dict[str, Written],
+    *,
+    air: Air,
+    fingerprint: str,
+    workers: int,
 ) -> None:
     rendered = {
         "arithmetic": field.arithmetic,
@@ -339,7 +346,7 @@ def _finish(
     }
     record = {**field.record, "render": rendered}
     discard_partials(outputs)
-    publish_beside(volume, outputs, scale=field.scale, offset=field.offset, record=record)
+    publish_beside(volume, outputs, scale=field.scale, offset=field.offset, record=record, workers=workers)
     stores.commit(
         outputs.store,
         list(volume.grids),
@@ -417,16 +424,3 @@ def _open(source: Field | FieldFile) -> Field:
 @lru_cache(maxsize=1)
 def _opened(file: FieldFile) -> Field:
     return load_field(file.path, device=file.device, precision=file.precision)
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Tile], bytes | None], blocks: list[Tile], ahead: int
-) -> Iterator[bytes | None]:
-    """Results in the order of the blocks, with at most ``ahead`` in work or waiting."""
-    waiting: deque = deque()
-    for block in blocks:
-        waiting.append(pool.submit(work, block))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from headsr.render.air import Air, coarser, sampling_bytes
 from headsr.render.preview import preview_bytes
 from headsr.render.pyramid import below, level_grids, preview_level
-from headsr.render.schedule import Task
+from headsr.render.schedule import PROCESS_BYTES, Task
 from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, lay_out, refuse_shared_shards
 from headsr.volumes import Grid, Storage
 
@@ -169,23 +169,25 @@ def estimate(
     worker is a process with a field of its own. Neither the layout nor a byte written depends on how many work.
     """
     base, each = _fixed_bytes(volume, field, skips_air), _chunk_bytes(volume, field)
-    preview = preview_bytes(volume.grids[preview_level(list(volume.grids))])
-    if processes:
-        each += base
+    preview = volume.grids[preview_level(list(volume.grids))]
+
+    def bytes_of(workers: int) -> int:
+        own = max(each + base, PROCESS_BYTES) if processes else each
+        return base + max(workers * own, preview_bytes(preview, workers))
+
     chunks = sum(math.prod(layout.chunks) for layout in volume.layouts)
     workers = max(1, min(workers, chunks))
-    if memory_bytes is not None:
-        least = max(each, preview)
-        if memory_bytes < base + least:
+    while memory_bytes is not None and bytes_of(workers) > memory_bytes:
+        if workers == 1:
             raise PlanError(
-                f"rendering needs {_gb(base + least)} of memory: {_gb(base)} for Python and the field, {_gb(least)} "
-                f"for a chunk of {_by(volume.layouts[0].chunk)} voxels in work and then for the preview; "
+                f"rendering needs {_gb(bytes_of(1))} of memory: {_gb(base)} for Python and the field, the rest for a "
+                f"chunk of {_by(volume.layouts[0].chunk)} voxels in work and then for the preview; "
                 f"{_gb(memory_bytes)} are allowed. Allow more"
             )
-        workers = min(workers, (memory_bytes - base) // each)
+        workers -= 1
     return Estimate(
         workers=workers,
-        memory_bytes=base + max(workers * each, preview),
+        memory_bytes=bytes_of(workers),
         bytes=np.dtype(volume.storage.dtype).itemsize * sum(math.prod(grid.shape) for grid in volume.grids),
         files=len(volume.tiles) + len(volume.layouts) + 6,  # their metadata, root, header (2), preview, sidecar, notes
         seconds=volume.evaluated(volume.layouts[0].whole) * field.seconds_per_voxel() / workers,

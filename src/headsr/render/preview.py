@@ -2,43 +2,65 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from headsr.files import whole
 from headsr.render import store as stores
+from headsr.render.ahead import in_order
 from headsr.render.tiles import CHUNK, Tile
 from headsr.volumes import Grid, Storage
 
-_PLANES = 32  # at once: a quarter of a chunk, so that 512 x 512 float32 take 32 MB
+_PLANES = 16  # at once: 512 x 512 float32 take 16 MB
+_LEVEL = 1  # of zlib: what is left of an image after its smooth part is noise, which no level makes smaller
+_HEAD = bytes((31, 139, 8, 0, 0, 0, 0, 0, 0, 255))  # gzip without name and time: same data, same bytes
 
 
-def preview_bytes(grid: Grid) -> int:
-    """Memory that ``write_preview`` takes: the planes, and a chunk as it is stored, decoded and cut."""
+def preview_bytes(grid: Grid, workers: int) -> int:
+    """Memory that ``write_preview`` takes: planes before and after compression, and a chunk that they are cut from."""
     x, y, z = grid.shape
-    return 4 * x * y * min(z, _PLANES) + 3 * 4 * math.prod(min(n, CHUNK) for n in grid.shape)
+    planes = 4 * x * y * min(z, _PLANES)
+    return (2 * workers + 3) * planes + 3 * 4 * math.prod(min(n, CHUNK) for n in grid.shape)
 
 
-def write_preview(path: str | os.PathLike[str], store: Path, level: int, grid: Grid, storage: Storage) -> None:
-    """Write one level of a store (that may be unfinished) as ``.nii.gz``, whole or not at all."""
-    array = stores.open_level(store, level)
+def write_preview(
+    path: str | os.PathLike[str], store: Path, level: int, grid: Grid, storage: Storage, *, workers: int = 1
+) -> None:
+    """Write one level of a store (that may be unfinished) as ``.nii.gz``, whole or not at all.
+
+    ``workers`` threads compress; their pieces are one gzip stream, as every reader takes it (RFC 1952), and the same
+    bytes for any number of them.
+    """
     header = stores.nifti_header(grid, storage)
-    with (
-        whole(path) as partial,
-        open(partial, "wb") as raw,
-        # No name and no time in the gzip header: same data, same bytes.
-        gzip.GzipFile(filename="", mode="wb", compresslevel=4, fileobj=raw, mtime=0) as stream,
-    ):
-        stream.write(header.binaryblock + b"\0\0\0\0")
-        x, y, z = grid.shape
-        planes = np.empty((min(z, _PLANES), y, x), header.get_data_dtype())
-        for slab in Tile((0, 0, 0), grid.shape).blocks((x, y, _PLANES)):
-            # zarr has all chunks that it is asked for in memory at once, as they are stored and as they are decoded.
-            for part in slab.blocks((CHUNK, CHUNK, _PLANES)):
-                planes[: slab.shape[2], *part.slices[1::-1]] = array[part.slices[::-1]]
-            for plane in planes[: slab.shape[2]]:
-                stream.write(plane.data)
+    checksum = size = 0
+    with whole(path) as partial, open(partial, "wb") as stream:
+        stream.write(_HEAD)
+        for piece, content in in_order(_deflated, _pieces(store, level, grid, header), workers):
+            checksum, size = zlib.crc32(piece, checksum), size + len(piece)
+            stream.write(content)
+        stream.write(zlib.compressobj(_LEVEL, wbits=-15).flush(zlib.Z_FINISH))
+        stream.write(checksum.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little"))
+
+
+def _pieces(store: Path, level: int, grid: Grid, header: nib.Nifti1Header) -> Iterator[bytes]:
+    """The NIfTI file's content: its header, then a few planes at a time."""
+    yield header.binaryblock + b"\0\0\0\0"
+    array, (x, y, _) = stores.open_level(store, level), grid.shape
+    for slab in Tile((0, 0, 0), grid.shape).blocks((x, y, _PLANES)):
+        planes = np.empty(slab.shape[::-1], header.get_data_dtype())
+        # zarr has all chunks that it is asked for in memory at once, as they are stored and as they are decoded.
+        for part in slab.blocks((CHUNK, CHUNK, _PLANES)):
+            planes[:, *part.slices[1::-1]] = array[part.slices[::-1]]
+        yield planes.tobytes()
+
+
+def _deflated(piece: bytes) -> tuple[bytes, bytes]:
+    """A piece, and its part of a deflate stream, which ends at a byte's edge so that another can follow."""
+    packer = zlib.compressobj(_LEVEL, wbits=-15)
+    return piece, packer.compress(piece) + packer.flush(zlib.Z_FULL_FLUSH)

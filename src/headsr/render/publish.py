@@ -95,7 +95,9 @@ def publish_volume(
     )
 
 
-def publish_beside(volume: Volume, outputs: Outputs, *, scale: float, offset: float, record: dict[str, Any]) -> None:
+def publish_beside(
+    volume: Volume, outputs: Outputs, *, scale: float, offset: float, record: dict[str, Any], workers: int = 1
+) -> None:
     """Write the JSON sidecar, then the NIfTI preview, of a volume whose levels are in its store."""
     level = preview_level(list(volume.grids))
     preview = volume.grids[level]
@@ -103,7 +105,7 @@ def publish_beside(volume: Volume, outputs: Outputs, *, scale: float, offset: fl
         outputs.name, volume.grids[0], preview=preview, scale=scale, offset=offset, record=record, projected=True
     )
     write_json(outputs.sidecar, sidecar)
-    write_preview(outputs.preview, outputs.store, level, preview, volume.storage)
+    write_preview(outputs.preview, outputs.store, level, preview, volume.storage, workers=workers)
 
 
 def discard_partials(outputs: Outputs) -> None:

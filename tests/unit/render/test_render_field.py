@@ -64,10 +64,10 @@ def test_a_rendered_field_and_a_published_array_are_the_same_voxels_and_preview(
 
 
 class TestTheSameBytes:
-    @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
-        shape=st.tuples(*[st.integers(1, 90)] * 3),
-        chunk=st.integers(5, 40),
+        shape=st.tuples(*[st.integers(1, 60)] * 3),
+        chunk=st.integers(9, 40),
         shards=st.integers(1, 3),
         workers=st.integers(2, 8),
         dtype=st.sampled_from(["float32", "float16", "uint16"]),
