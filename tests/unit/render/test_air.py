@@ -186,3 +186,14 @@ def test_looking_for_air_takes_a_hundredth_of_the_voxels():
     grid = field.grid
     find_air(field, grid, lay_out(grid.shape, chunk=64, shard=128), seed=0)
     assert field.voxels < 0.02 * np.prod(grid.shape)
+
+
+@pytest.mark.parametrize("manner", [{"skip_air": True}, {"dtype": "uint16"}])
+def test_a_field_that_is_not_finite_has_neither_air_nor_a_range(tmp_path, manner):
+    outputs = Outputs(tmp_path / "a.ome.zarr" / "zarr.json", tmp_path / "a.nii.gz", tmp_path / "a.json")
+    field = Head()
+    field.tissue = lambda grid: inside(*field.places(grid), (96, 112, 104), (75, 90, 82))
+    whole = field.evaluate
+    field.evaluate = lambda grid: np.where(whole(grid) > 0.99, np.nan, whole(grid)).astype(np.float32)
+    with pytest.raises(FloatingPointError, match="finite"):
+        render(field, outputs, identity="x", manner=Manner(chunk=CHUNK, shard=SHARD, **manner))
