@@ -41,6 +41,7 @@ _LATTICE = 2.0**16
 _SHIFT = 0.5 + 0.0618033988749895
 _CHUNK = 8192  # voxels whose hidden layer stays in the processor's cache
 _BOX = {"voxels": 262144, "plane": 16384}  # what is interpolated at once
+_HUGE_PAGES = 4 * 2**20  # the system may give an array two more of 2 MiB than it needs, at its ends
 
 
 class FieldError(ValueError):
@@ -131,7 +132,7 @@ class Field:
         # A voxel has two nodes per axis. The step along z makes three arrays of as many as there are along x and y.
         values = math.prod(box) * (sum(level.shape[0] for level in self.levels) + 2 + 3 * 4 * widest)
         hidden = min(math.prod(box), _CHUNK) * (2 * len(self.hidden_bias) + 2)
-        return 4 * (math.prod(shape) + values + hidden) + 100 * sum(shape)
+        return 4 * (math.prod(shape) + values + hidden) + 100 * sum(shape) + _HUGE_PAGES
 
     def seconds_per_voxel(self) -> float:
         """About how long one core takes for a voxel: a box of the head's own, timed now."""

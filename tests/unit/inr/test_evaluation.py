@@ -232,8 +232,9 @@ for field, size, shape in [
     grid = Grid(shape, field.grid.affine @ np.diag([size] * 3 + [1]))
     field.evaluate(grid.block((0, 0, 0), (4, 4, 4)))  # what is imported and moved once per process
     ctypes.CDLL(None).malloc_trim(0)
-    before = int(open("/proc/self/statm").read().split()[1]) * 4096
-    open("/proc/self/clear_refs", "w").write("5")
+    with open("/proc/self/clear_refs", "w") as stream:
+        stream.write("5")  # the peak is from now on
+    before = peak()
     field.evaluate(grid)
     print(4 * np.prod(shape), peak() - before, field.evaluation_bytes(shape))
 """
