@@ -17,7 +17,7 @@ from headsr.render.ahead import in_order
 from headsr.render.tiles import CHUNK, Tile
 from headsr.volumes import Grid, Storage
 
-_PLANES = 16  # at once: 512 x 512 float32 take 16 MB
+_PLANES = 32  # read at once: 512 x 512 float32 take 32 MB; they are compressed one by one
 _LEVEL = 1  # of zlib: what is left of an image after its smooth part is noise, which no level makes smaller
 _HEAD = bytes((31, 139, 8, 0, 0, 0, 0, 0, 0, 255))  # gzip without name and time: same data, same bytes
 
@@ -25,8 +25,9 @@ _HEAD = bytes((31, 139, 8, 0, 0, 0, 0, 0, 0, 255))  # gzip without name and time
 def preview_bytes(grid: Grid, workers: int) -> int:
     """Memory that ``write_preview`` takes: planes before and after compression, and a chunk that they are cut from."""
     x, y, z = grid.shape
-    planes = 4 * x * y * min(z, _PLANES)
-    return (2 * workers + 3) * planes + 3 * 4 * math.prod(min(n, CHUNK) for n in grid.shape)
+    # zlib has what it wrote twice. One plane more than there are workers waits, one is written and one is prepared.
+    planes = min(z, _PLANES) + 3 * (workers + 1) + 4
+    return 4 * x * y * planes + 3 * 4 * math.prod(min(n, CHUNK) for n in grid.shape)
 
 
 def write_preview(
@@ -49,15 +50,16 @@ def write_preview(
 
 
 def _pieces(store: Path, level: int, grid: Grid, header: nib.Nifti1Header) -> Iterator[bytes]:
-    """The NIfTI file's content: its header, then a few planes at a time."""
+    """The NIfTI file's content: its header, then its planes."""
     yield header.binaryblock + b"\0\0\0\0"
-    array, (x, y, _) = stores.open_level(store, level), grid.shape
+    array, (x, y, z) = stores.open_level(store, level), grid.shape
+    planes = np.empty((min(z, _PLANES), y, x), header.get_data_dtype())
     for slab in Tile((0, 0, 0), grid.shape).blocks((x, y, _PLANES)):
-        planes = np.empty(slab.shape[::-1], header.get_data_dtype())
         # zarr has all chunks that it is asked for in memory at once, as they are stored and as they are decoded.
         for part in slab.blocks((CHUNK, CHUNK, _PLANES)):
-            planes[:, *part.slices[1::-1]] = array[part.slices[::-1]]
-        yield planes.tobytes()
+            planes[: slab.shape[2], *part.slices[1::-1]] = array[part.slices[::-1]]
+        for plane in planes[: slab.shape[2]]:
+            yield plane.tobytes()
 
 
 def _deflated(piece: bytes) -> tuple[bytes, bytes]:

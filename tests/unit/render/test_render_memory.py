@@ -37,7 +37,7 @@ def test_eight_times_as_many_voxels_take_no_more_memory(tmp_path):
 
 def test_the_planes_of_the_preview_are_within_the_memory_that_is_announced(tmp_path):
     """They are larger than small chunks."""
-    took = rendered(tmp_path, (512, 512, 32), 64, 128, 1)
+    took = rendered(tmp_path, (512, 512, 48), 64, 128, 2)
     assert took["peak"] <= 1.1 * took["announced"]
 
 
