@@ -164,12 +164,12 @@ def grow(folder: Path, workers: int, large: int) -> None:
         found[side] = seconds / voxels, peak
         print(
             f"{side} a side: {seconds:.1f} s, {1e9 * seconds / voxels:.1f} ns a voxel that is not air "
-            f"({voxels / side**3:.0%} are not), peak {peak:.2f} GB ({promised:.2f} promised), {len(files)} files, {size / 1e9:.2f} GB"
+            f"({voxels / side**3:.0%} are not), peak {peak:.2f} GB ({promised:.2f} promised), "
+            f"{len(files)} files, {size / 1e9:.2f} GB"
         )
     (small_time, small_peak), (large_time, large_peak) = found[256], found[large]
-    print(
-        f"{large} to 256: {large_time / small_time:.2f} times the time of a voxel, {large_peak / small_peak:.2f} times the peak"
-    )
+    times, peaks = large_time / small_time, large_peak / small_peak
+    print(f"{large} to 256: {times:.2f} times the time of a voxel, {peaks:.2f} times the peak")
 
 
 def start_up(field: Path, folder: Path) -> float:
