@@ -22,8 +22,8 @@ from headsr.render import field as rendering
 from headsr.render.field import Manner, render
 from headsr.render.publish import Outputs
 
-SHAPE = (16, 33, 140)  # three levels of 10, 3 and 1 shards
-AMID = 80  # changes to the folder: some shards of two levels are complete by then
+SHAPE = (16, 16, 140)  # three levels of 5, 3 and 1 shards
+AMID = 65  # changes to the folder: some shards of two levels are complete by then
 DAMAGES = {
     "cut short": lambda content: content[: len(content) // 2],
     "a flipped bit": lambda content: content[:99] + bytes([content[99] ^ 4]) + content[100:],
@@ -32,7 +32,7 @@ DAMAGES = {
 CHANGES = {
     "field": {"identity": "other waves"},
     "stage": {"stage": "another"},
-    "grid": {"shape": (16, 33, 141)},
+    "grid": {"shape": (16, 16, 141)},
     "dtype": {"dtype": "uint16"},
     "chunks": {"chunk": 32},
     "air": {"skip_air": True},

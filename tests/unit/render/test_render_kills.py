@@ -9,7 +9,7 @@ from headsr.render import store as stores
 from headsr.render.shard import Written
 
 RENDERS = Path(__file__).with_name("killed_renders.py")
-CHUNKS_OF_A_SHARD = 4
+CHUNKS_OF_A_SHARD = 2
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,13 @@ def test_a_damaged_shard_of_the_pyramid_is_averaged_again(found):
     assert found["damaged"]["mean"] == found["damaged"]["nothing"]
 
 
-@pytest.mark.parametrize("damage", ["torn note", "garbled notes"])
-def test_notes_that_a_kill_cut_short_are_no_harm(found, damage):
-    assert found["damaged"][damage] == found["damaged"]["nothing"]  # the last note is of a shard of means
+def test_a_shard_whose_note_a_kill_cut_short_is_rendered_again_and_no_other(found):
+    left = found["damaged"]["nothing"]["evaluated"]
+    assert found["damaged"]["torn note"] == {"same": True, "evaluated": left + CHUNKS_OF_A_SHARD}
+
+
+def test_notes_that_are_not_text_are_no_harm(found):
+    assert found["damaged"]["garbled notes"] == found["damaged"]["nothing"]
 
 
 @pytest.mark.parametrize("change", ["field", "stage", "grid", "dtype", "chunks", "air"])
