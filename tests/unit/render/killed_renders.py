@@ -154,14 +154,13 @@ def killed_at_random_moments(folder, whole, *, kills, seed):
 
 def killed_at_every_change(folder, whole):
     """Kill a render right before it first changes something on disk, the next one before its second change, ..."""
-    found = {"kills": 0, "marked": 0, "wrong": [], "most_partials": 0}
+    found = {"kills": 0, "marked": 0, "wrong": []}
     for kill_at in itertools.count(1):
         if ended(start(folder, kill_at=kill_at)):
             break
         found["kills"] += 1
         found["marked"] += outputs_in(folder).store.exists()
         found["wrong"] += [f"change {kill_at}: {name}" for name in wrong(folder, whole)]
-        found["most_partials"] = max(found["most_partials"], len(list(folder.rglob("*.partial"))))
     found["wrong"] += [] if digest(folder) == whole else ["ended otherwise"]
     return {**found, "evaluated": evaluations(folder)}
 
