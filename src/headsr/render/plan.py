@@ -25,7 +25,7 @@ from headsr.volumes import Grid, Storage
 # the compressed chunk that waits for its turn; a pyramid's chunk has the decoded piece below it and its means instead.
 _FLOATS_OF_A_CHUNK, _STORED_OF_A_CHUNK = 3, 4
 _FLOATS_OF_A_MEAN = 6
-_TORCH = 350 * 2**20  # what importing torch adds to a process, for fields that are evaluated with it
+_TORCH = 200 * 2**20  # what importing torch adds to a process, for fields that are evaluated with it
 _LONGEST = 32767
 _EDGE = 1e-6  # of a voxel: a box that ends on a voxel's edge does not touch the next one
 _INDEX_OF_A_STORE = 40 * 2**20  # zarr's event loop and threads, Dask's graph, the list of shards
@@ -221,7 +221,7 @@ def time_said(seconds: float) -> str:
 
 def cores() -> int:
     """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _triple(numbers: Sequence[float], option: str) -> list[float]:
@@ -248,11 +248,9 @@ def _within(grid: Grid, box: NDArray[np.float64]) -> Grid:
 
 def _fixed_bytes(volume: Volume, field: Any, skips_air: bool) -> int:
     """What the process takes whatever is in work: as it stands with the field in it, and what it will import."""
-    process = psutil.Process()
-    loaded = any("libtorch" in mapped.path for mapped in process.memory_maps())
-    torch = _TORCH if "torch" in field.arithmetic and not loaded else 0
+    torch = _TORCH if "torch" in field.arithmetic else 0  # once too often where it is imported already
     samples = sampling_bytes(volume.layouts[0]) if skips_air else 0
-    return process.memory_info().rss + torch + samples + _INDEX_OF_A_STORE
+    return psutil.Process().memory_info().rss + torch + samples + _INDEX_OF_A_STORE
 
 
 def _chunk_bytes(volume: Volume, field: Any) -> int:
