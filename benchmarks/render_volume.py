@@ -47,13 +47,13 @@ def main() -> None:
 
 def write_beside_evaluation(folder: Path, workers: int) -> None:
     cases = (
-        ("sines 256 x 5", fields.random_siren(), (128, 128, 64), 32),
+        ("sines 256 x 5", fields.random_siren(), (128, 128, 128), 64),
         ("hash grid", fields.random_hash_grid(), (256, 256, 256), 64),
         ("dense grids", fields.random_dense_field(), (256, 256, 256), 64),
     )
     for name, field, shape, chunk in cases:
         grid = fields.HEAD.resized(shape)
-        manner = Manner(dtype="uint16", workers=workers, chunk=chunk, shard=4 * chunk)
+        manner = Manner(workers=workers, chunk=chunk, shard=4 * chunk)
         values = evaluated(field, grid, chunk, workers)  # also warms up
         alone, written, both = (
             min(timed(work) for _ in range(REPEATS))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +33,14 @@ from headsr.render.plan import Estimate, Volume, announce, cores, estimate, plan
 from headsr.render.progress import Progress, Silent
 from headsr.render.publish import Outputs, discard_partials, publish_beside
 from headsr.render.pyramid import mean_of_below
-from headsr.render.schedule import Task, run_tasks
+from headsr.render.schedule import Scheduler, Task, run_tasks
 from headsr.render.shard import Written, compress, write_shard
 from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, lay_out
 from headsr.stages import STAGE_VERSIONS
 from headsr.volumes import Grid, Storage
 
 _MARGIN = 0.5  # of the field's range, on both sides: what uint16 holds beyond the intensities at the head's voxels
+_DISK_SAMPLES, _DISK_SIDE = 8, 32  # blocks, and voxels a side, that tell how well the volume compresses
 _RANGE_SAMPLES = 64  # a side: where those intensities are looked at
 
 
@@ -88,7 +89,7 @@ class FieldFile:
 
 @dataclass(frozen=True)
 class Manner:
-    """How a field is rendered, apart from where.
+    """How a field is rendered, apart from where; ValueError for what makes no sense.
 
     ``dtype`` (float32, float16 or uint16) and ``skip_air`` decide what is stored; ``workers``, ``memory_bytes`` and the
     ``scheduler`` (threads, local, slurm) change no byte. ``part`` (index from 1, number) renders only every so many-th
@@ -103,6 +104,16 @@ class Manner:
     memory_bytes: int | None = None
     scheduler: str = "threads"
     part: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "float16", "uint16"):
+            raise ValueError(f"dtype {self.dtype!r}: a volume is stored as float32, float16 or uint16")
+        if self.scheduler not in get_args(Scheduler):
+            raise ValueError(f"scheduler {self.scheduler!r}: must be one of {', '.join(get_args(Scheduler))}")
+        if min(self.chunk, self.workers) < 1 or self.shard < self.chunk:
+            raise ValueError(f"{self}: chunk and workers must be at least 1, and a shard at least a chunk")
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            raise ValueError(f"part {self.part[0]}/{self.part[1]}: must be I/N with 1 <= I <= N")
 
 
 def render_unit(
@@ -169,6 +180,9 @@ def render(
     fingerprint = _fingerprint(field, grid, storage, manner, identity)
     if stores.is_finished(outputs.store, fingerprint):
         shutil.rmtree(stores.work_folder(outputs.store), ignore_errors=True)  # a kill right after the commit left it
+        if not (outputs.preview.exists() and outputs.sidecar.exists()):
+            rendered = stores.read_record(outputs.store)["render"]
+            _publish_beside(field, outputs, plan_volume(grid, storage), rendered, workers=manner.workers)
         print(f"{outputs.name}: is finished")
         return
     # Whatever cannot fit is refused before anything is touched; finding the air makes the estimate smaller, not larger.
@@ -185,7 +199,7 @@ def render(
         if manner.part is None:
             _finish(field, outputs, volume, shards, air=air, fingerprint=fingerprint, workers=expected.workers)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or isinstance(error, DiskFullError):
             raise
         raise _disk_full(error, outputs) from error
 
@@ -209,8 +223,6 @@ def choose_storage(field: Field, dtype: str) -> Storage:
     The range is that of at most 64 samples a side. Rounding to uint16 is off by at most half the slope, 1/65535 of the
     range; to float16 by at most 1/2048 of the intensity. Intensities that lie beyond are refused when they are met.
     """
-    if dtype not in ("uint16", "float16", "float32"):
-        raise ValueError(f"dtype {dtype!r}: a volume is stored as float32, float16 or uint16")
     if np.dtype(dtype).kind == "f":
         return Storage(dtype)
     shape = tuple(min(n, _RANGE_SAMPLES) for n in field.grid.shape)
@@ -218,7 +230,8 @@ def choose_storage(field: Field, dtype: str) -> Storage:
     low, high = float(samples.min()), float(samples.max())
     if not np.isfinite([low, high]).all():
         raise FloatingPointError("not all intensities of the field are finite")
-    margin = _MARGIN * max(high - low, np.finfo(np.float32).tiny)
+    # Where all is one value, a range must still be told apart from it in float32.
+    margin = _MARGIN * max(high - low, max(-low, high, 1e-30) / 16)
     return Storage(dtype, slope=(high - low + 2 * margin) / 65535, intercept=low - margin)
 
 
@@ -282,6 +295,7 @@ def _render_shards(
     """Write every shard that is not there yet; all shards of the volume, those that were there included."""
     shards = _intact(outputs, volume)
     tasks = _left(volume, shards, manner)
+    _refuse_small_disk(_open(source), outputs, volume, [volume.tiles[task.key] for task in tasks])
     before, ours = (sum(map(volume.evaluated_for, keys)) for keys in (shards, [task.key for task in tasks]))
     progress = Progress(outputs.name, before + ours, done=before)
     in_threads = manner.scheduler == "threads"
@@ -304,6 +318,30 @@ def _render_shards(
         on_done=note,
     )
     return shards
+
+
+def _refuse_small_disk(field: Field, outputs: Outputs, volume: Volume, tiles: list[tuple[int, Tile]]) -> None:
+    """DiskFullError where the tiles that are left cannot fit: where samples of them say that half would not."""
+    left = [(level, block) for level, tile in tiles for block in tile.blocks(volume.layouts[level].chunk)]
+    left = [block for level, block in left if level == 0 and not volume.is_empty(level, block)]
+    size, free = np.dtype(volume.storage.dtype).itemsize, shutil.disk_usage(outputs.store.parent).free
+    raw = size * sum(block.voxels for block in left)
+    if raw <= free or len(left) < 8 * _DISK_SAMPLES:
+        return
+    ratios = []
+    for block in left[:: len(left) // _DISK_SAMPLES][:_DISK_SAMPLES]:
+        shape = tuple(min(n, _DISK_SIDE) for n in block.shape)
+        values = field.evaluate(volume.grids[0].block(block.start, shape)) * np.float32(field.scale)
+        values += np.float32(field.offset)
+        ratios.append(len(compress(values, shape, volume.storage, volume.fill)) / (size * values.size))
+    expected = raw * float(np.mean(ratios))
+    if free < expected / 2:
+        raise DiskFullError(
+            errno.ENOSPC,
+            f"what is left to render takes about {expected / 1e9:.3g} GB and {free / 1e9:.3g} GB are free. Make room, "
+            "or render fewer voxels or another type",
+            str(outputs.store.parent),
+        )
 
 
 def _intact(outputs: Outputs, volume: Volume) -> dict[str, Written]:
@@ -344,9 +382,8 @@ def _finish(
         "storage": dataclasses.asdict(volume.storage),
         "air": {"share": air.share, "checked_chunks": air.checked, "largest_difference": air.worst * field.scale},
     }
-    record = {**field.record, "render": rendered}
     discard_partials(outputs)
-    publish_beside(volume, outputs, scale=field.scale, offset=field.offset, record=record, workers=workers)
+    _publish_beside(field, outputs, volume, rendered, workers=workers)
     stores.commit(
         outputs.store,
         list(volume.grids),
@@ -354,8 +391,13 @@ def _finish(
         name=outputs.name,
         storage=volume.storage,
         fingerprint=fingerprint,
-        record=RESEARCH_ONLY,
+        record={**RESEARCH_ONLY, "render": rendered},
     )
+
+
+def _publish_beside(field: Field, outputs: Outputs, volume: Volume, rendered: dict[str, Any], *, workers: int) -> None:
+    record = {**field.record, "render": rendered}
+    publish_beside(volume, outputs, scale=field.scale, offset=field.offset, record=record, workers=workers)
 
 
 def _air(field: Field, grid: Grid, outputs: Outputs, manner: Manner) -> Air:

@@ -55,11 +55,13 @@ def begin(store: Path, fingerprint: str, *, replace: bool = True) -> None:
 
     Shards of the same fingerprint stay; what is of another is moved away whole and deleted: old and new never mix.
     Several processes may begin one volume at once if none is to ``replace`` another; who may replace also deletes what
-    killed processes left half-written. ``store`` is the root
-    ``zarr.json``. Raises StoreError where its folder is not named ``*.ome.zarr``, holds a store that headsr did not
-    make, or another volume that is not to be replaced.
+    killed processes left half-written. ``store`` is the root ``zarr.json``. Raises StoreError where its folder is not
+    named ``*.ome.zarr``, is a link, holds a store that headsr did not make, or another volume that is not to be
+    replaced.
     """
     root = store.parent
+    if root.is_symlink():
+        raise StoreError(f"{root}: is a link, which cannot be replaced whole. Name the folder that it leads to")
     if not root.name.endswith(".ome.zarr"):
         raise StoreError(f"{store}: a volume is stored in a folder named *.ome.zarr, which headsr may empty")
     if (store.exists() and "headsr" not in _attributes(store)) or any((root / name).exists() for name in _ZARR_2):
@@ -172,7 +174,12 @@ def read_level(store: str | os.PathLike[str], level: int = 0) -> NDArray[np.floa
 
 def read_storage(store: str | os.PathLike[str]) -> Storage:
     """How a finished store keeps its intensities."""
-    return Storage(**_attributes(store)["headsr"]["storage"])
+    return Storage(**read_record(store)["storage"])
+
+
+def read_record(store: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a finished store says of itself beyond OME-Zarr: how it was rendered, its storage and its content's hash."""
+    return _attributes(store)["headsr"]
 
 
 def read_grid(store: str | os.PathLike[str]) -> Grid:

@@ -3,6 +3,7 @@ import hashlib
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from headsr.cli import main
 from headsr.files import read_json
 from headsr.inr.field import Field, level_shape, save_field
 from headsr.render import store as stores
-from headsr.render.field import Manner, choose_storage, render, render_field
+from headsr.render.field import DiskFullError, Manner, render, render_field
 from headsr.render.plan import PlanError, plan_volume, target_grid, time_said
 from headsr.render.publish import Outputs, outputs_beside, publish_volume
 from headsr.render.store import StoreError
@@ -172,6 +173,47 @@ def test_a_finished_volume_is_left_as_it_is(tmp_path, capsys):
     assert capsys.readouterr().out.endswith(": is finished\n")
 
 
+def test_of_a_finished_volume_what_lies_beside_it_is_made_again(tmp_path):
+    outputs = rendered(tmp_path, Waves((40, 40, 40)), dataclasses.replace(SMALL, skip_air=True))
+    before = digest(tmp_path)
+    for path in (outputs.preview, outputs.sidecar):
+        path.unlink()
+        again = Waves((40, 40, 40))
+        rendered(tmp_path, again, dataclasses.replace(SMALL, skip_air=True))
+        assert again.calls == 0 and digest(tmp_path) == before
+
+
+def test_a_link_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    root = outputs_in(tmp_path).store.parent
+    root.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="is a link"):
+        rendered(tmp_path, Waves((40, 40, 40)))
+
+
+@pytest.mark.parametrize("wrong", [{"part": (0, 4)}, {"part": (5, 4)}, {"chunk": 0}, {"shard": 8}, {"scheduler": "at"}])
+def test_a_manner_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ValueError, match="must be"):
+        dataclasses.replace(SMALL, **wrong)
+
+
+def test_what_cannot_fit_on_the_disk_is_refused_before_a_shard_is_rendered(tmp_path, monkeypatch):
+    class Noise(Waves):
+        def at(self, x, y, z):
+            shape = np.broadcast_shapes(x.shape, y.shape, z.shape)
+            return np.random.default_rng(0).random(shape, dtype=np.float32)
+
+    noise, usage = Noise((128, 128, 128)), shutil.disk_usage(tmp_path)
+    manner = dataclasses.replace(SMALL, memory_bytes=2**30)
+    with monkeypatch.context() as change:
+        change.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2_000_000))
+        with pytest.raises(DiskFullError, match=r"about 0\.006\d* GB and 0\.002 GB are free"):
+            rendered(tmp_path, noise, manner)
+    assert noise.calls == 8
+    rendered(tmp_path, noise, manner)
+    assert noise.calls == 8 + 512
+
+
 def test_a_part_refuses_the_place_of_another_volume(tmp_path):
     rendered(tmp_path, Waves((40, 40, 40)), identity="old")
     with pytest.raises(StoreError, match="another volume"):
@@ -210,9 +252,18 @@ class TestWhatIsStored:
             rendered(tmp_path, spike, Manner(dtype=dtype))
         assert not outputs_in(tmp_path).store.exists()
 
+    def test_a_volume_of_one_value_fits_uint16(self, tmp_path):
+        class Constant(Waves):
+            def at(self, x, y, z):
+                return np.ones(np.broadcast_shapes(x.shape, y.shape, z.shape), np.float32)
+
+        outputs = rendered(tmp_path, Constant((20, 20, 20)), dataclasses.replace(SMALL, dtype="uint16"))
+        half = 0.5 * stores.read_storage(outputs.store).slope + np.spacing(np.float32(105))
+        assert np.abs(stores.read_level(outputs.store) - 105).max() <= half < 1e-4
+
     def test_another_type_is_refused(self):
         with pytest.raises(ValueError, match="float32, float16 or uint16"):
-            choose_storage(Waves((4, 4, 4)), "int8")
+            Manner(dtype="int8")
 
     def test_not_finite_is_refused(self, tmp_path):
         waves = Waves((20, 20, 20))

@@ -145,7 +145,7 @@ def test_a_line_that_a_kill_cut_short_does_not_count(root):
     stores.record_shard(root, "0/c/0/0/0", Written("f" * 64, 3))
     (notes,) = stores.work_folder(root).glob("shards-*.jsonl")
     with open(notes, "a") as out:
-        out.write('{"key": "0/c/0/0/1", "sha2')
+        out.write('\n{"key": "0/c/0/0/1", "sha2')
     assert list(stores.recorded_shards(root)) == ["0/c/0/0/0"]
 
 
