@@ -47,16 +47,16 @@ def main() -> None:
 
 def write_beside_evaluation(folder: Path, workers: int) -> None:
     cases = (
-        ("sines 256 x 5", fields.random_siren(), (128, 128, 128), 64),
-        ("hash grid", fields.random_hash_grid(), (256, 256, 256), 64),
-        ("dense grids", fields.random_dense_field(), (256, 256, 256), 64),
+        ("sines 256 x 5", fields.random_siren(), (128, 128, 128), 64, REPEATS),
+        ("hash grid", fields.random_hash_grid(), (576, 576, 576), 128, 1),
+        ("dense grids", fields.random_dense_field(), (576, 576, 576), 128, 2),
     )
-    for name, field, shape, chunk in cases:
+    for name, field, shape, chunk, repeats in cases:
         grid = fields.HEAD.resized(shape)
         manner = Manner(workers=workers, chunk=chunk, shard=4 * chunk)
         values = evaluated(field, grid, chunk, workers)  # also warms up
         alone, written, both = (
-            min(timed(work) for _ in range(REPEATS))
+            min(timed(work) for _ in range(repeats))
             for work in (
                 lambda: evaluated(field, grid, chunk, workers),  # noqa: B023
                 lambda: rendered(Stored(field, values), grid, manner, folder),  # noqa: B023

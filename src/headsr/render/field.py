@@ -8,6 +8,7 @@ once their bytes have been compared with what was noted of them.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import errno
 import hashlib
@@ -39,6 +40,7 @@ from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, lay_out
 from headsr.stages import STAGE_VERSIONS
 from headsr.volumes import Grid, Storage
 
+_M_ARENA_MAX = -8  # of malloc.h
 _MARGIN = 0.5  # of the field's range, on both sides: what uint16 holds beyond the intensities at the head's voxels
 _DISK_SAMPLES, _DISK_SIDE = 8, 32  # blocks, and voxels a side, that tell how well the volume compresses
 _RANGE_SAMPLES = 64  # a side: where those intensities are looked at
@@ -174,6 +176,7 @@ def render(
     DiskFullError, after which the same call goes on; FloatingPointError for intensities that are not finite or that
     uint16 or float16 cannot hold; StoreError for a folder that is not to be replaced.
     """
+    _share_one_heap()
     field = _open(source)
     grid = field.grid if grid is None else grid
     storage = choose_storage(field, manner.dtype)
@@ -463,6 +466,14 @@ def _open(source: Field | FieldFile) -> Field:
     return source.open() if isinstance(source, FieldFile) else source
 
 
+def _share_one_heap() -> None:
+    """Have the C library (glibc) serve all threads from one heap: one for each keeps a third more, and is no faster."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(_M_ARENA_MAX, 1)
+
+
 @lru_cache(maxsize=1)
 def _opened(file: FieldFile) -> Field:
+    _share_one_heap()  # in every process that evaluates
     return load_field(file.path, device=file.device, precision=file.precision)
