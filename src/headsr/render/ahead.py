@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
-def in_order(work: Callable[[Piece], Result], pieces: Iterable[Piece], threads: int) -> Iterator[Result]:
-    """``work`` of every piece, in order, with at most ``threads`` in work or waiting beside the one that is taken.
+class Lanes:
+    """How many pieces may be in work or wait to be taken, over all that share these lanes; one in another process.
 
-    ``pieces`` are taken from their iterator here, one after the other. The first failure ends it.
+    Who writes one of many files gets fewer lanes, and who writes the last one gets them all.
     """
-    waiting: deque = deque()
-    with ThreadPoolExecutor(threads) as pool:
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._free = threading.BoundedSemaphore(number)
+
+    def __reduce__(self) -> tuple:
+        return Lanes, (1,)
+
+    def in_order(self, work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
+        """``work`` of every piece, in order. A piece keeps its lane until the result after it is asked for.
+
+        ``pieces`` are taken from their iterator here, one after the other. The first failure ends it.
+        """
+        waiting: deque[Future[Result]] = deque()
+        with ThreadPoolExecutor(self.number) as pool:
+            try:
+                for piece in pieces:
+                    # Only who has nothing in work waits for a lane: others free one of their own.
+                    while not self._free.acquire(blocking=not waiting):
+                        yield from self._oldest(waiting)
+                    waiting.append(pool.submit(work, piece))
+                while waiting:
+                    yield from self._oldest(waiting)
+            finally:
+                for future in waiting:
+                    future.cancel()
+                    self._free.release()
+
+    def _oldest(self, waiting: deque[Future[Result]]) -> Iterator[Result]:
+        future = waiting.popleft()
         try:
-            for piece in pieces:
-                waiting.append(pool.submit(work, piece))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield future.result()
         finally:
-            for future in waiting:
-                future.cancel()
+            self._free.release()

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from headsr.files import read_json, sha256_of, write_json
 from headsr.inr.field import load_field
 from headsr.render import store as stores
-from headsr.render.ahead import in_order
+from headsr.render.ahead import Lanes
 from headsr.render.air import Air, find_air, no_air
 from headsr.render.describe import RESEARCH_ONLY
 from headsr.render.plan import Estimate, Volume, announce, cores, estimate, plan_volume, target_grid
@@ -245,15 +245,15 @@ class RenderShard:
     source: Field | FieldFile
     outputs: Outputs
     volume: Volume
-    threads: int
+    lanes: Lanes
     progress: Progress | Silent
 
     def __call__(self, key: str) -> dict[str, Any]:
-        """Write the shard of a key; ``threads`` of its chunks are in work at once."""
+        """Write the shard of a key; as many of its chunks are in work at once as find a lane."""
         level, tile = self.volume.tiles[key]
         layout = self.volume.layouts[level]
         make = self._evaluated() if level == 0 else self._averaged(level)
-        chunks = in_order(lambda block: self._chunk(level, block, make), tile.blocks(layout.chunk), self.threads)
+        chunks = self.lanes.in_order(lambda block: self._chunk(level, block, make), tile.blocks(layout.chunk))
         written = write_shard(self.outputs.store.parent / key, tile, layout, chunks)
         return stores.record_shard(self.outputs.store, key, written)
 
@@ -302,9 +302,8 @@ def _render_shards(
     before, ours = (sum(map(volume.evaluated_for, keys)) for keys in (shards, [task.key for task in tasks]))
     progress = Progress(outputs.name, before + ours, done=before)
     in_threads = manner.scheduler == "threads"
-    at_once = max(1, min(expected.workers, sum(not task.needs for task in tasks)))
-    threads = expected.workers // at_once if in_threads else 1
-    work = RenderShard(source, outputs, volume, threads, progress if in_threads else Silent())
+    lanes = Lanes(expected.workers if in_threads else 1)
+    work = RenderShard(source, outputs, volume, lanes, progress if in_threads else Silent())
 
     def note(done: dict[str, Any]) -> None:
         key = done["key"]
@@ -316,7 +315,7 @@ def _render_shards(
         work,
         tasks,
         scheduler=manner.scheduler,
-        workers=at_once if in_threads else expected.workers,
+        workers=min(expected.workers, len(tasks)) or 1,
         memory_bytes=expected.memory_bytes,
         on_done=note,
     )

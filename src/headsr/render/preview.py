@@ -13,11 +13,11 @@ import numpy as np
 
 from headsr.files import whole
 from headsr.render import store as stores
-from headsr.render.ahead import in_order
+from headsr.render.ahead import Lanes
 from headsr.render.tiles import CHUNK, Tile
 from headsr.volumes import Grid, Storage
 
-_PLANES = 32  # read at once: 512 x 512 float32 take 32 MB; they are compressed one by one
+_PLANES = 16  # read at once: 512 x 512 float32 take 16 MB; they are compressed one by one
 _LEVEL = 1  # of zlib: what is left of an image after its smooth part is noise, which no level makes smaller
 _HEAD = bytes((31, 139, 8, 0, 0, 0, 0, 0, 0, 255))  # gzip without name and time: same data, same bytes
 
@@ -42,7 +42,7 @@ def write_preview(
     checksum = size = 0
     with whole(path) as partial, open(partial, "wb") as stream:
         stream.write(_HEAD)
-        for piece, content in in_order(_deflated, _pieces(store, level, grid, header), workers):
+        for piece, content in Lanes(workers).in_order(_deflated, _pieces(store, level, grid, header)):
             checksum, size = zlib.crc32(piece, checksum), size + len(piece)
             stream.write(content)
         stream.write(zlib.compressobj(_LEVEL, wbits=-15).flush(zlib.Z_FINISH))
