@@ -46,6 +46,23 @@ def test_jobs_of_the_whole_plan(project):
     assert jobs["write_report"] == jobs["collect_scores"] == jobs["sync_mlflow"] == 1
 
 
+def test_larger_volumes_are_rendered_from_the_same_fields(project):
+    delta(
+        project,
+        "larger",
+        {"render": {"larger": {"fine": {"scale": [2], "dtype": "uint16"}, "huge": {"shape": [4096]}}}},
+    )
+    jobs, test = planned(project, *SMOKE, "larger.yaml"), 2
+    assert (jobs["fit_inr"], jobs["render_volume"]) == (2 * test, 3 * 2 * test)
+    assert jobs["check_volume"] == jobs["score_volume"] == 6 * test  # on the head's own grid alone
+
+
+@pytest.mark.parametrize("larger", [{"hi": {"scale": [2]}}, {"fine": {}}, {"fine": {"scale": [2], "shape": [9]}}])
+def test_a_larger_volume_needs_a_label_of_its_own_and_one_size(project, larger):
+    delta(project, "wrong", {"render": {"larger": larger}})
+    assert snakemake(project, "-n", *SMOKE, "wrong.yaml").returncode != 0
+
+
 @pytest.mark.parametrize(
     ("unit", "jobs"),
     [

@@ -19,11 +19,14 @@ from waves import RECORD, Ball, Waves
 from headsr.cli import main
 from headsr.files import read_json
 from headsr.inr.field import Field, level_shape, save_field
+from headsr.render import field as rendering
 from headsr.render import store as stores
-from headsr.render.field import DiskFullError, Manner, render, render_field
+from headsr.render.air import no_air
+from headsr.render.field import DiskFullError, Manner, render, render_field, render_unit
 from headsr.render.plan import PlanError, plan_volume, target_grid, time_said
 from headsr.render.publish import Outputs, outputs_beside, publish_volume
 from headsr.render.store import StoreError
+from headsr.render.tiles import lay_out
 from headsr.volumes import Grid, Storage, load_volume
 
 SMALL = Manner(chunk=16, shard=32)
@@ -438,6 +441,22 @@ def test_a_fitted_field_is_rendered_bit_for_bit_from_its_file(tmp_path):
     outputs = outputs_in(tmp_path)
     render_field(tmp_path / "field.safetensors", outputs, shape=(40, 36, 44), manner=Manner(workers=2))
     np.testing.assert_array_equal(stores.read_level(outputs.store), fitted_field().evaluate(finer) * np.float32(300))
+
+
+@pytest.mark.parametrize("larger", [{}, {"scale": [2], "dtype": "uint16"}])
+def test_the_workflow_keeps_the_air_where_a_volume_is_compared_with_its_scans(tmp_path, monkeypatch, larger):
+    save_field(tmp_path / "field.safetensors", fitted_field())
+    manners = []
+    monkeypatch.setattr(rendering, "find_air", lambda *_, **__: manners.append("looked for") or no_air(lay_out(SHAPE2)))
+    outputs = outputs_in(tmp_path)
+    how = {"chunk": 128, "shard": 512, "scheduler": "threads", "workers": 2, "memory_mb": 2000}
+    render_unit(tmp_path / "field.safetensors", outputs, larger=larger, **how)
+    assert manners == (["looked for"] if larger else [])
+    assert stores.read_storage(outputs.store).dtype == larger.get("dtype", "float32")
+    assert stores.read_grid(outputs.store).shape == (SHAPE2 if larger else (20, 18, 22))
+
+
+SHAPE2 = (40, 36, 44)
 
 
 def test_neither_publishing_nor_rendering_imports_torch_or_needs_dask_for_one_tile():
