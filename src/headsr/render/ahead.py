@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -25,10 +25,11 @@ class Lanes:
     def __reduce__(self) -> tuple:
         return Lanes, (1,)
 
-    def in_order(self, work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
+    def in_order(self, work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Generator[Result, None, None]:
         """``work`` of every piece, in order. A piece keeps its lane until the result after it is asked for.
 
-        ``pieces`` are taken from their iterator here, one after the other. The first failure ends it.
+        ``pieces`` are taken from their iterator here, one after the other. The first failure ends it. Whoever may fail
+        before the last result is to close it: lanes that it keeps are nobody else's.
         """
         waiting: deque[Future[Result]] = deque()
         with ThreadPoolExecutor(self.number) as pool:
@@ -45,7 +46,7 @@ class Lanes:
                     future.cancel()
                     self._free.release()
 
-    def _oldest(self, waiting: deque[Future[Result]]) -> Iterator[Result]:
+    def _oldest(self, waiting: deque[Future[Result]]) -> Generator[Result, None, None]:
         future = waiting.popleft()
         try:
             yield future.result()

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from headsr.render.ahead import Lanes
 from headsr.render.pyramid import halve
 from headsr.render.tiles import Layout, Tile, Triple
 from headsr.volumes import Grid
@@ -66,23 +67,24 @@ def no_air(layout: Layout) -> Air:
     return Air(np.zeros(layout.chunks, bool), background=0.0)
 
 
-def find_air(field: Any, grid: Grid, layout: Layout, *, seed: int) -> Air:
+def find_air(field: Any, grid: Grid, layout: Layout, *, seed: int, workers: int = 1) -> Air:
     """The chunks of ``grid`` in which the field is nothing but background, outside the head.
 
     Background is the median on the six faces of the box. Samples that differ from it by more than 5 % of the robust
     maximum are the head, closed, filled and grown by one sample on every side; dark tissue inside is head as well.
     1 % of the empty chunks, chosen by ``seed``, is evaluated in full; where a mean over 4 x 4 x 4 voxels (of the field,
-    not of its noise) differs by more than that, the samples were too coarse and nothing is empty.
-    Raises FloatingPointError for intensities that are not finite.
+    not of its noise) differs by more than that, the samples were too coarse and nothing is empty. ``workers`` blocks
+    are evaluated at once. Raises FloatingPointError for intensities that are not finite.
     """
+    lanes = Lanes(workers)
     shape = tuple(math.ceil(n * SAMPLES / chunk) for n, chunk in zip(grid.shape, layout.chunk, strict=True))
-    samples = _samples(field, grid.resized(shape))
+    samples = _samples(field, grid.resized(shape), lanes)
     background = float(np.median(_faces(samples)))
     distance = np.abs(samples - background, out=samples)
     tolerance = TOLERANCE * float(np.percentile(distance, _ROBUST))
     empty = _without(_head(distance > tolerance), layout)
     chosen = _chosen(empty, seed)
-    worst = max((_deviation(field, grid, layout, index, background) for index in chosen), default=0.0)
+    worst = max(lanes.in_order(lambda index: _deviation(field, grid, layout, index, background), chosen), default=0.0)
     if worst > tolerance:
         empty = np.zeros_like(empty)
     return Air(empty, background, tolerance, len(chosen), worst)
@@ -105,10 +107,14 @@ def coarser(empty: NDArray[np.bool_], fine: Layout, coarse: Layout, below: Any) 
     return result
 
 
-def _samples(field: Any, grid: Grid) -> NDArray[np.float32]:
+def _samples(field: Any, grid: Grid, lanes: Lanes) -> NDArray[np.float32]:
     samples = np.empty(grid.shape, np.float32)
-    for block in Tile((0, 0, 0), grid.shape).blocks((_BLOCK,) * 3):
+
+    def fill(block: Tile) -> None:
         samples[block.slices] = _evaluated(field, grid.block(block.start, block.shape))
+
+    for _ in lanes.in_order(fill, Tile((0, 0, 0), grid.shape).blocks((_BLOCK,) * 3)):
+        pass
     return samples
 
 

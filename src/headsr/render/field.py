@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, get_args
@@ -189,10 +190,11 @@ def render(
         print(f"{outputs.name}: is finished")
         return
     # Whatever cannot fit is refused before anything is touched; finding the air makes the estimate smaller, not larger.
-    plan_render(field, outputs.name, grid=grid, manner=manner)
+    whole = _volume(field, grid, storage, no_air(_layout(grid, manner)), manner)
+    workers = min(_estimate(field, whole, manner).workers, cores())
     try:
         stores.begin(outputs.store, fingerprint, replace=manner.part is None)
-        air = _air(field, grid, outputs, manner)
+        air = _air(field, grid, outputs, manner, workers)
         volume = _volume(field, grid, storage, air, manner)
         expected = _estimate(field, volume, manner)
         print(announce(outputs.name, volume, expected, air=air if manner.skip_air else None), flush=True)
@@ -254,7 +256,8 @@ class RenderShard:
         layout = self.volume.layouts[level]
         make = self._evaluated() if level == 0 else self._averaged(level)
         chunks = self.lanes.in_order(lambda block: self._chunk(level, block, make), tile.blocks(layout.chunk))
-        written = write_shard(self.outputs.store.parent / key, tile, layout, chunks)
+        with closing(chunks):  # a disk that is full must not keep the lanes
+            written = write_shard(self.outputs.store.parent / key, tile, layout, chunks)
         return stores.record_shard(self.outputs.store, key, written)
 
     def _chunk(self, level: int, block: Tile, make: Callable[[Tile], NDArray[np.float32]]) -> bytes | None:
@@ -403,15 +406,16 @@ def _publish_beside(field: Field, outputs: Outputs, volume: Volume, rendered: di
     publish_beside(volume, outputs, scale=field.scale, offset=field.offset, record=record, workers=workers)
 
 
-def _air(field: Field, grid: Grid, outputs: Outputs, manner: Manner) -> Air:
+def _air(field: Field, grid: Grid, outputs: Outputs, manner: Manner, workers: int) -> Air:
     """Where there is only air. It is looked for once: a render that goes on, or is one part of many, reads it."""
     layout = _layout(grid, manner)
     if not manner.skip_air:
         return no_air(layout)
     known = stores.work_folder(outputs.store) / "air.json"
     if not known.exists():
+        print(f"{outputs.name}: looking for the air around the head", flush=True)
         seed = int.from_bytes(hashlib.sha256(outputs.name.encode()).digest()[:8])
-        write_json(known, find_air(field, grid, layout, seed=seed).as_json())
+        write_json(known, find_air(field, grid, layout, seed=seed, workers=workers).as_json())
     return Air.from_json(read_json(known))
 
 
