@@ -30,10 +30,10 @@ MAKE = {
     "spline": ("Interpolate {scan} under {degradation}: spline",),
     "tikhonov": ("Solve for {scan} under {degradation} by regularised least squares",),
     "slice_network": ("Upsample {scan} under {degradation} by the network of slice_network",),
-    "inr": ("Fit the field of {scan} under {degradation}: inr", "Render {scan} under {degradation}: inr"),
+    "inr": ("Fit the field of {scan} under {degradation}: inr", "Render {scan} under {degradation}: inr, hi"),
     "inr_prior": (
         "Fit the field of {scan} under {degradation}: inr_prior",
-        "Render {scan} under {degradation}: inr_prior",
+        "Render {scan} under {degradation}: inr_prior, hi",
     ),
 }
 SUMMARY = ["Collect all scores", "Mirror histories, scores and checks to MLflow", "Write the report"]

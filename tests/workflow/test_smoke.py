@@ -5,8 +5,10 @@ import sqlite3
 import subprocess
 
 import pytest
-from project import environment, snakemake
+from project import delta, environment, planned, snakemake
 from smoke import LOCAL, VOLUME
+
+from headsr.render.store import read_grid, read_storage
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,18 @@ def test_the_sidecar_says_where_the_volume_comes_from(project):
     key = next(line.split("\t")[5] for line in (project / "scans.tsv").read_text().splitlines() if "sub-03" in line)
     assert sidecar["headsr"]["source_key"] == key
     assert sidecar["headsr"]["IntendedUse"] == "research"
+
+
+def test_a_larger_volume_is_rendered_from_the_fields_that_are_there(smoke):
+    larger = delta(smoke, "larger", {"render": {"larger": {"fine": {"scale": [2], "dtype": "uint16"}}}})
+    assert set(planned(smoke, *LOCAL[2:], larger)) == {"all", "render_volume"}
+    run = snakemake(smoke, *LOCAL, larger)
+    assert run.returncode == 0, run.stdout[-6000:]
+    for method, degradation in (("inr_prior", "orthogonal_x4"), ("inr", "axial_x4")):
+        volume = VOLUME.format(method=method, degradation=degradation)
+        fine, own = (smoke / f"{volume}_res-{name}_desc-sr_T1w.ome.zarr/zarr.json" for name in ("fine", "hi"))
+        assert read_grid(fine).same_as(read_grid(own).scaled(2))
+        assert (read_storage(fine).dtype, read_storage(own).dtype) == ("uint16", "float32")
 
 
 def test_a_damaged_scan_stops_its_own_chain_with_its_name(project, tmp_path):
