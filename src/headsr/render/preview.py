@@ -18,7 +18,6 @@ from headsr.render.tiles import CHUNK, Tile
 from headsr.volumes import Grid, Storage
 
 _PLANES = 16  # read at once: 512 x 512 float32 take 16 MB; they are compressed one by one
-_LEVEL = 1  # of zlib: what is left of an image after its smooth part is noise, which no level makes smaller
 _HEAD = bytes((31, 139, 8, 0, 0, 0, 0, 0, 0, 255))  # gzip without name and time: same data, same bytes
 
 
@@ -45,7 +44,7 @@ def write_preview(
         for piece, content in Lanes(workers).in_order(_deflated, _pieces(store, level, grid, header)):
             checksum, size = zlib.crc32(piece, checksum), size + len(piece)
             stream.write(content)
-        stream.write(zlib.compressobj(_LEVEL, wbits=-15).flush(zlib.Z_FINISH))
+        stream.write(_packed(b"", zlib.Z_FINISH))
         stream.write(checksum.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little"))
 
 
@@ -64,5 +63,14 @@ def _pieces(store: Path, level: int, grid: Grid, header: nib.Nifti1Header) -> It
 
 def _deflated(piece: bytes) -> tuple[bytes, bytes]:
     """A piece, and its part of a deflate stream, which ends at a byte's edge so that another can follow."""
-    packer = zlib.compressobj(_LEVEL, wbits=-15)
-    return piece, packer.compress(piece) + packer.flush(zlib.Z_FULL_FLUSH)
+    return piece, _packed(piece, zlib.Z_FULL_FLUSH)
+
+
+def _packed(piece: bytes, ending: int) -> bytes:
+    """A piece as raw deflate that looks for runs alone: the air.
+
+    Looking for what an image's noise repeats takes twice as long and finds nothing: float32 gets no smaller by it, and
+    uint16 without noise by 7 %.
+    """
+    packer = zlib.compressobj(1, zlib.DEFLATED, -15, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    return packer.compress(piece) + packer.flush(ending)
