@@ -73,7 +73,7 @@ class Volume:
             if key in done:
                 return
             level, tile = self.tiles[key]
-            needs = self._needs(level, tile)
+            needs = self.needs(level, tile)
             for need in needs:
                 add(need)
             done[key] = Task(key, needs)
@@ -97,7 +97,8 @@ class Volume:
         level, tile = self.tiles[key]
         return self.evaluated(tile) if level == 0 else 0
 
-    def _needs(self, level: int, tile: Tile) -> tuple[str, ...]:
+    def needs(self, level: int, tile: Tile) -> tuple[str, ...]:
+        """The keys of the shards that a tile's shard is the mean of, those that are all air left out."""
         if level == 0:
             return ()
         finer = self.layouts[level - 1]
