@@ -1,4 +1,4 @@
-"""Fields whose value is known everywhere, to render in tests: a function of position in mm."""
+"""Fields whose value is known everywhere, to render in tests; in a module that other processes can import."""
 
 import numpy as np
 
@@ -6,22 +6,27 @@ from headsr.volumes import Grid
 
 AFFINE = np.diag([0.5, 0.75, 1.0, 1.0])
 AFFINE[:3, 3] = [-10, 4, -7]
+RECORD = {"method": "waves", "source_key": "none"}
 
 
 class Waves:
-    """Something everywhere: sin(x) + cos(y) sin(z / 3), in scan units times 100 and plus 5."""
+    """Something everywhere: sin(x) + cos(y) sin(z / 3), in scan units times 100 and plus 5.
+
+    x, y and z are mm from the first voxel along the head's axes. ``calls`` counts the evaluations; the one of the
+    number ``fail_at`` is interrupted.
+    """
 
     scale, offset, arithmetic = 100.0, 5.0, "numpy"
 
-    def __init__(self, shape, affine=AFFINE):
-        self.grid, self.record = Grid(shape, affine), {"method": "waves", "source_key": "none"}
+    def __init__(self, shape, affine=AFFINE, *, fail_at=None):
+        self.grid, self.record = Grid(shape, affine), RECORD
+        self.calls, self.fail_at = 0, fail_at
 
     def evaluate(self, grid):
-        # Along the head's axes, so that an oblique grid is as good; a voxel's value is that of its place alone.
-        index = np.linalg.inv(self.grid.affine) @ grid.affine
-        axes = [np.rint(1024 * (index[i, i] * np.arange(n) + index[i, 3])) / 2048 for i, n in enumerate(grid.shape)]
-        x, y, z = (a.astype(np.float32) for a in np.meshgrid(*axes, indexing="ij", sparse=True))
-        return self.at(x, y, z).astype(np.float32)
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise KeyboardInterrupt
+        return self.at(*distances(self.grid, grid)).astype(np.float32)
 
     def at(self, x, y, z):
         return np.sin(x) + np.cos(y) * np.sin(z / 3)
@@ -33,6 +38,15 @@ class Waves:
         return 1e-8
 
 
+class Ball(Waves):
+    """Waves inside an ellipsoid that fills the box, and nothing around it."""
+
+    def at(self, x, y, z):
+        sizes = self.grid.voxel_size * self.grid.shape
+        radius = [(2 * p + one) / size - 1 for p, one, size in zip((x, y, z), self.grid.voxel_size, sizes, strict=True)]
+        return np.where(sum(r**2 for r in radius) < 0.8, 4 + np.sin(x) * np.cos(y) + 0 * z, 0)
+
+
 class Noise(Waves):
     """The worst that there is to compress."""
 
@@ -42,3 +56,14 @@ class Noise(Waves):
 
     def evaluation_bytes(self, shape):
         return 4 * 8 * int(np.prod(shape))
+
+
+def distances(head, grid):
+    """Distances (mm) from the head's first voxel along each of its axes, to the last bit wherever a block starts."""
+    index = np.linalg.inv(head.affine) @ grid.affine
+    axes = []
+    for axis, n in enumerate(grid.shape):
+        step = index[axis, axis]
+        first = np.rint(index[axis, 3] / step * 2**12) / 2**12
+        axes.append((head.voxel_size[axis] * step * (first + np.arange(n))).astype(np.float32))
+    return np.meshgrid(*axes, indexing="ij", sparse=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from waves import RECORD, Ball, Waves
+from known_fields import RECORD, Ball, Waves
 
 from headsr.cli import main
 from headsr.files import read_json
@@ -140,7 +140,7 @@ class TestAKilledRender:
         shape = (64, 64, 65)
         rendered(tmp_path / "whole", Waves(shape))
         with pytest.raises(KeyboardInterrupt):
-            rendered(tmp_path / "cut", Waves(shape, fail_at))
+            rendered(tmp_path / "cut", Waves(shape, fail_at=fail_at))
         assert not outputs_in(tmp_path / "cut").store.exists()
         again = Waves(shape)
         rendered(tmp_path / "cut", again)
@@ -150,14 +150,14 @@ class TestAKilledRender:
 
     def test_never_mixes_in_shards_of_another_field(self, tmp_path):
         with pytest.raises(KeyboardInterrupt):
-            rendered(tmp_path, Waves((64, 64, 64), 30), identity="old")
+            rendered(tmp_path, Waves((64, 64, 64), fail_at=30), identity="old")
         new = Waves((64, 64, 64))
         rendered(tmp_path, new, identity="new")
         assert new.calls == 64
 
     def test_makes_a_damaged_shard_again(self, tmp_path):
         with pytest.raises(KeyboardInterrupt):
-            rendered(tmp_path, Waves((64, 64, 64), 30))
+            rendered(tmp_path, Waves((64, 64, 64), fail_at=30))
         shard = outputs_in(tmp_path).store.parent / "0/c/0/0/0"
         content = bytearray(shard.read_bytes())
         content[100] ^= 1
@@ -247,7 +247,7 @@ class TestWhatIsStored:
     def test_intensities_beyond_it_are_refused_by_place(self, tmp_path, dtype, scale):
         class Spike(Waves):
             def at(self, x, y, z):
-                return np.where((x < -9.9) & (z < -6.9), 1e4, y + 0 * x * z).astype(np.float32)
+                return np.where((x < 0.1) & (z < 0.1), 1e4, y + 0 * x * z)
 
         spike = Spike((130, 130, 130))
         spike.scale = scale
