@@ -162,12 +162,20 @@ class Estimate:
 
 
 def estimate(
-    volume: Volume, field: Any, *, workers: int, memory_bytes: int | None, processes: bool, skips_air: bool
+    volume: Volume,
+    field: Any,
+    *,
+    workers: int,
+    memory_bytes: int | None,
+    processes: bool,
+    skips_air: bool,
+    own_cores: bool = False,
 ) -> Estimate:
     """What writing the volume takes with at most ``workers`` chunks in work at once.
 
     Fewer work where ``memory_bytes`` asks for it; PlanError where not even one fits. ``processes`` says that each
-    worker is a process with a field of its own. Neither the layout nor a byte written depends on how many work.
+    worker is a process with a field of its own, ``own_cores`` that it has a core of its own, as a SLURM job does;
+    others share this machine's. Neither the layout nor a byte written depends on how many work.
     """
     base, each = _fixed_bytes(volume, field, skips_air), _chunk_bytes(volume, field)
     preview = volume.grids[preview_level(list(volume.grids))]
@@ -176,8 +184,9 @@ def estimate(
         own = max(each + base, PROCESS_BYTES) if processes else each
         return base + max(workers * own, preview_bytes(preview, workers))
 
-    chunks = sum(math.prod(layout.chunks) for layout in volume.layouts)
-    workers = max(1, min(workers, chunks))
+    # Threads share the chunks of a shard; a process writes whole ones.
+    pieces = len(volume.tiles) if processes else sum(math.prod(layout.chunks) for layout in volume.layouts)
+    workers = max(1, min(workers, pieces))
     while memory_bytes is not None and bytes_of(workers) > memory_bytes:
         if workers == 1:
             raise PlanError(
@@ -186,12 +195,13 @@ def estimate(
                 f"{_gb(memory_bytes)} are allowed. Allow more"
             )
         workers -= 1
+    at_once = workers if own_cores else min(workers, cores())
     return Estimate(
         workers=workers,
         memory_bytes=bytes_of(workers),
         bytes=np.dtype(volume.storage.dtype).itemsize * sum(math.prod(grid.shape) for grid in volume.grids),
         files=len(volume.tiles) + len(volume.layouts) + 6,  # their metadata, root, header (2), preview, sidecar, notes
-        seconds=volume.evaluated(volume.layouts[0].whole) * field.seconds_per_voxel() / workers,
+        seconds=volume.evaluated(volume.layouts[0].whole) * field.seconds_per_voxel() / at_once,
     )
 
 
@@ -210,14 +220,14 @@ def announce(name: str, volume: Volume, expected: Estimate, *, air: Air | None) 
 
 def time_said(seconds: float) -> str:
     """A duration as people say it: ``45 s``, ``12 min``, ``3 h 20 min``, ``8 d 22 h``."""
-    minutes, hours, days = round(seconds / 60), round(seconds / 3600), seconds / 86400
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 100:
         return f"{seconds:.0f} s"
     if minutes < 100:
         return f"{minutes} min"
-    if hours < 48:
+    if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60} min"
-    return f"{int(days)} d {hours % 24} h"
+    return f"{hours // 24} d {hours % 24} h"
 
 
 def cores() -> int:
