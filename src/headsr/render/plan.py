@@ -27,6 +27,7 @@ _FLOATS_OF_A_CHUNK, _STORED_OF_A_CHUNK = 3, 4
 _FLOATS_OF_A_MEAN = 6
 _TORCH = 200 * 2**20  # what importing torch adds to a process, for fields that are evaluated with it
 _LONGEST = 32767
+_EXTREME = 1e6  # of a shape, a size in mm or a scale, and its inverse: beyond, a voxel's place is lost in rounding
 _EDGE = 1e-6  # of a voxel: a box that ends on a voxel's edge does not touch the next one
 _INDEX_OF_A_STORE = 40 * 2**20  # zarr's event loop and threads, Dask's graph, the list of shards
 
@@ -134,7 +135,7 @@ def target_grid(
     """The grid with the head's box that has a shape, a voxel size or a scale (one number or three); else the head's.
 
     ``box_mm`` (xmin, ymin, zmin, xmax, ymax, zmax in the scanner's mm, RAS) cuts it down to the voxels that touch that
-    box. PlanError for a shape beyond what OME-Zarr readers and NIfTI can index, or a box outside the head's.
+    box. PlanError for a shape beyond what NIfTI can index once the box is cut out, or a box outside the head's.
     """
     grid = head
     if shape is not None:
@@ -143,11 +144,13 @@ def target_grid(
         grid = head.at_voxel_size(np.array(_triple(voxel_mm, "voxel")))
     elif scale is not None:
         grid = head.scaled(np.array(_triple(scale, "scale")))
+    if box_mm is not None:
+        grid = _within(grid, np.array(box_mm, dtype=np.float64))
     if max(grid.shape) > _LONGEST:
         raise PlanError(
-            f"{_by(grid.shape)} voxels: a NIfTI header holds at most {_LONGEST} a side. Render a part of it"
+            f"{_by(grid.shape)} voxels: a NIfTI header holds at most {_LONGEST} a side. Render a smaller box (--roi)"
         )
-    return grid if box_mm is None else _within(grid, np.array(box_mm, dtype=np.float64))
+    return grid
 
 
 @dataclass(frozen=True)
@@ -236,25 +239,29 @@ def cores() -> int:
 
 
 def _triple(numbers: Sequence[float], option: str) -> list[float]:
-    if len(numbers) not in (1, 3) or not all(math.isfinite(n) and n > 0 for n in numbers):
-        raise PlanError(f"{option} {' '.join(f'{n:g}' for n in numbers)}: give one positive number, or three")
+    if len(numbers) not in (1, 3) or not all(1 / _EXTREME <= n <= _EXTREME for n in numbers):
+        raise PlanError(
+            f"{option} {' '.join(f'{n:g}' for n in numbers)}: give one positive number "
+            f"({1 / _EXTREME:g} to {_EXTREME:g}), or three"
+        )
     return list(numbers) * (3 if len(numbers) == 1 else 1)
 
 
 def _within(grid: Grid, box: NDArray[np.float64]) -> Grid:
-    corners = np.array(list(itertools.product(*zip(box[:3], box[3:], strict=True))))
-    inverse = np.linalg.inv(grid.affine)
-    # Voxel i reaches from i - 0.5 to i + 0.5.
-    index = corners @ inverse[:3, :3].T + inverse[:3, 3] + 0.5
-    start = np.maximum(np.floor(index.min(0) + _EDGE), 0).astype(int)
-    stop = np.minimum(np.ceil(index.max(0) - _EDGE), grid.shape).astype(int)
-    if (box[:3] >= box[3:]).any() or (stop <= start).any():
-        low, high = grid.corners.min(0), grid.corners.max(0)
-        raise PlanError(
-            f"the box {' '.join(f'{mm:g}' for mm in box)} mm holds no voxel: give xmin ymin zmin xmax ymax zmax within "
-            f"{' '.join(f'{mm:.1f}' for mm in (*low, *high))}"
-        )
-    return grid.block(tuple(start.tolist()), tuple((stop - start).tolist()))
+    if (np.abs(box) < _EXTREME).all() and (box[:3] < box[3:]).all():
+        corners = np.array(list(itertools.product(*zip(box[:3], box[3:], strict=True))))
+        inverse = np.linalg.inv(grid.affine)
+        # Voxel i reaches from i - 0.5 to i + 0.5.
+        index = corners @ inverse[:3, :3].T + inverse[:3, 3] + 0.5
+        start = np.maximum(np.floor(index.min(0) + _EDGE), 0).astype(int)
+        stop = np.minimum(np.ceil(index.max(0) - _EDGE), grid.shape).astype(int)
+        if (start < stop).all():
+            return grid.block(tuple(start.tolist()), tuple((stop - start).tolist()))
+    low, high = grid.corners.min(0), grid.corners.max(0)
+    raise PlanError(
+        f"the box {' '.join(f'{mm:g}' for mm in box)} mm holds no voxel: give xmin ymin zmin xmax ymax zmax within "
+        f"{' '.join(f'{mm:.1f}' for mm in (*low, *high))}"
+    )
 
 
 def _fixed_bytes(volume: Volume, field: Any, skips_air: bool) -> int:
