@@ -84,6 +84,13 @@ class Volume:
                 add(key)
         return list(done.values())
 
+    def tasks_of(self, part: tuple[int, int] | None) -> list[Task]:
+        """The tasks of one part (index from 1, number): every so many-th shard of the finest level. None: all tasks."""
+        if part is None:
+            return self.tasks
+        index, number = part
+        return [task for task in self.tasks if not task.needs][index - 1 :: number]
+
     def evaluated(self, tile: Tile) -> int:
         """How many voxels of a tile (whole chunks of the finest level) are evaluated."""
         chunk = self.layouts[0].chunk
@@ -208,16 +215,45 @@ def estimate(
     )
 
 
-def announce(name: str, volume: Volume, expected: Estimate, *, air: Air | None) -> str:
-    """The plan in a few lines, to print before anything is written."""
+def announce(
+    name: str,
+    volume: Volume,
+    expected: Estimate,
+    *,
+    air: Air | None,
+    head: Grid | None = None,
+    part: tuple[int, int] | None = None,
+) -> str:
+    """The plan in a few lines, to print before anything is written.
+
+    ``head`` is the grid that the field was fitted on, ``part`` (index from 1, number) what of it is rendered now.
+    """
     grid = volume.grids[0]
     size = " x ".join(f"{mm:.4g}" for mm in grid.voxel_size)
     skipped = "" if air is None else f", {air.share:.0%} of the chunks are air and skipped ({air.checked} checked)"
-    return (
-        f"{name}: {_by(grid.shape)} voxels of {size} mm, {volume.storage.dtype}, {len(volume.grids)} levels{skipped}\n"
-        f"  at most {expected.files} files and {expected.bytes / 1e9:.3g} GB before compression\n"
+    lines = [
+        f"{name}: {_by(grid.shape)} voxels of {size} mm, {volume.storage.dtype}, {len(volume.grids)} levels{skipped}",
+        f"  at most {expected.files} files and {expected.bytes / 1e9:.3g} GB before compression",
         f"  {expected.workers} workers, at most {_gb(expected.memory_bytes)} of memory, "
-        f"about {time_said(expected.seconds)}"
+        f"about {time_said(expected.seconds)}",
+    ]
+    if head is not None and (grid.voxel_size > (1 + _EDGE) * head.voxel_size).any():
+        lines.append(
+            "  coarser than the head's own voxels: single points, not means. For means, render at --scale 1 and read a "
+            "level of the pyramid"
+        )
+    if part is not None:
+        lines.append(f"  of this, {_part_said(volume, expected, part)}")
+    return "\n".join(lines)
+
+
+def _part_said(volume: Volume, expected: Estimate, part: tuple[int, int]) -> str:
+    keys, finest = [task.key for task in volume.tasks_of(part)], sum(level == 0 for level, _ in volume.tiles.values())
+    stored = np.dtype(volume.storage.dtype).itemsize * sum(volume.tiles[key][1].voxels for key in keys)
+    share = sum(map(volume.evaluated_for, keys)) / max(1, volume.evaluated(volume.layouts[0].whole))
+    return (
+        f"part {part[0]} of {part[1]}: {len(keys)} of the {finest} shards of the finest level, "
+        f"at most {stored / 1e9:.3g} GB before compression, about {time_said(share * expected.seconds)}"
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from known_fields import Waves
 
 from headsr.render import plan
-from headsr.render.plan import PlanError, estimate, plan_volume, target_grid, time_said
+from headsr.render.plan import PlanError, announce, estimate, plan_volume, target_grid, time_said
 from headsr.volumes import Grid, Storage
 
 HEAD = Grid((40, 60, 80), np.diag([1.5, 1.0, 0.75, 1.0]))
@@ -58,6 +58,45 @@ class TestTime:
     )
     def test_loses_no_day_in_rounding(self, hours, said):
         assert time_said(3600 * hours) == said
+
+
+class TestAnnounced:
+    def said(self, volume, **how):
+        return announce("x", volume, expected(volume, 1), air=None, **how)
+
+    def test_a_part_has_its_share_of_the_shards(self):
+        volume = volume_of((64, 64, 96), chunk=16, shard=32)
+        said = self.said(volume, part=(3, 5))
+        assert said.startswith(self.said(volume))
+        # Twelve shards: the third part has the 3rd and the 8th.
+        assert "of this, part 3 of 5: 2 of the 12 shards of the finest level" in said
+        assert f"at most {2 * 4 * 32**3 / 1e9:.3g} GB before compression" in said
+        assert len(volume.tasks_of((3, 5))) == 2
+
+    def test_the_parts_are_all_shards_of_the_finest_level_once(self):
+        volume = volume_of((64, 64, 96), chunk=16, shard=32)
+        keys = [task.key for index in range(1, 6) for task in volume.tasks_of((index, 5))]
+        assert sorted(keys) == sorted(key for key, (level, _) in volume.tiles.items() if level == 0)
+        assert volume.tasks_of(None) == volume.tasks
+
+    def test_a_part_takes_its_share_of_the_time(self):
+        volume = volume_of((64, 64, 96), chunk=16, shard=32)
+        whole = plan.Estimate(workers=1, memory_bytes=2**30, bytes=1, files=1, seconds=12 * 3600)
+        said = announce("x", volume, whole, air=None, part=(3, 5))
+        assert said.splitlines()[-1].endswith("about 2 h 0 min")
+
+    def test_a_part_beyond_the_shards_has_none(self):
+        assert "part 3 of 9: 0 of the 1 shards" in self.said(volume_of((20, 20, 20)), part=(3, 9))
+
+    @pytest.mark.parametrize("how", [{"scale": [0.25]}, {"scale": [1, 1, 0.5]}, {"voxel_mm": [1.2]}, {"shape": [60]}])
+    def test_coarser_than_the_head_along_an_axis_are_points_and_not_means(self, how):
+        said = self.said(plan_volume(target_grid(HEAD, **how), Storage()), head=HEAD)
+        assert "coarser than the head's own voxels: single points, not means" in said
+        assert "read a level of the pyramid" in said
+
+    @pytest.mark.parametrize("how", [{}, {"scale": [1]}, {"scale": [3]}, {"voxel_mm": [0.75]}, {"shape": [40, 60, 81]}])
+    def test_as_fine_as_the_head_there_is_nothing_to_say(self, how):
+        assert "coarser" not in self.said(plan_volume(target_grid(HEAD, **how), Storage()), head=HEAD)
 
 
 class TestTheGridAskedFor:
