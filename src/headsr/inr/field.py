@@ -19,6 +19,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -203,7 +204,7 @@ def touched_nodes(
     """The nodes of an axis that the positions lie between, and ``linear_nodes`` counted among these alone."""
     below, above, share = linear_nodes(positions, cell, nodes)
     first, last = int(below.min()), int(above.max())
-    if last - first < 2 * len(below):
+    if last - first <= len(below):
         return slice(first, last + 1), below - first, above - first, share
     touched = np.unique(np.concatenate([below, above]))
     return touched, np.searchsorted(touched, below), np.searchsorted(touched, above), share
@@ -281,14 +282,26 @@ def _trilinear(level: NDArray[np.float32], cell: int, positions: Sequence[NDArra
     Only the nodes that are needed are touched; z goes first and x last, so that the largest step copies whole planes.
     """
     nodes = [touched_nodes(p, cell, n) for p, n in zip(positions, level.shape[1:], strict=True)]
-    for axis, (touched, _, _, _) in enumerate(nodes, start=1):
-        level = level[(slice(None),) * axis + (touched,)]
-    for axis in (2, 1, 0):
+    along_z = partial(_touched_along_z, [touched for touched, *_ in nodes])
+    for axis, at in ((2, along_z), (1, partial(np.take, axis=2)), (0, partial(np.take, axis=1))):
         _, below, above, share = nodes[axis]
         share = share.reshape([-1 if i == axis else 1 for i in range(3)])
-        upper = np.take(level, above, axis=axis + 1)
+        upper = at(level, above)
         upper *= share
-        level = np.take(level, below, axis=axis + 1)
+        level = at(level, below)
         level *= 1 - share
         level += upper
     return level
+
+
+def _touched_along_z(
+    touched: Sequence[slice | NDArray[np.intp]], level: NDArray[np.float32], places: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """The nodes of a level that are touched along x and y, at ``places`` among those that are touched along z.
+
+    Never whole axes of the level, nor all that is touched: where voxels are larger than cells, that is twice as much.
+    """
+    if all(isinstance(nodes, slice) for nodes in touched):
+        return np.take(level[:, *touched], places, axis=3)
+    x, y, z = (np.arange(n)[nodes] for nodes, n in zip(touched, level.shape[1:], strict=True))
+    return level[np.ix_(range(len(level)), x, y, z[places])]

@@ -220,11 +220,14 @@ def peak():
 
 head = (64, 64, 64)
 dense = random_fields.dense((8, 4, 2, 1), (2, 2, 2, 2), hidden=16, shape=head)
+large = random_fields.dense((8, 4, 2, 1), (2, 2, 2, 2), hidden=16, shape=(256, 256, 256))
 siren = random_fields.siren((3, 64, 64, 1), shape=head)
 hashed = random_fields.hash_grid(tuple(np.geomspace(8, 1, 8)), table=2**14, shape=head)
 for field, size, shape in [
     (dense, 0.5, (128, 128, 128)),
     (dense, 3, (21, 21, 128)),
+    (large, 4, (64, 64, 64)),  # of the head's nodes, those between which voxels lie and no others
+    (large, 1.9, (128, 128, 128)),
     (siren, 0.5, (64, 64, 64)),
     (hashed, 0.5, (128, 64, 128)),
     (hashed, 1.5, (40, 40, 40)),
