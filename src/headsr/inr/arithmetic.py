@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import platform
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -28,7 +29,7 @@ LIBRARY_BYTES = 16 * 2**20
 
 def check_arithmetic(device: str, precision: str) -> None:
     """Raise ValueError unless networks can be evaluated so: ``cpu``, ``cuda`` or ``cuda:1``; fp32, bf16 or fp16."""
-    if device.partition(":")[0] not in ("cpu", "cuda") or precision not in PRECISIONS:
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", device, re.ASCII) or precision not in PRECISIONS:
         raise ValueError(
             f"device {device!r} with precision {precision!r} is not known; "
             f"choose cpu, cuda or cuda:N and one of {', '.join(PRECISIONS)}"

@@ -55,7 +55,7 @@ class SirenEvaluator:
     """The layers behind the first, in their precision on their device, ``omega`` multiplied into the weights."""
 
     def __init__(self, siren: SirenField, *, omega: float, rows: int) -> None:
-        self.device, self.type, self.rows = torch.device(siren.device), _TYPES[siren.precision], rows
+        self.device, self.type, self.rows = _present(siren.device), _TYPES[siren.precision], rows
         self.widths, factor = siren.widths, np.float32(omega)
         layers = list(zip(siren.weights, siren.biases, strict=True))
         self.hidden = [
@@ -100,7 +100,7 @@ class HashEvaluator:
     """The nodes and the network of a hash grid on their device."""
 
     def __init__(self, field: HashField, *, rows: int) -> None:
-        self.device, self.type, self.rows = torch.device(field.device), _TYPES[field.precision], rows
+        self.device, self.type, self.rows = _present(field.device), _TYPES[field.precision], rows
         self.levels = [self._nodes(level) for level in field.levels]
         if field.carried is not None:
             self.levels.append(self._nodes(field.carried[None]))
@@ -199,6 +199,15 @@ def _interpolate(
 def _unravel(voxel: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
     row = torch.div(voxel, shape[2], rounding_mode="floor")
     return torch.div(row, shape[1], rounding_mode="floor"), row % shape[1], voxel % shape[2]
+
+
+def _present(name: str) -> torch.device:
+    """The device of this name; ValueError where this machine has none such."""
+    device = torch.device(name)
+    if device.type == "cuda" and (count := torch.cuda.device_count()) <= (device.index or 0):
+        has = f"no CUDA device but cuda:0 to cuda:{count - 1}" if count else "no CUDA device"
+        raise ValueError(f"device {name}: this machine has {has}; use --device cpu, or run where there is one")
+    return device
 
 
 def _moved(array: NDArray[np.float32], kind: torch.dtype, device: torch.device) -> Tensor:

@@ -170,11 +170,26 @@ def test_hash_tables_and_carried_grids_of_a_wrong_size_are_refused() -> None:
         replace(field, carried=np.zeros((2, 2, 2), np.float32))
 
 
-@pytest.mark.parametrize(("device", "precision"), [("tpu", "fp32"), ("cpu", "fp8")])
+@pytest.mark.parametrize(("device", "precision"), [("tpu", "fp32"), ("cuda:x", "fp32"), ("cpu", "fp8")])
 def test_an_unknown_device_or_precision_is_refused(device, precision, tmp_path) -> None:
     save_field(tmp_path / "field.safetensors", made("siren"))
     with pytest.raises(ValueError, match="choose cpu, cuda or cuda:N"):
         load_field(tmp_path / "field.safetensors", device=device, precision=precision)
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "said"),
+    [
+        ("cuda", 0, "device cuda: this machine has no CUDA device; use --device cpu"),
+        ("cuda:7", 0, "device cuda:7: this machine has no CUDA device; use --device cpu"),
+        ("cuda:2", 2, "device cuda:2: this machine has no CUDA device but cuda:0 to cuda:1; use --device cpu"),
+    ],
+)
+@pytest.mark.parametrize("make", [siren, hash_grid])
+def test_a_graphics_card_that_is_not_there_is_named_with_the_way_out(make, device, count, said, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    with pytest.raises(ValueError, match=said):
+        make(device=device).evaluate(head())
 
 
 def test_a_field_of_dense_grids_is_not_evaluated_on_a_graphics_card(tmp_path) -> None:
