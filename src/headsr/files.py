@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import socket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +25,9 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a partial path beside ``path`` to write to; in place when the block ends, removed if it fails."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The name keeps its endings, since libraries choose the format by them.
-    partial = target.with_name(f".{os.getpid()}.{target.name}")
+    # On a disk that nodes share, a process's number alone is not its own. The name keeps its endings, since libraries
+    # choose the format by them.
+    partial = target.with_name(f".{socket.gethostname()}.{os.getpid()}.partial.{target.name}")
     try:
         yield partial
         # Some libraries write files that only their owner may read; a lab shares its results as its umask says.
@@ -33,6 +36,13 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         _completed.append(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partials_of(path: str | os.PathLike[str]) -> list[Path]:
+    """What ``whole`` left half-written beside ``path`` in processes that were killed, and has in work in others."""
+    target = Path(path)
+    name = re.compile(rf"\..+\.\d+\.partial\.{re.escape(target.name)}")
+    return sorted(beside for beside in target.parent.glob(".*") if name.fullmatch(beside.name))
 
 
 def _umask() -> int:

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import re
+import socket
 
 import pytest
 
-from headsr.files import completed, read_json, tree_hash, whole, write_json
+from headsr.files import completed, partials_of, read_json, tree_hash, whole, write_json
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -15,6 +17,26 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert read_json(tmp_path / "a.json") == {"b": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_partial_s_name_is_its_process_s_own_among_all_nodes_and_keeps_its_endings(tmp_path, monkeypatch):
+    with whole(tmp_path / "a.nii.gz") as partial:
+        partial.touch()
+        assert re.fullmatch(rf"\..*{re.escape(socket.gethostname())}\.{os.getpid()}\..*a\.nii\.gz", partial.name)
+        monkeypatch.setattr(socket, "gethostname", lambda: "node-2.cluster.example")
+        with whole(tmp_path / "a.nii.gz") as other:
+            other.touch()
+            assert partials_of(tmp_path / "a.nii.gz") == sorted([partial, other])
+    assert partials_of(tmp_path / "a.nii.gz") == []
+
+
+def test_what_others_keep_beside_a_file_is_no_partial_of_it(tmp_path):
+    for name in (".my.config.json", ".1.config.json", ".config.json", "config.json", ".a.1.partial.my.config.json"):
+        (tmp_path / name).touch()
+    assert partials_of(tmp_path / "config.json") == []
+    with whole(tmp_path / "[a].json") as partial:
+        partial.touch()
+        assert (partials_of(tmp_path / "[a].json"), partials_of(tmp_path / "a.json")) == ([partial], [])
 
 
 def test_the_umask_decides_who_may_read(tmp_path):

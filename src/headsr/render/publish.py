@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headsr.files import write_json
+from headsr.files import partials_of, write_json
 from headsr.render import store as stores
 from headsr.render.describe import RESEARCH_ONLY, describe_volume
 from headsr.render.plan import Volume, plan_volume
@@ -111,7 +111,7 @@ def publish_beside(
 def discard_partials(outputs: Outputs) -> None:
     """Delete what a kill left half-written beside the store; nobody else writes these outputs."""
     for path in (outputs.preview, outputs.sidecar, outputs.unprojected):
-        for partial in [] if path is None else path.parent.glob(f".*.{path.name}"):
+        for partial in [] if path is None else partials_of(path):
             partial.unlink()
 
 

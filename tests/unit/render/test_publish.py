@@ -170,6 +170,16 @@ def test_the_preview_of_a_long_volume_is_its_first_small_level(tmp_path):
     assert "300 x 2 x 3" in json.loads(outputs.sidecar.read_text())["Resolution"]
 
 
+def test_of_the_files_beside_the_store_only_what_killed_writers_left_is_deleted(tmp_path):
+    outputs = Outputs(tmp_path / "[a].ome.zarr/zarr.json", tmp_path / "[a].nii.gz", tmp_path / "[a].json")
+    others = [tmp_path / name for name in (".my.[a].json", ".a.json", ".node.7.[a].nii.gz")]
+    left = [tmp_path / f".node-1.cluster.7.partial.{path.name}" for path in (outputs.preview, outputs.sidecar)]
+    for path in (*others, *left):
+        path.touch()
+    publish(outputs, head((20, 20, 20)))
+    assert [path.exists() for path in (*others, *left)] == [True] * 3 + [False] * 2
+
+
 def test_a_killed_write_leaves_no_root_metadata_and_the_next_one_is_whole(published, tmp_path):
     outputs = outputs_in(tmp_path)
     affine, paths = AFFINE.tolist(), [str(path) for path in dataclasses.astuple(outputs)]
