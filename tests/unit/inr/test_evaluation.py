@@ -268,6 +268,31 @@ def test_evaluating_a_block_takes_no_more_memory_than_was_said() -> None:
         assert values / 2 < taken < promised < values + 64 * 2**20, line
 
 
+_LOAD = """
+import sys
+from headsr.inr.field import load_field
+
+def now(what):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) * 1024
+
+with open("/proc/self/clear_refs", "w") as stream:
+    stream.write("5")  # the peak is from now on
+before = now("VmRSS")
+field = load_field(sys.argv[1])
+print(now("VmHWM") - before, now("VmRSS") - before)
+"""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="no peak of memory to be had from /proc")
+def test_loading_a_field_takes_the_memory_of_one_field(tmp_path) -> None:
+    path = tmp_path / "field.safetensors"
+    save_field(path, dense((2, 1), (2, 2), shape=(128, 128, 128)))
+    command = [sys.executable, "-c", _LOAD, str(path)]
+    peak, stays = map(int, subprocess.run(command, check=True, timeout=60, capture_output=True).stdout.split())
+    size = path.stat().st_size
+    assert 0.9 * size < stays <= peak < 1.2 * size
+
+
 def _text(path) -> str:
     import safetensors
 
