@@ -161,6 +161,12 @@ def test_a_file_whose_text_is_no_field_is_named(text, tmp_path) -> None:
         load_field(path)
 
 
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path) -> None:
+    (tmp_path / "field.safetensors").mkdir()
+    with pytest.raises(FieldError, match=r"field\.safetensors: cannot be read: Is a directory$"):
+        load_field(tmp_path / "field.safetensors")
+
+
 def test_hash_tables_and_carried_grids_of_a_wrong_size_are_refused() -> None:
     field = made("hash_grid")
     for wrong in (np.zeros((63, 2), np.float32), np.zeros((64, 3), np.float32), np.zeros((2, 3, 3, 3), np.float32)):
