@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from headsr import __version__
@@ -75,8 +76,10 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", default="float32", help="float32, float16, or uint16 with a slope (default: float32)"
     )
     render.add_argument("--keep-air", action="store_true", help="render the air around the head as well")
-    render.add_argument("--mem-gb", type=float, default=4.0, help="what all workers may take together (default: 4)")
-    render.add_argument("--workers", type=int, help="how many chunks at once (default: one for each core)")
+    render.add_argument(
+        "--mem-gb", type=_gigabytes, default=4.0, help="what all workers may take together (default: 4)"
+    )
+    render.add_argument("--workers", type=_count, help="how many chunks at once (default: one for each core)")
     render.add_argument(
         "--scheduler",
         choices=("threads", "local", "slurm"),
@@ -184,7 +187,7 @@ def _render(options: argparse.Namespace) -> int:
         return OK
     try:
         render_field(options.field, outputs, manner=manner, **how, **size)
-    except (OSError, FloatingPointError) as error:
+    except (OSError, FloatingPointError, RuntimeError) as error:  # the last: SLURM or torch, in words of their own
         print(f"headsr: {error}", file=sys.stderr)
         return FAILED
     return OK
@@ -195,6 +198,19 @@ def _view(options: argparse.Namespace) -> int:
 
     serve(options.stores, port=options.port)
     return OK
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 1")
+    return int(text)
+
+
+def _gigabytes(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(text) < 1e9:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: must be a number of GB above 0, as 4 or 0.5")
 
 
 def _part(text: str | None) -> tuple[int, int] | None:

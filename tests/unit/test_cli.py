@@ -74,6 +74,36 @@ def test_simulating_from_nothing_is_a_usage_error(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        (option, value, said)
+        for option, said in (("--mem-gb", "must be a number of GB above 0"), ("--workers", "must be a whole number"))
+        for value in ("inf", "nan", "0", "-1", "x", "1e308", "")
+    ],
+)
+def test_a_number_that_makes_no_sense_is_a_usage_error_that_names_its_option(capsys, option, value, said):
+    with pytest.raises(SystemExit) as ended:
+        main(["render", "no.safetensors", "x.ome.zarr", option, value])
+    assert ended.value.code == 2
+    assert f"argument {option}: {value!r}: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "x", "1", "1/x", "/"])
+def test_a_part_that_makes_no_sense_is_a_usage_error(capsys, part):
+    assert main(["render", "no.safetensors", "x.ome.zarr", "--part", part]) == 2
+    assert f"--part {part}: must be I/N" in capsys.readouterr().err
+
+
+def test_what_the_schedulers_fail_with_is_said_without_a_traceback(monkeypatch, capsys):
+    def refused(*_, **__):
+        raise RuntimeError("SLURM takes no job from here: no controller")
+
+    monkeypatch.setattr("headsr.render.field.render_field", refused)
+    assert main(["render", "field.safetensors", "x.ome.zarr", "--scheduler", "slurm"]) == 1
+    assert capsys.readouterr().err == "headsr: SLURM takes no job from here: no controller\n"
+
+
 @pytest.mark.parametrize("failing", [False, True])
 def test_progress_counts_jobs_and_lets_errors_through(failing):
     progress = Progress()
