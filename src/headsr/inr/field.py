@@ -93,6 +93,21 @@ class Field:
     carried: NDArray[np.float32]
     record: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for cell, level in zip(self.cells, self.levels, strict=True):
+            nodes = level_shape(self.grid.shape, cell) if cell > 0 else None
+            if level.ndim != 4 or level.shape[1:] != nodes:
+                raise ValueError(f"a level of cell {cell} has {nodes} nodes of some features, not {level.shape}")
+        features, units = sum(len(level) for level in self.levels), self.hidden_bias.size
+        network = [self.hidden_weight, self.hidden_bias, self.output_weight, self.output_bias]
+        shapes, needed = [array.shape for array in network], [(units, features), (units,), (units,), ()]
+        if not features or shapes != needed:
+            raise ValueError(f"a network of {features} features is of arrays of {needed}, not of {shapes}")
+        if self.carried.shape != self.grid.shape:
+            raise ValueError(f"a carried grid of {self.grid.shape} voxels is needed, not of {self.carried.shape}")
+        if {array.dtype for array in self.tensors.values()} != {np.dtype(np.float32)}:
+            raise ValueError("a field's tensors are float32")
+
     @property
     def arithmetic(self) -> str:
         """What the bits of a value follow from beside the field itself: IEEE products and sums, alike everywhere."""
@@ -114,7 +129,9 @@ class Field:
         """The field that a file describes; ``head`` is what all families have."""
         cells = tuple(content["cells"])
         levels = tuple(tensors[f"level_{index}"] for index in range(len(cells)))
-        return cls(**head, cells=cells, levels=levels, **{name: tensors[name] for name in _TENSORS})
+        named = {name: tensors[name] for name in _TENSORS}
+        named["output_bias"] = named["output_bias"].reshape(())  # one number, which files keep as (1,)
+        return cls(**head, cells=cells, levels=levels, **named)
 
     def evaluate(self, grid: Grid) -> NDArray[np.float32]:
         """Normalised intensities (X, Y, Z) at the voxel centres of ``grid``, any block of any size of voxel.

@@ -1,5 +1,6 @@
 """What all families of fields have in common: files, values that no cut changes, threads, memory and time."""
 
+import json
 import os
 import subprocess
 import sys
@@ -129,26 +130,29 @@ def test_each_family_is_saved_and_loaded_without_a_changed_bit(name, tmp_path) -
     np.testing.assert_array_equal(loaded.evaluate(grid), field.evaluate(grid))
 
 
-@pytest.mark.parametrize("name", ["siren", "hash_grid"])
+HIDDEN = {"dense": "hidden_weight", "siren": "weight_1", "hash_grid": "weight_1"}  # a tensor of each family
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize(
     "harm", ["cut short", "tensor missing", "wrong shape", "wrong type", "unknown kind", "no text"]
 )
 def test_a_harmed_or_foreign_file_is_named(name, harm, tmp_path) -> None:
     path = tmp_path / "field.safetensors"
     save_field(path, made(name))
-    tensors, text = load_file(path), _text(path)
+    tensors, content = load_file(path), json.loads(_text(path))
     if harm == "cut short":
         path.write_bytes(path.read_bytes()[:-100])
     else:
         if harm == "tensor missing":
-            del tensors["bias_1"]
+            del tensors[HIDDEN[name]]
         elif harm == "wrong shape":
-            tensors["weight_1"] = tensors["weight_1"][:, :-1].copy()
+            tensors[HIDDEN[name]] = tensors[HIDDEN[name]][:, :-1].copy()
         elif harm == "wrong type":
-            tensors["weight_1"] = tensors["weight_1"].astype(np.float64)
+            tensors[HIDDEN[name]] = tensors[HIDDEN[name]].astype(np.float64)
         elif harm == "unknown kind":
-            text = text.replace(name, "wavelets")
-        save_file(tensors, path, None if harm == "no text" else {"headsr": text})
+            content["kind"] = "wavelets"
+        save_file(tensors, path, None if harm == "no text" else {"headsr": json.dumps(content)})
     with pytest.raises(FieldError, match=r"field\.safetensors: is damaged or holds no field"):
         load_field(path)
 
@@ -174,6 +178,25 @@ def test_hash_tables_and_carried_grids_of_a_wrong_size_are_refused() -> None:
             replace(field, levels=(*field.levels[:-1], wrong))
     with pytest.raises(ValueError, match="carried"):
         replace(field, carried=np.zeros((2, 2, 2), np.float32))
+
+
+def test_dense_levels_and_networks_of_a_wrong_size_are_refused() -> None:
+    field = made("dense")
+    for level in (field.levels[1][:, :-1], field.levels[1][:, :, :, 1:], field.levels[1][0]):
+        with pytest.raises(ValueError, match=r"a level of cell 2 has \(6, 5, 7\) nodes"):
+            replace(field, levels=(field.levels[0], level, field.levels[2]))
+    with pytest.raises(ValueError, match="a network of 4 features"):
+        replace(field, levels=(field.levels[0], field.levels[1], field.levels[2][:1]))
+    for name in ("hidden_weight", "hidden_bias", "output_weight"):
+        with pytest.raises(ValueError, match="a network of 5 features"):
+            replace(field, **{name: getattr(field, name)[:-1]})
+    for wrong in ({"cells": (4, 2)}, {"cells": (4, 2, 0)}, {"cells": (), "levels": ()}):
+        with pytest.raises(ValueError):
+            replace(field, **wrong)
+    with pytest.raises(ValueError, match="carried"):
+        replace(field, carried=field.carried[3:])
+    with pytest.raises(ValueError, match="float32"):
+        replace(field, carried=field.carried.astype(np.float64))
 
 
 @pytest.mark.parametrize(("device", "precision"), [("tpu", "fp32"), ("cuda:x", "fp32"), ("cpu", "fp8")])
