@@ -23,7 +23,8 @@ from headsr.volumes import Grid
 
 SAMPLES = 8  # per side of a chunk: one voxel in 4,096 of the default chunk is evaluated to look for air
 TOLERANCE = 0.05  # of the robust maximum: what lies nearer to the background is air (methods g.4)
-CHECKED = 0.01  # the share of the skipped chunks that is rendered in full
+CHECKED = 0.01  # the share of the skipped chunks that is rendered in full, and at least so many:
+_CHECKED_LEAST = 4
 _BLOCK = 64  # samples a side at once
 _ROBUST = 99.5  # percentile
 
@@ -68,13 +69,13 @@ def no_air(layout: Layout) -> Air:
 
 
 def find_air(field: Any, grid: Grid, layout: Layout, *, seed: int, workers: int = 1) -> Air:
-    """The chunks of ``grid`` in which the field is nothing but background, outside the head.
+    """The chunks of ``grid``, the whole head's, in which the field is nothing but background, outside the head.
 
     Background is the median on the six faces of the box. Samples that differ from it by more than 5 % of the robust
     maximum are the head, closed, filled and grown by one sample on every side; dark tissue inside is head as well.
-    1 % of the empty chunks, chosen by ``seed``, is evaluated in full; where a mean over 4 x 4 x 4 voxels (of the field,
-    not of its noise) differs by more than that, the samples were too coarse and nothing is empty. ``workers`` blocks
-    are evaluated at once. Raises FloatingPointError for intensities that are not finite.
+    1 % of the empty chunks and at least 4, chosen by ``seed``, are evaluated in full; where a mean over 4 x 4 x 4
+    voxels (of the field, not of its noise) differs by more than that, the samples were too coarse and nothing is empty.
+    ``workers`` blocks are evaluated at once. Raises FloatingPointError for intensities that are not finite.
     """
     lanes = Lanes(workers)
     shape = tuple(math.ceil(n * SAMPLES / chunk) for n, chunk in zip(grid.shape, layout.chunk, strict=True))
@@ -142,7 +143,7 @@ def _without(head: NDArray[np.bool_], layout: Layout) -> NDArray[np.bool_]:
 
 def _chosen(empty: NDArray[np.bool_], seed: int) -> list[Triple]:
     indices = np.argwhere(empty)
-    count = math.ceil(CHECKED * len(indices))
+    count = max(_CHECKED_LEAST, math.ceil(CHECKED * len(indices)))
     chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(indices))[:count]
     return [tuple(int(i) for i in indices[k]) for k in sorted(chosen)]
 

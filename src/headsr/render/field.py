@@ -15,22 +15,25 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headsr.files import read_json, sha256_of, write_json
-from headsr.inr.field import load_field
+from headsr.inr.field import FieldError, load_field
 from headsr.render import store as stores
 from headsr.render.ahead import Lanes
 from headsr.render.air import Air, find_air, no_air
 from headsr.render.describe import RESEARCH_ONLY
+from headsr.render.lock import writing
 from headsr.render.plan import Estimate, Volume, announce, cores, estimate, plan_volume, target_grid
 from headsr.render.progress import Progress, Silent
 from headsr.render.publish import Outputs, discard_partials, publish_beside
@@ -44,7 +47,7 @@ from headsr.volumes import Grid, Storage
 _M_ARENA_MAX = -8  # of malloc.h
 _MARGIN = 0.5  # of the field's range, on both sides: what uint16 holds beyond the intensities at the head's voxels
 _DISK_SAMPLES, _DISK_SIDE = 8, 32  # blocks, and voxels a side, that tell how well the volume compresses
-_RANGE_SAMPLES = 64  # a side: where those intensities are looked at
+_RANGE_SAMPLES = 128  # a side: where those intensities are looked at, a block of half as many a side at a time
 
 
 class Field(Protocol):
@@ -79,14 +82,18 @@ class DiskFullError(OSError):
 
 @dataclass(frozen=True)
 class FieldFile:
-    """A field in its safetensors file, opened once in every process that evaluates it."""
+    """A field in its safetensors file, opened once in every process that evaluates it.
+
+    With ``sha256`` it is that content: processes that open the file later than others must not get another field.
+    """
 
     path: str
     device: str = "cpu"
     precision: str = "fp32"
+    sha256: str | None = None
 
     def open(self) -> Field:
-        """The field; FieldError names a damaged or foreign file."""
+        """The field; FieldError names a damaged or foreign file, or one that is another by now."""
         return _opened(self)
 
 
@@ -157,9 +164,10 @@ def render_field(
     **size: Sequence[float] | None,
 ) -> None:
     """Render a fitted field from its file and publish it; see ``render``, and ``target_grid`` for ``size``."""
-    source = FieldFile(os.fspath(field), device, precision)
+    identity = sha256_of(field)
+    source = FieldFile(os.fspath(field), device, precision, identity)
     grid = target_grid(source.open().grid, **size)
-    render(source, outputs, identity=sha256_of(field), grid=grid, manner=manner)
+    render(source, outputs, identity=identity, grid=grid, manner=manner)
 
 
 def render(
@@ -179,8 +187,20 @@ def render(
     """
     _share_one_heap()
     field = _open(source)
-    grid = field.grid if grid is None else grid
     storage = choose_storage(field, manner.dtype)
+    try:
+        with writing(outputs.store, shared=manner.part is not None):
+            _render(source, outputs, field.grid if grid is None else grid, storage, identity, manner)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or isinstance(error, DiskFullError):
+            raise
+        raise _disk_full(error, outputs) from error
+
+
+def _render(
+    source: Field | FieldFile, outputs: Outputs, grid: Grid, storage: Storage, identity: str, manner: Manner
+) -> None:
+    field = _open(source)
     fingerprint = _fingerprint(field, grid, storage, manner, identity)
     if stores.is_finished(outputs.store, fingerprint):
         shutil.rmtree(stores.work_folder(outputs.store), ignore_errors=True)  # a kill right after the commit left it
@@ -189,24 +209,25 @@ def render(
             _publish_beside(field, outputs, plan_volume(grid, storage), rendered, workers=manner.workers)
         print(f"{outputs.name}: is finished")
         return
-    # Whatever cannot fit is refused before anything is touched; finding the air makes the estimate smaller, not larger.
+    # What cannot be evaluated or cannot fit is refused before another volume is replaced; finding the air makes the
+    # estimate smaller, not larger.
+    if outputs.store.exists():
+        _evaluate_one(field)
     whole = _volume(field, grid, storage, no_air(_layout(grid, manner)), manner)
     workers = min(_estimate(field, whole, manner).workers, cores())
-    try:
-        stores.begin(outputs.store, fingerprint, replace=manner.part is None)
-        air = _air(field, grid, outputs, manner, workers)
-        volume = _volume(field, grid, storage, air, manner)
-        expected = _estimate(field, volume, manner)
-        print(announce(outputs.name, volume, expected, air=air if manner.skip_air else None), flush=True)
-        for level, layout in enumerate(volume.layouts):
-            stores.create_level(outputs.store, level, layout, storage, volume.fill)
-        shards = _render_shards(source, outputs, volume, expected, manner)
-        if manner.part is None:
-            _finish(field, outputs, volume, shards, air=air, fingerprint=fingerprint, workers=expected.workers)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or isinstance(error, DiskFullError):
-            raise
-        raise _disk_full(error, outputs) from error
+    air = _air(field, grid, outputs, fingerprint, manner, workers)
+    volume = _volume(field, grid, storage, air, manner)
+    expected = _estimate(field, volume, manner)
+    print(announce(outputs.name, volume, expected, air=air if manner.skip_air else None), flush=True)
+    if stores.begin(outputs.store, fingerprint, replace=manner.part is None):
+        for path in (outputs.preview, outputs.sidecar):  # of another volume
+            path.unlink(missing_ok=True)
+    write_json(_air_file(outputs), air.as_json())
+    for level, layout in enumerate(volume.layouts):
+        stores.create_level(outputs.store, level, layout, storage, volume.fill)
+    shards = _render_shards(source, outputs, volume, expected, fingerprint, manner)
+    if manner.part is None:
+        _finish(field, outputs, volume, shards, air=air, fingerprint=fingerprint, workers=expected.workers)
 
 
 def plan_render(
@@ -225,15 +246,18 @@ def plan_render(
 def choose_storage(field: Field, dtype: str) -> Storage:
     """How intensities are stored: floats as they are; uint16 with a slope that covers twice the field's range.
 
-    The range is that of at most 64 samples a side. Rounding to uint16 is off by at most half the slope, 1/65535 of the
+    The range is that of at most 128 samples a side. Rounding to uint16 is off by at most half the slope, 1/65535 of the
     range; to float16 by at most 1/2048 of the intensity. Intensities that lie beyond are refused when they are met.
     """
     if np.dtype(dtype).kind == "f":
         return Storage(dtype)
-    shape = tuple(min(n, _RANGE_SAMPLES) for n in field.grid.shape)
-    samples = field.evaluate(field.grid.resized(shape)) * np.float32(field.scale) + np.float32(field.offset)
-    low, high = float(samples.min()), float(samples.max())
-    if not np.isfinite([low, high]).all():
+    samples = field.grid.resized(tuple(min(n, _RANGE_SAMPLES) for n in field.grid.shape))
+    ends = []
+    for block in Tile((0, 0, 0), samples.shape).blocks((_RANGE_SAMPLES // 2,) * 3):
+        values = field.evaluate(samples.block(block.start, block.shape)) * np.float32(field.scale)
+        ends += [float(values.min()), float(values.max())]
+    low, high = min(ends) + field.offset, max(ends) + field.offset
+    if not np.isfinite(ends).all():
         raise FloatingPointError("not all intensities of the field are finite")
     # Where all is one value, a range must still be told apart from it in float32.
     margin = _MARGIN * max(high - low, max(-low, high, 1e-30) / 16)
@@ -242,18 +266,26 @@ def choose_storage(field: Field, dtype: str) -> Storage:
 
 @dataclass(frozen=True)
 class RenderShard:
-    """The work of one task: write one shard, note it, and return that note. The same bytes each time."""
+    """The work of one task: write one shard, note it, and return that note. The same bytes each time.
+
+    Whichever process does it computes as ``arithmetic`` says, and the folder is still becoming ``fingerprint``.
+    """
 
     source: Field | FieldFile
+    arithmetic: str
     outputs: Outputs
+    fingerprint: str
     volume: Volume
     lanes: Lanes
     progress: Progress | Silent
 
     def __call__(self, key: str) -> dict[str, Any]:
         """Write the shard of a key; as many of its chunks are in work at once as find a lane."""
+        if not stores.holds(self.outputs.store, self.fingerprint):
+            raise stores.StoreError(f"{self.outputs.store.parent}: is no longer what this render began")
         level, tile = self.volume.tiles[key]
         layout = self.volume.layouts[level]
+        stores.await_shards(self.outputs.store, self.volume.needs(level, tile))
         make = self._evaluated() if level == 0 else self._averaged(level)
         chunks = self.lanes.in_order(lambda block: self._chunk(level, block, make), tile.blocks(layout.chunk))
         with closing(chunks):  # a disk that is full must not keep the lanes
@@ -274,6 +306,11 @@ class RenderShard:
 
     def _evaluated(self) -> Callable[[Tile], NDArray[np.float32]]:
         field, grid = _open(self.source), self.volume.grids[0]
+        if field.arithmetic != self.arithmetic:
+            raise ValueError(
+                f"{socket.gethostname()} computes with {field.arithmetic} and this render with {self.arithmetic}: the "
+                "last bits differ. Let it run on nodes of one kind (on SLURM: --constraint)"
+            )
         scale, offset = np.float32(field.scale), np.float32(field.offset)
 
         def evaluate(block: Tile) -> NDArray[np.float32]:
@@ -297,17 +334,24 @@ class RenderShard:
 
 
 def _render_shards(
-    source: Field | FieldFile, outputs: Outputs, volume: Volume, expected: Estimate, manner: Manner
+    source: Field | FieldFile,
+    outputs: Outputs,
+    volume: Volume,
+    expected: Estimate,
+    fingerprint: str,
+    manner: Manner,
 ) -> dict[str, Written]:
     """Write every shard that is not there yet; all shards of the volume, those that were there included."""
     shards = _intact(outputs, volume)
     tasks = _left(volume, shards, manner)
-    _refuse_small_disk(_open(source), outputs, volume, [volume.tiles[task.key] for task in tasks])
+    field = _open(source)
+    _refuse_small_disk(field, outputs, volume, [volume.tiles[task.key] for task in tasks])
     before, ours = (sum(map(volume.evaluated_for, keys)) for keys in (shards, [task.key for task in tasks]))
     progress = Progress(outputs.name, before + ours, done=before)
     in_threads = manner.scheduler == "threads"
     lanes = Lanes(expected.workers if in_threads else 1)
-    work = RenderShard(source, outputs, volume, lanes, progress if in_threads else Silent())
+    said = progress if in_threads else Silent()
+    work = RenderShard(source, field.arithmetic, outputs, fingerprint, volume, lanes, said)
 
     def note(done: dict[str, Any]) -> None:
         key = done["key"]
@@ -383,6 +427,10 @@ def _finish(
     fingerprint: str,
     workers: int,
 ) -> None:
+    if lacking := volume.tiles.keys() - shards.keys():
+        raise stores.StoreError(
+            f"{outputs.store.parent}: {len(lacking)} of {len(volume.tiles)} shards were not written"
+        )
     rendered = {
         "arithmetic": field.arithmetic,
         "storage": dataclasses.asdict(volume.storage),
@@ -406,17 +454,28 @@ def _publish_beside(field: Field, outputs: Outputs, volume: Volume, rendered: di
     publish_beside(volume, outputs, scale=field.scale, offset=field.offset, record=record, workers=workers)
 
 
-def _air(field: Field, grid: Grid, outputs: Outputs, manner: Manner, workers: int) -> Air:
-    """Where there is only air. It is looked for once: a render that goes on, or is one part of many, reads it."""
+def _air(field: Field, grid: Grid, outputs: Outputs, fingerprint: str, manner: Manner, workers: int) -> Air:
+    """Where there is only air. It is looked for once: a render that goes on, or is one part of many, reads it.
+
+    In a box within the head it is not looked for: what is on its faces is no air.
+    """
     layout = _layout(grid, manner)
-    if not manner.skip_air:
+    if not manner.skip_air or not _is_whole(grid, field.grid):
         return no_air(layout)
-    known = stores.work_folder(outputs.store) / "air.json"
-    if not known.exists():
-        print(f"{outputs.name}: looking for the air around the head", flush=True)
-        seed = int.from_bytes(hashlib.sha256(outputs.name.encode()).digest()[:8])
-        write_json(known, find_air(field, grid, layout, seed=seed, workers=workers).as_json())
-    return Air.from_json(read_json(known))
+    if stores.holds(outputs.store, fingerprint) and _air_file(outputs).exists():
+        return Air.from_json(read_json(_air_file(outputs)))
+    print(f"{outputs.name}: looking for the air around the head", flush=True)
+    seed = int.from_bytes(hashlib.sha256(outputs.name.encode()).digest()[:8])
+    return find_air(field, grid, layout, seed=seed, workers=workers)
+
+
+def _air_file(outputs: Outputs) -> Path:
+    return stores.work_folder(outputs.store) / "air.json"
+
+
+def _is_whole(grid: Grid, head: Grid) -> bool:
+    """Whether a grid reaches over the head's whole box: to within a voxel of it."""
+    return bool(np.abs(grid.corners - head.corners).max() < max(grid.voxel_size))
 
 
 def _volume(field: Field, grid: Grid, storage: Storage, air: Air, manner: Manner) -> Volume:
@@ -466,6 +525,11 @@ def _disk_full(error: OSError, outputs: Outputs) -> DiskFullError:
     )
 
 
+def _evaluate_one(field: Field) -> None:
+    """Evaluate one voxel: where the field's device is not there, or its library, that says so."""
+    field.evaluate(field.grid.block((0, 0, 0), (1, 1, 1)))
+
+
 def _open(source: Field | FieldFile) -> Field:
     return source.open() if isinstance(source, FieldFile) else source
 
@@ -480,4 +544,7 @@ def _share_one_heap() -> None:
 @lru_cache(maxsize=1)
 def _opened(file: FieldFile) -> Field:
     _share_one_heap()  # in every process that evaluates
-    return load_field(file.path, device=file.device, precision=file.precision)
+    field = load_field(file.path, device=file.device, precision=file.precision)
+    if file.sha256 is not None and sha256_of(file.path) != file.sha256:
+        raise FieldError(f"{file.path}: has changed since this render began. Say the same again")
+    return field

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from headsr.files import partials_of, write_json
 from headsr.render import store as stores
 from headsr.render.describe import RESEARCH_ONLY, describe_volume
+from headsr.render.lock import writing
 from headsr.render.plan import Volume, plan_volume
 from headsr.render.preview import write_preview
 from headsr.render.pyramid import halve, preview_level
@@ -70,29 +71,31 @@ def publish_volume(
     ``record`` says how the volume came to be (method, degradation, source key, residuals, seed, model hash: plain JSON
     values); it becomes part of the sidecar's ``headsr`` object. ``unprojected`` is the volume before the projection; it
     and ``outputs.unprojected`` come together. The same input gives the same bytes.
-    Raises ValueError for a shape that is not the grid's, FloatingPointError for values that are not finite.
+    Raises ValueError for a shape that is not the grid's, FloatingPointError for values that are not finite, StoreError
+    for a folder that is not to be replaced or that another process writes.
     """
     if (unprojected is None) != (outputs.unprojected is None):
         raise ValueError(f"{outputs.name}: the volume before projection and its path must be given together")
     data = _in_scan_units(volume, grid, outputs, scale, offset)
     before = None if unprojected is None else _in_scan_units(unprojected, grid, outputs, scale, offset)
-    discard_partials(outputs)
     plan = plan_volume(grid, Storage())
     fingerprint = hashlib.sha256(data.tobytes() + grid.affine.tobytes()).hexdigest()
-    stores.begin(outputs.store, fingerprint)
-    if before is not None:
-        _publish_unprojected(before, grid, outputs, scale=scale, offset=offset, record=record)
-    shards = _write_levels(data, plan, outputs)
-    publish_beside(plan, outputs, scale=scale, offset=offset, record=record)
-    stores.commit(
-        outputs.store,
-        list(plan.grids),
-        shards,
-        name=outputs.name,
-        storage=plan.storage,
-        fingerprint=fingerprint,
-        record=RESEARCH_ONLY,
-    )
+    with writing(outputs.store):
+        discard_partials(outputs)
+        stores.begin(outputs.store, fingerprint)
+        if before is not None:
+            _publish_unprojected(before, grid, outputs, scale=scale, offset=offset, record=record)
+        shards = _write_levels(data, plan, outputs)
+        publish_beside(plan, outputs, scale=scale, offset=offset, record=record)
+        stores.commit(
+            outputs.store,
+            list(plan.grids),
+            shards,
+            name=outputs.name,
+            storage=plan.storage,
+            fingerprint=fingerprint,
+            record=RESEARCH_ONLY,
+        )
 
 
 def publish_beside(

@@ -2,7 +2,8 @@
 
 The root metadata is written last, whole or not at all: a store without it is not finished, whatever else lies there.
 Until then the folder ``.rendering`` says what the store is becoming (a fingerprint) and which shards are complete, with
-their SHA-256: a shard without a line there, or whose bytes differ from it, is written again.
+their SHA-256: a shard without a line there, or whose bytes differ from it, is written again. zarr takes a shard that is
+gone for fill value, so nothing is made of shards, committed or taken for finished before each of them was looked at.
 
 OME-Zarr 0.5 knows scale and translation only, so the true affine is kept as raw NIfTI header bytes in the array
 ``nifti`` (the layout of NIfTI-Zarr, whose rule is that the NIfTI header wins), as the anatomical orientation of each
@@ -16,9 +17,11 @@ import errno
 import glob
 import json
 import os
+import re
 import shutil
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,10 @@ from headsr.render.tiles import Layout
 from headsr.volumes import Grid, Storage
 
 _WORK = ".rendering"
-_ZARR_2 = (".zgroup", ".zattrs", ".zarray")  # a store that headsr did not make: it writes zarr v3 only
+# What may lie in a store that headsr made, beside hidden files (of a kill, or of NFS); of zarr 2, which has hidden
+# files too, it makes none.
+_OURS = re.compile(r"(?!\.z(?:group|attrs|array|metadata)$)\..+|zarr\.json|nifti|\d+")
+_PATIENCE = 60.0  # seconds: a node of a cluster may not see at once what another one has written (NFS)
 _ORIENTATIONS = {
     "R": "left-to-right",
     "L": "right-to-left",
@@ -50,36 +56,40 @@ class StoreError(ValueError):
     """A folder cannot become, or is not, a finished store. The message names it and the way out."""
 
 
-def begin(store: Path, fingerprint: str, *, replace: bool = True) -> None:
-    """Make room for the volume that ``fingerprint`` names, and take the commit mark off.
+def begin(store: Path, fingerprint: str, *, replace: bool = True) -> bool:
+    """Make room for the volume that ``fingerprint`` names, and take the commit mark off; whether nothing is kept.
 
     Shards of the same fingerprint stay; what is of another is moved away whole and deleted: old and new never mix.
     Several processes may begin one volume at once if none is to ``replace`` another; who may replace also deletes what
     killed processes left half-written. ``store`` is the root ``zarr.json``. Raises StoreError where its folder is not
-    named ``*.ome.zarr``, is a link, holds a store that headsr did not make, or another volume that is not to be
-    replaced.
+    named ``*.ome.zarr``, is a link, holds what headsr did not make, or another volume that is not to be replaced.
     """
     root = store.parent
     if root.is_symlink():
         raise StoreError(f"{root}: is a link, which cannot be replaced whole. Name the folder that it leads to")
     if not root.name.endswith(".ome.zarr"):
         raise StoreError(f"{store}: a volume is stored in a folder named *.ome.zarr, which headsr may empty")
-    if (store.exists() and "headsr" not in _attributes(store)) or any((root / name).exists() for name in _ZARR_2):
-        raise StoreError(f"{root}: is a store that headsr did not make and will not replace. Choose another name")
+    _refuse_foreign(store)
     if replace:
         _remove_partials(root)
-    if _fingerprint(root) != fingerprint:
-        if root.exists() and any(root.iterdir()):
-            if not replace:
-                raise StoreError(f"{root}: holds another volume. Delete it, or render once without parts to replace it")
+    anew = not holds(store, fingerprint)
+    if anew:
+        if replace and root.exists():
             _move_away(root)
         _create_empty(root, fingerprint)
     store.unlink(missing_ok=True)
+    return anew
+
+
+def holds(store: Path, fingerprint: str) -> bool:
+    """Whether the folder is becoming the volume that ``fingerprint`` names."""
+    return _fingerprint(store.parent) == fingerprint
 
 
 def is_finished(store: Path, fingerprint: str) -> bool:
-    """Whether the committed store is the volume that ``fingerprint`` names."""
-    return store.exists() and _attributes(store).get("headsr", {}).get("fingerprint") == fingerprint
+    """Whether the committed store is the volume that ``fingerprint`` names, with all its shards."""
+    held = _attributes(store).get("headsr", {}) if store.exists() else {}
+    return held.get("fingerprint") == fingerprint and not _lost(store.parent, held["shards"])
 
 
 def work_folder(store: Path) -> Path:
@@ -112,6 +122,16 @@ def is_intact(store: Path, key: str, written: Written) -> bool:
     return path.is_file() and path.stat().st_size == written.size and sha256_of(path) == written.sha256
 
 
+def await_shards(store: Path, keys: Iterable[str]) -> None:
+    """Return once all these shards can be seen. Raises StoreError where one cannot, after a minute."""
+    until = time.monotonic() + _PATIENCE
+    for key in keys:
+        while not (store.parent / key).exists():
+            if time.monotonic() > until:
+                raise StoreError(f"{store.parent / key}: was written and is gone. Say the same again to write it anew")
+            time.sleep(0.1)
+
+
 def create_level(store: Path, level: int, layout: Layout, storage: Storage, fill: float) -> None:
     """Write the metadata of the array of one level; chunks that are absent read as ``fill`` (in scan units)."""
     path = store.parent / str(level)
@@ -142,9 +162,15 @@ def commit(
 ) -> None:
     """Write the NIfTI header and then the root ``zarr.json``: from now on the store is whole.
 
-    ``shards`` are all of the store's; whatever else lies beside them, left by a kill, is removed.
+    ``shards`` are all of the store's; whatever else lies beside them, left by a kill, is removed. Raises StoreError
+    where one of them is not there as it was written.
     """
-    root = store.parent
+    root, sizes = store.parent, {key: shard.size for key, shard in shards.items()}
+    if lost := _lost(root, sizes):
+        raise StoreError(
+            f"{root}: {len(lost)} of {len(shards)} shards are not there as they were written, {lost[0]} among them. "
+            "Say the same again to write them anew"
+        )
     header = np.frombuffer(nifti_header(grids[0], storage).binaryblock, dtype=np.uint8)
     layout = {"shape": header.shape, "chunks": header.shape, "dtype": "uint8", "compressors": None}
     zarr.create_array(root / "nifti", **layout, fill_value=0, overwrite=True)[:] = header
@@ -155,6 +181,7 @@ def commit(
         **record,
         "content": content,
         "fingerprint": fingerprint,
+        "shards": sizes,
         "storage": dataclasses.asdict(storage),
     }
     attributes = {"ome": {"version": "0.5", "multiscales": [_multiscale(grids, name)]}, "headsr": held}
@@ -232,6 +259,28 @@ def _fingerprint(root: Path) -> str | None:
         return None
 
 
+def _lost(root: Path, sizes: Mapping[str, int]) -> list[str]:
+    """The shards that do not lie there in the size that they were written with."""
+
+    def is_there(key: str, size: int) -> bool:
+        try:
+            return (root / key).stat().st_size == size
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    return [key for key, size in sizes.items() if not is_there(key, size)]
+
+
+def _refuse_foreign(store: Path) -> None:
+    root = store.parent
+    names = sorted(os.listdir(root)) if root.exists() else []
+    foreign = next((name for name in names if not _OURS.fullmatch(name)), None)
+    if foreign is None and store.exists() and "headsr" not in _attributes(store):
+        foreign = store.name
+    if foreign is not None:
+        raise StoreError(f"{root}: holds {foreign}, which headsr did not make and will not delete. Choose another name")
+
+
 def _move_away(root: Path) -> None:
     stale = root.with_name(f".{socket.gethostname()}.{os.getpid()}.stale.{root.name}")
     root.rename(stale)
@@ -241,10 +290,10 @@ def _move_away(root: Path) -> None:
 def _remove_partials(root: Path) -> None:
     """Delete what killed processes left: shards half-written, and stores on their way in or out."""
     for partial in root.rglob("*.partial"):
-        partial.unlink()
+        partial.unlink(missing_ok=True)
     for kind in ("fresh", "stale"):
         for left in root.parent.glob(f".*.{kind}.{glob.escape(root.name)}"):
-            shutil.rmtree(left)
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _create_empty(root: Path, fingerprint: str) -> None:
@@ -254,8 +303,12 @@ def _create_empty(root: Path, fingerprint: str) -> None:
         write_json(fresh / _WORK / "fingerprint.json", {"fingerprint": fingerprint})
         fresh.rename(root)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or _fingerprint(root) != fingerprint:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
+        if _fingerprint(root) != fingerprint:
+            raise StoreError(
+                f"{root}: holds another volume. Delete it, or render once without parts to replace it"
+            ) from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

@@ -23,7 +23,7 @@ from headsr.render.field import Manner, render
 from headsr.render.publish import Outputs
 
 SHAPE = (16, 16, 140)  # three levels of 5, 3 and 1 shards
-AMID = 65  # changes to the folder: some shards of two levels are complete by then
+AMID = 72  # changes to the folder: some shards of two levels are complete by then
 DAMAGES = {
     "cut short": lambda content: content[: len(content) // 2],
     "a flipped bit": lambda content: content[:99] + bytes([content[99] ^ 4]) + content[100:],

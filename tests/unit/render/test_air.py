@@ -78,7 +78,7 @@ def test_no_chunk_of_the_head_is_skipped_and_most_of_the_air_is(noise, factor):
     held = chunks_with(field.tissue(grid), layout)
     assert not (air.empty & held).any()
     assert air.empty.sum() > 0.7 * (~held).sum()
-    assert air.checked == np.ceil(0.01 * air.empty.sum()) and air.worst <= air.tolerance
+    assert air.checked == max(4, np.ceil(0.01 * air.empty.sum())) and air.worst <= air.tolerance
     assert abs(air.background) < 0.02
 
 

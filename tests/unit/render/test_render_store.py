@@ -1,5 +1,7 @@
 import multiprocessing
+import os
 import shutil
+import threading
 
 import nibabel as nib
 import numpy as np
@@ -160,11 +162,69 @@ def test_what_no_shard_accounts_for_is_gone_when_the_store_is_whole(root):
     assert names == {"zarr.json", "0"} and not stores.work_folder(root).exists()
 
 
-def test_a_store_that_headsr_did_not_make_is_not_replaced(root):
-    zarr.create_group(root.parent)
-    with pytest.raises(stores.StoreError, match="did not make"):
+@pytest.mark.parametrize("name", ["raw/thesis.txt", "0.txt", ".zattrs", ".zgroup", "zarr.json"])
+def test_what_headsr_did_not_make_is_not_deleted(root, name):
+    foreign = root.parent / name
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("{}")
+    with pytest.raises(stores.StoreError, match=rf"{name.split('/')[0]}, which headsr did not make"):
         stores.begin(root, "a")
-    assert root.exists()
+    assert foreign.read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    "left", [[], [".rendering/fingerprint.json"], ["0/zarr.json", "nifti/zarr.json"], [".nfs0001"]]
+)
+def test_what_a_kill_or_snakemake_left_of_a_store_is_replaced(root, left):
+    root.parent.mkdir()
+    for name in left:
+        (root.parent / name).parent.mkdir(exist_ok=True)
+        (root.parent / name).write_text("{}")
+    assert stores.begin(root, "a")
+    assert stores.holds(root, "a") and os.listdir(root.parent) == [".rendering"]
+
+
+def test_begun_again_a_store_is_not_anew(root):
+    assert stores.begin(root, "a") and not stores.begin(root, "a") and stores.begin(root, "b")
+
+
+def harm(root, how):
+    shard = root.parent / "0/c/0/0/0"
+    return shard.unlink() if how == "gone" else shard.write_bytes(shard.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("how", ["gone", "cut short"])
+def test_a_store_that_lost_a_shard_is_not_finished(root, how):
+    write(root, np.ones((16, 16, 16), np.float32), Grid((16, 16, 16), np.eye(4)))
+    assert stores.is_finished(root, "a")
+    harm(root, how)
+    assert not stores.is_finished(root, "a")
+
+
+@pytest.mark.parametrize("how", ["gone", "cut short"])
+def test_a_shard_that_is_lost_before_the_end_is_noticed(root, how, monkeypatch):
+    grid = Grid((16, 16, 16), np.eye(4))
+    commit = stores.commit
+
+    def harmed_before(*arguments, **more):
+        harm(root, how)
+        commit(*arguments, **more)
+
+    monkeypatch.setattr(stores, "commit", harmed_before)
+    with pytest.raises(stores.StoreError, match="1 of 8 shards are not there as they were written, 0/c/0/0/0"):
+        write(root, np.ones(grid.shape, np.float32), grid)
+    assert not root.exists()
+
+
+def test_nothing_is_made_of_a_shard_that_cannot_be_seen(root, monkeypatch):
+    monkeypatch.setattr(stores, "_PATIENCE", 0.3)
+    late = root.parent / "0/c/0/0/1"
+    late.parent.mkdir(parents=True)
+    threading.Timer(0.15, late.touch).start()
+    stores.await_shards(root, ["0/c/0/0/1"])
+    assert late.exists()
+    with pytest.raises(stores.StoreError, match="0/c/0/0/2: was written and is gone"):
+        stores.await_shards(root, ["0/c/0/0/1", "0/c/0/0/2"])
 
 
 @pytest.mark.parametrize("storage", [Storage("uint16", 0.01, -3.0), Storage("float16")])

@@ -1,0 +1,110 @@
+import fcntl
+import multiprocessing
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from headsr.render.lock import writing
+from headsr.render.store import StoreError
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from headsr.render.lock import writing
+with writing(Path(sys.argv[1]), shared=len(sys.argv) > 2):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "a.ome.zarr" / "zarr.json"
+
+
+@pytest.fixture
+def hold(store):
+    """Hold the store in a process of its own, until it is killed."""
+    started = []
+
+    def held(*shared):
+        command = [sys.executable, "-c", HOLD, str(store), *shared]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout.readline() == "held\n"
+        return started[-1]
+
+    yield held
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [((), False), ((), True), (("shared",), False)])
+def test_who_writes_a_store_keeps_others_out(store, hold, theirs, ours):
+    process = hold(*theirs)
+    others = pytest.raises(StoreError, match=f"a.ome.zarr: is being written by process {process.pid} on ")
+    with others, writing(store, shared=ours):
+        pass
+
+
+def test_parts_are_written_side_by_side(store, hold):
+    hold("shared")
+    with writing(store, shared=True):
+        hold("shared")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_lock_ends_with_its_process(store, hold, how):
+    process = hold()
+    process.send_signal(how)
+    process.wait()
+    with writing(store):
+        pass
+    assert list(store.parent.parent.iterdir()) == []
+
+
+def test_nothing_is_left_once_the_last_part_has_ended(store):
+    with writing(store, shared=True):
+        with writing(store, shared=True):
+            pass
+        assert [path.name for path in store.parent.parent.iterdir()] == [".a.ome.zarr.lock"]
+    assert list(store.parent.parent.iterdir()) == []
+
+
+def test_a_failure_lets_go(store):
+    with pytest.raises(KeyError), writing(store):
+        raise KeyError
+    with writing(store):
+        pass
+
+
+def take_and_let_go(store, log):
+    for _ in range(30):
+        try:
+            with writing(store):
+                log.write_text("one\n")  # would be replaced by another who is inside
+                time.sleep(0.002)
+                assert log.read_text() == "one\n"
+                log.unlink()
+        except StoreError:  # too many others, for a second
+            pass
+
+
+def test_two_are_never_inside(store):
+    log = store.parent.parent / "log"
+    store.parent.mkdir()
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        pool.starmap(take_and_let_go, [(store, log)] * 4)
+
+
+def test_a_file_system_without_locks_goes_without(store, monkeypatch):
+    def no_locks(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with writing(store), writing(store):
+        pass
+    assert list(store.parent.parent.iterdir()) == []
