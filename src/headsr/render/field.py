@@ -36,7 +36,7 @@ from headsr.render.describe import RESEARCH_ONLY
 from headsr.render.lock import writing
 from headsr.render.plan import Estimate, Volume, announce, cores, estimate, plan_volume, target_grid
 from headsr.render.progress import Progress, Silent
-from headsr.render.publish import Outputs, discard_partials, publish_beside
+from headsr.render.publish import Outputs, begin_outputs, discard_partials, publish_beside
 from headsr.render.pyramid import mean_of_below
 from headsr.render.schedule import Scheduler, Task, run_tasks
 from headsr.render.shard import Written, compress, write_shard
@@ -219,9 +219,7 @@ def _render(
     volume = _volume(field, grid, storage, air, manner)
     expected = _estimate(field, volume, manner)
     print(announce(outputs.name, volume, expected, air=air if manner.skip_air else None), flush=True)
-    if stores.begin(outputs.store, fingerprint, replace=manner.part is None):
-        for path in (outputs.preview, outputs.sidecar):  # of another volume
-            path.unlink(missing_ok=True)
+    begin_outputs(outputs, fingerprint, replace=manner.part is None)
     write_json(_air_file(outputs), air.as_json())
     for level, layout in enumerate(volume.layouts):
         stores.create_level(outputs.store, level, layout, storage, volume.fill)

@@ -82,7 +82,7 @@ def publish_volume(
     fingerprint = hashlib.sha256(data.tobytes() + grid.affine.tobytes()).hexdigest()
     with writing(outputs.store):
         discard_partials(outputs)
-        stores.begin(outputs.store, fingerprint)
+        begin_outputs(outputs, fingerprint)
         if before is not None:
             _publish_unprojected(before, grid, outputs, scale=scale, offset=offset, record=record)
         shards = _write_levels(data, plan, outputs)
@@ -96,6 +96,14 @@ def publish_volume(
             fingerprint=fingerprint,
             record=RESEARCH_ONLY,
         )
+
+
+def begin_outputs(outputs: Outputs, fingerprint: str, *, replace: bool = True) -> None:
+    """Begin the store (``headsr.render.store.begin``); what lies beside it goes with the volume that it shows."""
+    if stores.begin(outputs.store, fingerprint, replace=replace):
+        for path in (outputs.preview, outputs.sidecar, outputs.unprojected):
+            if path is not None:
+                path.unlink(missing_ok=True)
 
 
 def publish_beside(
