@@ -57,7 +57,26 @@ def test_larger_volumes_are_rendered_from_the_same_fields(project):
     assert jobs["check_volume"] == jobs["score_volume"] == 6 * test  # on the head's own grid alone
 
 
-@pytest.mark.parametrize("larger", [{"hi": {"scale": [2]}}, {"fine": {}}, {"fine": {"scale": [2], "shape": [9]}}])
+def test_a_larger_volume_may_take_as_long_as_the_configuration_says(project, tmp_path):
+    patient = shutil.copytree(project, tmp_path / "project")
+    larger = {"fine": {"scale": [2]}, "huge": {"shape": [4096], "runtime_min": 1440}}
+    delta(patient, "patient", {"render": {"larger": larger}})
+    rules = patient / "workflow/rules/reconstruct.smk"
+    rules.write_text(re.sub(r"    message:\n.*\n", "", rules.read_text()))  # it stands for what a rule asks for
+    said = snakemake(patient, "--dry-run", "--cores", "2", *SMOKE, "patient.yaml").stdout
+    asked = re.findall(r"^rule render_volume:$.*?\bgrid=(\w+).*?\bruntime=(\d+)", said, flags=re.M | re.S)
+    assert set(asked) == {("hi", "120"), ("fine", "120"), ("huge", "1440")}
+
+
+@pytest.mark.parametrize(
+    "larger",
+    [
+        {"hi": {"scale": [2]}},
+        {"fine": {}},
+        {"fine": {"scale": [2], "shape": [9]}},
+        {"fine": {"scale": [2], "runtime_min": 0}},
+    ],
+)
 def test_a_larger_volume_needs_a_label_of_its_own_and_one_size(project, larger):
     delta(project, "wrong", {"render": {"larger": larger}})
     assert snakemake(project, "-n", *SMOKE, "wrong.yaml").returncode != 0

@@ -91,6 +91,8 @@ def test_a_larger_volume_is_rendered_from_the_fields_that_are_there(smoke):
         fine, own = (smoke / f"{volume}_res-{name}_desc-sr_T1w.ome.zarr/zarr.json" for name in ("fine", "hi"))
         assert read_grid(fine).same_as(read_grid(own).scaled(2))
         assert (read_storage(fine).dtype, read_storage(own).dtype) == ("uint16", "float32")
+    longer = {"render": {"larger": {"fine": {"scale": [2], "dtype": "uint16", "runtime_min": 600}}}}
+    assert not planned(smoke, *LOCAL[2:], delta(smoke, "longer", longer))
 
 
 def test_a_damaged_scan_stops_its_own_chain_with_its_name(project, tmp_path):

@@ -83,7 +83,13 @@ def lowres_of(wildcards):
 
 def larger_grid(wildcards):
     """How a larger volume is rendered; nothing for the one on the head's own grid, which is compared with the scans."""
-    return plain(config["render"]["larger"].get(wildcards.grid, {}))
+    larger = plain(config["render"]["larger"].get(wildcards.grid, {}))
+    return {key: value for key, value in larger.items() if key != "runtime_min"}  # how long it may take changes no byte
+
+
+def render_minutes(wildcards):
+    """How long a render may take: what the configuration says of a larger volume, else two hours."""
+    return config["render"]["larger"].get(wildcards.grid, {}).get("runtime_min", 120)
 
 
 def moving_of(wildcards):

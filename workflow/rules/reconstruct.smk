@@ -133,7 +133,7 @@ rule render_volume:
     threads: 1 if config["render"]["scheduler"] == "slurm" else config["render"]["workers"]
     resources:
         mem_mb=memory(1500, 40),
-        runtime=120,
+        runtime=render_minutes,
         # Who evaluates changes no byte: as a param it would be a reason to run again.
         scheduler=config["render"]["scheduler"],
         workers=config["render"]["workers"],
