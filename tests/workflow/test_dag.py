@@ -1,9 +1,12 @@
 """The plan without running it: which jobs, what each asks for, and slips in the configuration that are errors."""
 
 import ast
+import contextlib
 import re
+import runpy
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -66,6 +69,18 @@ def test_a_larger_volume_may_take_as_long_as_the_configuration_says(project, tmp
     said = snakemake(patient, "--dry-run", "--cores", "2", *SMOKE, "patient.yaml").stdout
     asked = re.findall(r"^rule render_volume:$.*?\bgrid=(\w+).*?\bruntime=(\d+)", said, flags=re.M | re.S)
     assert set(asked) == {("hi", "120"), ("fine", "120"), ("huge", "1440")}
+
+
+def test_a_render_is_given_what_snakemake_leaves_of_the_job_s_memory(monkeypatch):
+    given = {}
+    monkeypatch.setattr("headsr.jobs.job", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr("headsr.render.field.render_unit", lambda *_, **how: given.update(how))
+    resources = {"scheduler": "slurm", "workers": 2, "mem_mb": 1500}
+    parts = {"input": {"field": "a"}, "params": {"larger": {}, "chunk": 128, "shard": 512}, "resources": resources}
+    output = {name: name for name in ("store", "preview", "sidecar")}
+    asked = SimpleNamespace(output=output, **{name: SimpleNamespace(**part) for name, part in parts.items()})
+    runpy.run_path(str(ROOT / "workflow/scripts/render_volume.py"), {"snakemake": asked})
+    assert given["memory_mb"] > 0.6 * 1500 and 1.1 * given["memory_mb"] + 2 * 190 < 1500
 
 
 @pytest.mark.parametrize(

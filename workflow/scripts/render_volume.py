@@ -14,5 +14,7 @@ with job(snakemake):
         shard=snakemake.params.shard,
         scheduler=snakemake.resources.scheduler,
         workers=snakemake.resources.workers,
-        memory_mb=snakemake.resources.mem_mb,
+        # A render keeps within 1.1 times of what it is given, and a SLURM job also holds two processes of Snakemake of
+        # up to 200 MB each.
+        memory_mb=int((snakemake.resources.mem_mb - 400) / 1.1),
     )
