@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import render_part
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from known_fields import RECORD, Ball, Waves
@@ -104,17 +104,21 @@ class TestTheSameBytes:
         assert digest(tmp_path / "threads") == digest(tmp_path / "local")
 
     def test_for_parts_that_run_at_once_and_a_last_call(self, tmp_path, capfd):
-        field = Ball((100, 70, 70))
-        manner = dataclasses.replace(SMALL, skip_air=True)
-        rendered(tmp_path / "whole", field, manner)
-        with ThreadPoolExecutor(1) as pool:
-            parts = [dataclasses.replace(manner, part=(i, 3)) for i in (3, 1, 2)]
-            list(pool.map(lambda part: rendered(tmp_path / "parts", field, part), parts))
-        assert not outputs_in(tmp_path / "parts").store.exists()
-        last = Ball((100, 70, 70))
-        rendered(tmp_path / "parts", last, manner)
+        whole, parts = tmp_path / "whole", tmp_path / "parts"
+        render_part.rendered(whole)
+        commands = [[sys.executable, render_part.__file__, parts, str(index), "3"] for index in (3, 1, 2)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        processes = [subprocess.Popen(command, **pipes) for command in commands]
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * 3
+        for process in processes:
+            print(file=process.stdin, flush=True)
+        for process in processes:
+            process.communicate(timeout=60)
+        assert [process.returncode for process in processes] == [0, 0, 0]
+        assert not (parts / "ball.ome.zarr" / "zarr.json").exists()
+        last = render_part.rendered(parts)
         assert last.calls == 0 and "comparing" in capfd.readouterr().out
-        assert digest(tmp_path / "whole") == digest(tmp_path / "parts")
+        assert digest(whole) == digest(parts)
 
 
 class Mortal(Waves):
