@@ -4,6 +4,10 @@ import gzip
 import json
 import random
 import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -34,6 +38,25 @@ FILES = {
     "derivatives/sub-01/anat/sub-01_T1w.nii.gz": 7,
 }
 UNLOCKED = "sub-01/anat/sub-01_T2w.nii.gz"
+
+
+def pytest_configure() -> None:
+    # A shell without job control starts what it puts into the background with SIGINT ignored, and children inherit
+    # that: the programs that tests interrupt would never end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen]]:
+    """``subprocess.Popen`` whose processes are killed when the test ends, also where it has waited in vain."""
+    with ExitStack() as stack:
+
+        def start(command: list[str], **options: object) -> subprocess.Popen:
+            process = stack.enter_context(subprocess.Popen(command, **options))
+            stack.callback(process.kill)
+            return process
+
+        yield start
 
 
 def gzipped(seed: int) -> bytes:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -253,12 +254,14 @@ def test_what_is_no_key_is_refused(key: str, tiny_clone: Path, tmp_path: Path) -
         get_content(tiny_clone, key, tmp_path / "got.nii.gz")
 
 
-def test_two_at_once_for_one_key(tiny_clone: Path, pristine_dataset: Path, tmp_path: Path) -> None:
+def test_two_at_once_for_one_key(
+    tiny_clone: Path, pristine_dataset: Path, tmp_path: Path, started: Callable[..., subprocess.Popen]
+) -> None:
     path = "sub-01/anat/sub-01_T1w.nii.gz"
     program = "import sys; from headsr.annex import get_content; get_content(*sys.argv[1:], waits_s=())"
     outputs = [tmp_path / f"{i}.nii.gz" for i in range(2)]
     words = [sys.executable, "-c", program, tiny_clone, keys_of(tiny_clone)[path]]
-    jobs = [subprocess.Popen([*words, output]) for output in outputs]
+    jobs = [started([*words, output]) for output in outputs]
     assert [job.wait(60) for job in jobs] == [0, 0]
     assert {output.read_bytes() for output in outputs} == {(pristine_dataset / path).read_bytes()}
     assert sizes(tiny_clone) == (0, 0)

@@ -20,6 +20,7 @@ from headsr import annex
 from headsr.annex import list_images, run_tool
 from headsr.sourcedata import SourceDataError, fetch_scan
 
+Started = Callable[..., subprocess.Popen]
 SCAN = "sub-02/ses-a/anat/sub-02_ses-a_run-1_T1w.nii.gz"
 NAME = "tiny/sub-02_ses-a_run-1_T1w"
 NOT_PINNED = r"not the pinned content.*Try again.*maintainers"
@@ -329,15 +330,17 @@ FETCH = (
 )
 
 
-def start_fetching(clone: Path, key: str, output: Path, *, at_once: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", FETCH, clone, key, output, str(at_once)])
+def start_fetching(started: Started, clone: Path, key: str, output: Path, *, at_once: int) -> subprocess.Popen[bytes]:
+    return started([sys.executable, "-c", FETCH, clone, key, output, str(at_once)])
 
 
-def test_no_more_than_the_bound_at_once(web: Web, tiny_dataset: Path, tiny_clone: Path, results: Path) -> None:
+def test_no_more_than_the_bound_at_once(
+    web: Web, tiny_dataset: Path, tiny_clone: Path, results: Path, started: Started
+) -> None:
     keys = [publish(tiny_dataset, gzip.compress(b"scan %d" % i)) for i in range(6)]
     run_tool(["git", "-C", tiny_clone, "fetch", "-q", "origin"])
     web.answer = send_slowly
-    jobs = [start_fetching(tiny_clone, key, results / f"{i}.nii.gz", at_once=2) for i, key in enumerate(keys)]
+    jobs = [start_fetching(started, tiny_clone, key, results / f"{i}.nii.gz", at_once=2) for i, key in enumerate(keys)]
     assert [job.wait(120) for job in jobs] == [0] * 6
     assert web.most == 2
     assert sorted(gzip.decompress(path.read_bytes()) for path in results.iterdir()) == [
@@ -346,13 +349,13 @@ def test_no_more_than_the_bound_at_once(web: Web, tiny_dataset: Path, tiny_clone
     assert contents(tiny_clone) == set()
 
 
-def test_a_job_that_was_killed_frees_its_slot(web: Web, tiny_clone: Path, results: Path) -> None:
+def test_a_job_that_was_killed_frees_its_slot(web: Web, tiny_clone: Path, results: Path, started: Started) -> None:
     web.answer = never_answer
-    killed = start_fetching(tiny_clone, key_of(tiny_clone), results / "killed.nii.gz", at_once=1)
+    killed = start_fetching(started, tiny_clone, key_of(tiny_clone), results / "killed.nii.gz", at_once=1)
     assert web.asked.wait(60)
     web.answer = send
     other = key_of(tiny_clone, "sub-01/anat/sub-01_T1w.nii.gz")
-    waiting = start_fetching(tiny_clone, other, results / "other.nii.gz", at_once=1)
+    waiting = start_fetching(started, tiny_clone, other, results / "other.nii.gz", at_once=1)
     with pytest.raises(subprocess.TimeoutExpired):
         waiting.wait(4)
     killed.send_signal(signal.SIGKILL)

@@ -306,12 +306,12 @@ def test_a_port_that_is_taken_is_refused_with_the_way_out(server, store):
         ViewServer([store], port=server.server_port)
 
 
-def test_ctrl_c_ends_it_cleanly(store):
+def test_ctrl_c_ends_it_cleanly(store, started):
     program = f"from headsr.view import serve; serve([{str(store)!r}])"
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert re.match(rb"http://127\.0\.0\.1:\d+/[\w-]{22}/\n", process.stdout.readline())
-        process.send_signal(signal.SIGINT)
-        _, complaints = process.communicate(timeout=20)
+    process = started([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert re.match(rb"http://127\.0\.0\.1:\d+/[\w-]{22}/\n", process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=20)
     assert (process.returncode, complaints) == (0, b"")
 
 
