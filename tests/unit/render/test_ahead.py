@@ -1,11 +1,12 @@
 import pickle
+import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from headsr.render.ahead import Lanes
+from headsr.render.ahead import Lanes, StoppedError
 
 
 class Watched:
@@ -68,3 +69,59 @@ def test_pieces_are_taken_no_further_ahead_than_there_are_lanes():
 
 def test_in_another_process_there_is_one_lane():
     assert pickle.loads(pickle.dumps(Lanes(8))).number == 1  # noqa: S301 - our own bytes
+
+
+@pytest.mark.parametrize("pieces", [range(2), range(10)])
+def test_once_stopped_nobody_begins_a_piece_or_yields_a_result(pieces):
+    lanes, begun = Lanes(2), []
+    readers = [lanes.in_order(lambda piece: begun.append(piece) or piece, pieces), lanes.in_order(pytest.fail, pieces)]
+    assert next(readers[0]) == 0
+    lanes.stop()
+    for reader in readers:
+        with pytest.raises(StoppedError):
+            next(reader)
+    assert set(begun) <= {0, 1}
+
+
+def test_a_stop_reaches_those_that_wait_for_a_result_or_a_lane_within_one_piece():
+    lanes, ended = Lanes(2), []
+
+    def read():
+        try:
+            list(lanes.in_order(time.sleep, [0.3] * 100))
+        except StoppedError as error:
+            ended.append(error)
+
+    readers = [threading.Thread(target=read, daemon=True) for _ in range(5)]  # of which three find no lane
+    for reader in readers:
+        reader.start()
+    time.sleep(0.1)
+    lanes.stop()
+    begin = time.monotonic()
+    for reader in readers:
+        reader.join(10)
+    assert len(ended) == 5
+    assert time.monotonic() - begin < 2
+
+
+def test_a_stop_at_any_time_leaves_nobody_waiting():
+    chance = random.Random(0)
+    for _ in range(200):
+        lanes, work = Lanes(chance.randint(1, 3)), Watched()
+        ended = []
+
+        def read(lanes=lanes, work=work, ended=ended):
+            try:
+                ended.append(list(lanes.in_order(work, range(20))))
+            except StoppedError:
+                ended.append(None)
+
+        readers = [threading.Thread(target=read, daemon=True) for _ in range(4)]
+        for reader in readers:
+            reader.start()
+        time.sleep(chance.uniform(0, 0.01))
+        lanes.stop()
+        for reader in readers:
+            reader.join(20)
+        assert len(ended) == 4
+        assert all(result is None or result == list(range(20)) for result in ended)
