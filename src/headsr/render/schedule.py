@@ -60,6 +60,7 @@ _SETTINGS = {
 }
 _LOOPBACK = "127.0.0.1"
 _STILLBORN = 3  # jobs in a row, at least, that end before their worker comes: the next ones would too
+_PATIENCE_S = 1.0  # what a run may take to stop without a word
 _MIB = 2**20
 
 
@@ -83,6 +84,7 @@ def run_tasks(
     workers: int,
     memory_bytes: int,
     on_done: Callable[[Done], None],
+    stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Call ``work(task.key)`` for every task, ``workers`` at a time, each after those that it needs.
 
@@ -93,8 +95,9 @@ def run_tasks(
     their Python included: each process or job gets an equal part, and never less than PROCESS_BYTES.
 
     A task's exception ends the run and is raised as itself once the tasks in work have ended or their workers are
-    stopped. Processes and jobs are ended with the run, also by an interrupt or SIGTERM. SLURM's jobs can be submitted
-    from the main thread alone, which dask-jobqueue needs when it is imported.
+    stopped. Processes and jobs are ended with the run, also by an interrupt or SIGTERM; threads can only be waited for,
+    and ``stop`` is called before, after which ``work`` is to end soon, by whatever exception. SLURM's jobs can be
+    submitted from the main thread alone, which dask-jobqueue needs when it is imported.
     Raises ValueError before any work when two tasks have one key or a task does not come after all that it needs;
     RuntimeError when a task's worker was killed more than ALLOWED_FAILURES times, or SLURM takes no jobs or ends them
     before they work.
@@ -108,11 +111,8 @@ def run_tasks(
         _run_on_slurm(work, tasks, workers, worker_bytes, on_done)
     elif scheduler == "local":
         _run_on_processes(work, tasks, workers, worker_bytes, on_done)
-    elif workers == 1:
-        for task in tasks:  # without Dask, whose import takes longer than many small volumes
-            on_done(work(task.key))
     else:
-        _run_on_threads(work, tasks, workers, on_done)
+        _run_on_threads(work, tasks, workers, on_done, stop)
 
 
 def _refuse_disorder(tasks: Sequence[Task]) -> None:
@@ -171,7 +171,27 @@ def _step_once(work: Work, key: str, *_needed: Done) -> Done:
     return record
 
 
-def _run_on_threads(work: Work, tasks: Sequence[Task], workers: int, on_done: Callable[[Done], None]) -> None:
+def _run_on_threads(
+    work: Work, tasks: Sequence[Task], workers: int, on_done: Callable[[Done], None], stop: Callable[[], None]
+) -> None:
+    """Run the tasks on threads of their own, one worker's too: an interrupt comes to this one, which only waits."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        if workers == 1:
+            for task in tasks:  # without Dask, whose import takes longer than many small volumes
+                on_done(pool.submit(work, task.key).result())
+        else:
+            _compute_on_threads(pool, work, tasks, on_done)
+    except BaseException:
+        stop()
+        _wait_for_what_is_in_work(pool)
+        raise
+    pool.shutdown()
+
+
+def _compute_on_threads(
+    pool: ThreadPoolExecutor, work: Work, tasks: Sequence[Task], on_done: Callable[[Done], None]
+) -> None:
     import dask
     from dask.callbacks import Callback
 
@@ -181,8 +201,19 @@ def _run_on_threads(work: Work, tasks: Sequence[Task], workers: int, on_done: Ca
         if name in names:
             on_done(record)
 
-    with ThreadPoolExecutor(workers) as pool, Callback(posttask=after):
+    with Callback(posttask=after):
         dask.compute(*_graph(_step, work, tasks), scheduler="threads", pool=pool, optimize_graph=False)
+
+
+def _wait_for_what_is_in_work(pool: ThreadPoolExecutor) -> None:
+    """Begin nothing else on the threads, and say that there is something to wait for where it takes a while."""
+    said = threading.Timer(_PATIENCE_S, print, ["\nstopping: waiting for what is in work"], {"file": sys.stderr})
+    said.daemon = True
+    said.start()
+    try:
+        pool.shutdown(cancel_futures=True)
+    finally:
+        said.cancel()
 
 
 def _run_on_processes(

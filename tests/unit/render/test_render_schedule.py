@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ import pytest
 from shards_of_bytes import MEMORY, listening, run, tree, work_on
 
 from headsr.render import schedule
+from headsr.render.ahead import Lanes
 from headsr.render.schedule import Task, run_tasks
 
 HERE = Path(__file__).parent
@@ -75,6 +77,54 @@ def test_an_error_on_a_thread_is_raised_as_itself_and_ends_the_run(tmp_path, err
     assert (str(raised.value), raised.value.args) == (str(error), error.args)
     assert not any(path.name.count(".") for path in (work.folder / "0/c").iterdir())  # none was left in work
     assert len(work.tries) < 40
+
+
+def test_an_error_on_a_thread_is_raised_when_the_pieces_in_work_are_done(monkeypatch, capfd):
+    monkeypatch.setattr(schedule, "_PATIENCE_S", 0.01)
+    lanes, begun, failed = Lanes(1), [], []
+
+    def write(key: str) -> dict:
+        begun.append(key)
+        if len(begun) == 3:  # the others write, or wait for the lane
+            time.sleep(0.1)
+            failed.append(time.monotonic())
+            raise OSError(errno.ENOSPC, "No space left on device")
+        for _ in lanes.in_order(time.sleep, [0.3] * 200):  # a minute
+            pass
+        return {}
+
+    tasks = [Task(str(number)) for number in range(10)]
+    with pytest.raises(OSError, match="No space left on device"):
+        run_tasks(write, tasks, scheduler="threads", workers=3, memory_bytes=1, on_done=pytest.fail, stop=lanes.stop)
+    assert time.monotonic() - failed[0] < 3
+    assert capfd.readouterr() == ("", "\nstopping: waiting for what is in work\n")
+
+
+INTERRUPTED = """\
+import sys, time
+from headsr.render.ahead import Lanes
+from headsr.render.schedule import Task, run_tasks
+
+lanes, workers = Lanes(2), int(sys.argv[1])
+
+def write(key):
+    for _ in lanes.in_order(time.sleep, [0.3] * 200):
+        print(key, flush=True)
+
+tasks = [Task(str(number)) for number in range(10)]
+run_tasks(write, tasks, scheduler="threads", workers=workers, memory_bytes=1, on_done=print, stop=lanes.stop)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupt_waits_for_the_pieces_in_work_alone(workers, started):
+    command = [sys.executable, "-c", INTERRUPTED, str(workers)]
+    process = started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert errors.endswith("\nKeyboardInterrupt\n") and errors.count("Traceback") == 1
 
 
 def test_killed_workers_are_replaced_and_only_what_they_were_doing_is_done_again(tmp_path, expected):
@@ -145,9 +195,9 @@ main()
 """
 
 
-def test_interrupted_scripts_leave_no_process_and_are_not_run_by_their_workers(tmp_path):
+def test_interrupted_scripts_leave_no_process_and_are_not_run_by_their_workers(tmp_path, started):
     expected = {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: -signal.SIGINT}
-    processes = {sent: started_script(tmp_path / sent.name) for sent in expected}
+    processes = {sent: start_script(started, tmp_path / sent.name) for sent in expected}
     children = []
     for sent, process in processes.items():
         end = time.monotonic() + 60
@@ -164,13 +214,13 @@ def test_interrupted_scripts_leave_no_process_and_are_not_run_by_their_workers(t
     assert [(tmp_path / sent.name / "runs").read_text() for sent in expected] == ["x", "x"]
 
 
-def started_script(folder: Path) -> subprocess.Popen:
+def start_script(started: Callable[..., subprocess.Popen], folder: Path) -> subprocess.Popen:
     """Start a script that writes shards for half a minute."""
     folder.mkdir()
     script = folder / "script.py"
     script.write_text(SCRIPT.format(here=str(HERE), runs=str(folder / "runs")))
     command = [sys.executable, str(script), str(folder / "shards"), "local", "1", "64", "0.5"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return started(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize(
