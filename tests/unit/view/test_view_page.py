@@ -219,3 +219,19 @@ def test_the_window_is_one_for_both_unless_it_is_not_to_be(viewed):
     viewed.browser.value(setting.format(800))
     viewed.browser.value(f"together.checked = false; {setting.format(700)}")
     assert [high for _, high in viewed.browser.value(windows)] == [800, 700]
+
+
+def test_keys_go_on_after_a_checkbox_was_clicked_but_not_while_a_number_is_typed(viewed):
+    crosshair = viewed.browser.value("view.crosshair")
+    box = viewed.browser.value("(({x, y}) => [x + 6, y + 6])(smooth.getBoundingClientRect())")
+    for _ in range(2):
+        for kind in ("mousePressed", "mouseReleased"):
+            viewed.browser.mouse(kind, *box, button="left", buttons=1, clickCount=1)
+    assert viewed.browser.value("document.activeElement === smooth && smooth.checked")
+    viewed.press("PageUp")
+    moved = viewed.browser.value("view.crosshair")
+    assert moved != pytest.approx(crosshair, abs=0.5)
+    viewed.browser.value("panes[0].lowElement.focus()")
+    viewed.press("ArrowUp", "0", "-")
+    assert viewed.browser.value("view.crosshair") == moved
+    viewed.browser.value("document.activeElement.blur()")

@@ -317,7 +317,8 @@ const KEYS = {
 function listen() {
   window.addEventListener("keydown", (event) => {
     const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!action || !view || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select")) return;
+    const typing = event.target.closest("select, input:not([type=checkbox])");
+    if (!action || !view || event.ctrlKey || event.metaKey || event.altKey || typing) return;
     event.preventDefault();
     action();
   }, true);
