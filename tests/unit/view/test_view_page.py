@@ -1,6 +1,7 @@
 import io
 import os
 import threading
+from contextlib import contextmanager
 
 import headless_chromium
 import nibabel as nib
@@ -96,35 +97,43 @@ def place(picture, low, high):
     return np.array([columns.start, rows.start]) + size / 2, size
 
 
-@pytest.fixture(scope="module")
-def viewed(tmp_path_factory):
+@contextmanager
+def browsing(stores, profile):
+    """A browser that shows the page of some stores, with all that it is going to show at first."""
     if headless_chromium.PROGRAM is None:
         reason = "Chromium is not installed (Debian's chromium)"
         if os.environ.get("CI", "").lower() not in ("", "0", "false"):
             pytest.fail(reason)
         pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("page")
-    stores = [folder / f"sub-01_desc-{name}_T1w.ome.zarr" for name in ("first", "second")]
-    stored = [write_store(store, phantom(grid), grid) for store, grid in zip(stores, GRIDS, strict=True)]
-    with pytest.MonkeyPatch.context() as change, ViewServer(stores) as server:
-        # So that the finest level of the second volume is too large, and its next is shown first.
-        for limit, voxels in {"SHOWN_FIRST": 150_000, "SHOWN_WHOLE": 150_000, "BOX": 16}.items():
-            change.setattr(levels, limit, voxels)
+    with ViewServer(stores) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            with headless_chromium.Chromium(folder / "profile") as browser:
+            with headless_chromium.Chromium(profile) as browser:
                 browser.open(server.url)
                 browser.wait_for("['shown', 'failed'].includes(document.body?.dataset.state)")
                 browser.settle()
-                yield Viewed(browser, stored)
-                # Of the whole session: nothing was asked of anyone else, and nothing went wrong.
-                assert len(browser.requests) > 6
+                yield browser
+                # Of the whole session: nothing was asked of anyone else.
                 assert [url for url in browser.requests if not url.startswith((server.url, "data:image/"))] == []
-                assert browser.complaints == []
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture(scope="module")
+def viewed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    stores = [folder / f"sub-01_desc-{name}_T1w.ome.zarr" for name in ("first", "second")]
+    stored = [write_store(store, phantom(grid), grid) for store, grid in zip(stores, GRIDS, strict=True)]
+    with pytest.MonkeyPatch.context() as change:
+        # So that the finest level of the second volume is too large, and its next is shown first.
+        for limit, voxels in {"SHOWN_FIRST": 150_000, "SHOWN_WHOLE": 150_000, "BOX": 16}.items():
+            change.setattr(levels, limit, voxels)
+        with browsing(stores, folder / "profile") as browser:
+            yield Viewed(browser, stored)
+            assert len(browser.requests) > 6
+            assert browser.complaints == []
 
 
 def test_the_page_shows_three_planes_of_each_volume_and_says_which_level(viewed):
@@ -235,3 +244,42 @@ def test_keys_go_on_after_a_checkbox_was_clicked_but_not_while_a_number_is_typed
     viewed.press("ArrowUp", "0", "-")
     assert viewed.browser.value("view.crosshair") == moved
     viewed.browser.value("document.activeElement.blur()")
+
+
+class TestABoxBesideAHead:
+    """A box of small voxels, inside the whole head of large ones."""
+
+    HEAD = Grid((60, 50, 40), np.diag([2.0, 2.0, 2.0, 1.0]))
+    BOX = Grid((24, 20, 16), nib.affines.from_matvec(np.diag([0.5] * 3), [70.0, 60.0, 50.0]))
+
+    @pytest.fixture(scope="class")
+    def stores(self, tmp_path_factory):
+        stores = [tmp_path_factory.mktemp("box") / f"{name}.ome.zarr" for name in ("head", "box")]
+        for store, grid in zip(stores, (self.HEAD, self.BOX), strict=True):
+            write_store(store, np.random.default_rng(0).random(grid.shape) * 100, grid)
+        return stores
+
+    @pytest.fixture(scope="class")
+    def browser(self, stores, tmp_path_factory):
+        with browsing(stores, tmp_path_factory.mktemp("profile")) as browser:
+            yield browser
+
+    @pytest.mark.parametrize(
+        ("start", "key", "end"),
+        [
+            ([20, 30, 40], "ArrowRight", [22, 30, 40]),  # in the head alone
+            ([20, 30, 40], "PageDown", [20, 30, 38]),
+            ([72, 62, 52], "ArrowLeft", [71.5, 62, 52]),  # in both
+            ([81.5, 62, 52], "ArrowRight", [84, 62, 52]),  # out of the box, by a voxel of the head's own
+            ([118, 30, 40], "ArrowRight", [118, 30, 40]),  # at the head's end
+            ([150, 30, 40], "ArrowLeft", [148, 30, 40]),  # outside of both
+        ],
+    )
+    def test_arrow_keys_step_by_the_finest_voxel_under_the_crosshair(self, browser, start, key, end):
+        browser.value(f"view.crosshair = {start}; showAll()")
+        browser.press(key)
+        browser.settle()
+        assert browser.value("view.crosshair") == pytest.approx(end, abs=1e-3)
+        for pane in (0, 1):
+            shown = browser.value(f"panes[{pane}].whatIsShown().crosshair")
+            assert shown == pytest.approx(end, abs=1e-3)

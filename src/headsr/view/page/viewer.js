@@ -128,6 +128,18 @@ class Pane {
     return Array.from(this.nv.frac2vox(this.nv.mm2frac(point, 0, true)));
   }
 
+  // The point (mm) so many voxels (of what is loaded) beside the crosshair.
+  beside(step) {
+    const dims = this.volume.dimsRAS;
+    const frac = this.nv.mm2frac(view.crosshair, 0, true).map((x, axis) => x + step[axis] / dims[axis + 1]);
+    return toList(this.nv.frac2mm(frac, 0, true));
+  }
+
+  // Whether a point in mm lies in what is loaded.
+  holds(point) {
+    return toList(this.nv.mm2frac(point, 0, true)).every((x) => x >= 0 && x <= 1);
+  }
+
   // NiiVue pans and zooms in the millimetres of the volume's own axes ("ortho"): a tile shows, along each axis, what
   // lies between (first - pan) / zoom and (last - pan) / zoom.
   whatIsShown() {
@@ -205,9 +217,9 @@ function millimetres(level) {
   return `${new Set(sizes).size === 1 ? sizes[0] : sizes.join(" × ")} mm`;
 }
 
-// The volume with the finest voxels says which sizes there are to choose from.
-function finest() {
-  return panes.reduce((best, pane) => (voxelSize(pane.levels[0]) < voxelSize(best.levels[0]) ? pane : best));
+// The volume with the finest voxels, which also says which sizes there are to choose from.
+function finest(among = panes) {
+  return among.reduce((best, pane) => (voxelSize(pane.levels[0]) < voxelSize(best.levels[0]) ? pane : best));
 }
 
 // After someone moved something in a pane, show the same in all panes.
@@ -282,10 +294,19 @@ function showWhole() {
   showAll();
 }
 
+// A voxel of the finest volume under the crosshair that goes on that way; outside of all volumes one of the first.
 function move(x, y, z) {
-  const pane = finest();
-  pane.nv.moveCrosshairInVox(page.radiological.checked ? -x : x, y, z);
-  follow(pane);
+  const step = [page.radiological.checked ? -x : x, y, z];
+  const under = panes.filter((pane) => pane.volume && pane.holds(view.crosshair));
+  const going = under.filter((pane) => pane.holds(pane.beside(step)));
+  if (going.length) {
+    const pane = finest(going);
+    pane.nv.moveCrosshairInVox(...step);
+    follow(pane);
+  } else if (!under.length && panes[0].volume) {
+    view.crosshair = panes[0].beside(step);
+    showAll();
+  }
 }
 
 function toggle(box) {
