@@ -35,6 +35,10 @@ _BEFORE_VOXELS = 352  # bytes: the header, and four that say that no extension f
 _WINDOW = (0.5, 99.9)  # percentiles of the coarsest level: of a head, from air to fat
 
 
+class ReplacedError(ValueError):
+    """A store is no longer the one that was opened. The message names it and the way out."""
+
+
 class Volume:
     """A finished store, to look at. ``path`` is the folder ``X.ome.zarr`` or the root ``zarr.json`` in it.
 
@@ -47,7 +51,8 @@ class Volume:
         self._root = self.folder / "zarr.json"
         if not self.folder.is_dir():
             raise ValueError(f"{given}: does not exist or is not a folder. Name a folder X.ome.zarr that headsr wrote")
-        if not self._root.exists():
+        self._opened = _identity(self._root)
+        if self._opened is None:
             raise ValueError(
                 f"{given}: is not finished, for it has no zarr.json yet. Make it with the same command again, which "
                 "goes on where it stopped, and then look at it"
@@ -94,11 +99,21 @@ class Volume:
         start = np.clip(np.rint(centre) - shape // 2, 0, np.array(grid.shape) - shape)
         return tuple(map(int, start)), tuple(map(int, shape))
 
+    def check_same(self) -> None:
+        """Raise ReplacedError unless the store is still the one that was opened.
+
+        What is read of another has other grids than were said, and what is deleted reads as empty space.
+        """
+        if _identity(self._root) != self._opened:
+            raise ReplacedError(f"{self.folder.name}: was replaced or deleted; start headsr view again")
+
     def nifti(self, level: int, start: Triple, shape: Triple) -> tuple[int, Iterator[Buffer]]:
         """A box of a level as an uncompressed NIfTI-1 file: how many bytes it has, and these piece by piece.
 
-        A piece holds until the next is asked for: all are read into one buffer.
+        A piece holds until the next is asked for: all are read into one buffer. Raises ReplacedError, then or from a
+        piece, where the store is no longer the one that was opened.
         """
+        self.check_same()
         array = self._arrays[level]
         kind = _kind(array)
         size = _BEFORE_VOXELS + math.prod(shape) * kind.itemsize
@@ -112,6 +127,7 @@ class Volume:
             for low, high in _cuts(z, z_end, height):
                 for front, back in _cuts(y, y_end, array.chunks[1]):
                     slab[: high - low, front - y : back - y] = array[low:high, front:back, x:x_end]
+                self.check_same()
                 yield slab[: high - low].data.cast("B")
 
         return size, pieces()
@@ -138,6 +154,15 @@ class Volume:
         values = self._arrays[-1][:].astype(np.float32) * slope + intercept
         low, high = (float(f"{value:.3g}") for value in np.percentile(values, _WINDOW))
         return (low, high) if low < high else (low, low + 1)
+
+
+def _identity(root: Path) -> tuple[int, int, int] | None:
+    """What a store's root ``zarr.json``, written last and whole, is known by; None where there is none."""
+    try:
+        status = root.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _cuts(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 import re
 import secrets
 import sys
@@ -23,7 +24,7 @@ from urllib.parse import parse_qs, quote, unquote
 
 import numpy as np
 
-from headsr.view.levels import Buffer, Volume
+from headsr.view.levels import Buffer, ReplacedError, Volume
 
 _PAGES = {
     "": ("index.html", "text/html; charset=utf-8"),
@@ -93,10 +94,12 @@ class _Request(BaseHTTPRequestHandler):
             super().handle()
 
     def do_GET(self) -> None:
-        if self.headers.get("Host") in self.server.hosts:
+        if self.headers.get("Host") not in self.server.hosts:
+            return self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "this server answers to its loopback address alone")
+        try:
             self._answer()
-        else:
-            self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "this server answers to its loopback address alone")
+        except ReplacedError as error:
+            self._refuse(HTTPStatus.CONFLICT, str(error))
 
     do_HEAD = do_GET
 
@@ -117,7 +120,7 @@ class _Request(BaseHTTPRequestHandler):
         elif level and int(level[1]) < len(self.server.volumes):
             self._send_level(self.server.volumes[int(level[1])], int(level[2]), query)
         elif raw and int(raw[1]) < len(self.server.volumes):
-            self._send_file(self.server.volumes[int(raw[1])].folder, [unquote(part) for part in raw[2].split("/")])
+            self._send_file(self.server.volumes[int(raw[1])], [unquote(part) for part in raw[2].split("/")])
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is nothing at this address")
 
@@ -142,13 +145,15 @@ class _Request(BaseHTTPRequestHandler):
             print(f"headsr: {volume.folder}: level {level} cannot be read: {error}", file=sys.stderr)
             self.close_connection = True
 
-    def _send_file(self, folder: Path, parts: list[str]) -> None:
+    def _send_file(self, volume: Volume, parts: list[str]) -> None:
         """One file of a store, or the bytes of it that are asked for."""
-        path = _file_inside(folder, parts)
+        path = _file_inside(volume.folder, parts)
         if path is None:
+            volume.check_same()  # its readers take a shard that is not there for an empty one
             return self._refuse(HTTPStatus.NOT_FOUND, "there is no such file in the store")
         with path.open("rb") as stream:
-            size = path.stat().st_size
+            volume.check_same()  # what is open by now stays what it is
+            size = os.fstat(stream.fileno()).st_size
             asked = _range(self.headers, size)
             first, last = (0, size - 1) if asked is None else asked
             kind = "application/json" if path.suffix == ".json" else "application/octet-stream"

@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import threading
 from contextlib import contextmanager
 
@@ -247,7 +248,7 @@ def test_keys_go_on_after_a_checkbox_was_clicked_but_not_while_a_number_is_typed
 
 
 class TestABoxBesideAHead:
-    """A box of small voxels, inside the whole head of large ones."""
+    """A box of small voxels, inside the whole head of large ones, and what becomes of the page as it is replaced."""
 
     HEAD = Grid((60, 50, 40), np.diag([2.0, 2.0, 2.0, 1.0]))
     BOX = Grid((24, 20, 16), nib.affines.from_matvec(np.diag([0.5] * 3), [70.0, 60.0, 50.0]))
@@ -283,3 +284,13 @@ class TestABoxBesideAHead:
         for pane in (0, 1):
             shown = browser.value(f"panes[{pane}].whatIsShown().crosshair")
             assert shown == pytest.approx(end, abs=1e-3)
+
+    def test_a_store_that_was_replaced_is_not_shown_and_the_page_says_so(self, browser, stores):
+        shutil.rmtree(stores[1])
+        write_store(stores[1], np.zeros(self.HEAD.shape), self.HEAD)
+        browser.value("choose(0)")
+        said = browser.value("panes.map((pane) => pane.messageElement.textContent)")
+        assert said == [
+            "",
+            "level 0 cannot be shown: box.ome.zarr: was replaced or deleted; start headsr view again.",
+        ]

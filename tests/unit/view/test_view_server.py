@@ -3,6 +3,7 @@ import hashlib
 import http.client
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -276,6 +277,32 @@ def test_a_damaged_chunk_cuts_the_answer_short_and_is_told(tmp_path, capfd):
     with running(tmp_path / "a.ome.zarr") as server, pytest.raises(http.client.IncompleteRead):
         ask(server, "0/level-0.nii")
     assert re.search(r"a\.ome\.zarr: level 0 cannot be read", capfd.readouterr().err)
+
+
+@pytest.mark.parametrize("then", ["nothing", "another volume", "the same volume"])
+def test_a_store_that_is_replaced_or_deleted_is_refused(tmp_path, then):
+    root = tmp_path / "a.ome.zarr"
+    write_store(root, head(), Grid(SHAPE, AFFINE))
+    with running(root) as server:
+        assert ask(server, "0/level-0.nii")[0] == 200
+        shutil.rmtree(root)
+        if then != "nothing":
+            shape = SHAPE if then == "the same volume" else (40, 50, 60)
+            write_store(root, head(shape), Grid(shape, AFFINE))
+        for path in ("level-0.nii", "level-0.nii?at=1,2,3", "a.ome.zarr/0/zarr.json", "a.ome.zarr/0/c/9/9/9"):
+            status, _, body = ask(server, f"0/{path}")
+            assert (status, body) == (409, b"a.ome.zarr: was replaced or deleted; start headsr view again\n")
+
+
+def test_a_store_that_is_deleted_while_it_is_read_is_read_no_further(tmp_path, monkeypatch):
+    write_store(tmp_path / "a.ome.zarr", head(), Grid(SHAPE, AFFINE))
+    monkeypatch.setattr(levels, "_SLAB", 16 * 70 * 33)
+    _, pieces = levels.Volume(tmp_path / "a.ome.zarr").nifti(0, (0, 0, 0), SHAPE)
+    next(pieces)  # the header
+    np.testing.assert_array_equal(np.frombuffer(next(pieces), np.float32)[:70], head()[:, 0, 0])
+    shutil.rmtree(tmp_path / "a.ome.zarr")
+    with pytest.raises(levels.ReplacedError, match=r"a\.ome\.zarr: was replaced or deleted"):
+        next(pieces)
 
 
 def test_a_published_volume_is_shown_by_its_folder_and_by_its_metadata(tmp_path):

@@ -93,7 +93,7 @@ class Pane {
       const response = await fetch(`${this.number}/level-${number}.nii${level.whole ? "" : `?at=${point.join(",")}`}`, {
         signal: loading.signal,
       });
-      if (!response.ok) throw new Error(await response.text());
+      if (!response.ok) throw new Error((await response.text()).trim(), { cause: "refused" });
       const image = await NVImage.loadFromUrl({ url: await response.arrayBuffer(), name: "level.nii" });
       if (loading.signal.aborted) return;
       [image.cal_min, image.cal_max] = this.window;
@@ -108,7 +108,8 @@ class Pane {
       this.say("");
     } catch (error) {
       if (loading.signal.aborted) return;
-      this.say(`level ${number} cannot be shown: ${error.message}. The terminal of headsr view may say why.`, true);
+      const hint = error.cause === "refused" ? "" : " The terminal of headsr view may say why.";
+      this.say(`level ${number} cannot be shown: ${error.message}.${hint}`, true);
     }
     this.loading = null;
     tellTitle();
