@@ -13,7 +13,6 @@ import os
 import re
 import secrets
 import sys
-import webbrowser
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -45,7 +44,7 @@ _PIECE = 2**20  # bytes
 _IDLE_SECONDS = 60
 
 
-def serve(stores: Sequence[str | Path], *, port: int = 0, open_browser: bool = False) -> None:
+def serve(stores: Sequence[str | Path], *, port: int = 0) -> None:
     """Show stores (folders ``X.ome.zarr`` or their ``zarr.json``) side by side until Ctrl-C; prints the address.
 
     Port 0 is a free one. Raises ValueError where a store is not a finished volume or the port is taken.
@@ -54,8 +53,6 @@ def serve(stores: Sequence[str | Path], *, port: int = 0, open_browser: bool = F
         print(f"{server.url}\nOpen this address in a browser on this machine. Ctrl-C ends it.")
         for number in range(len(stores)):
             print(f"For programs that read OME-Zarr: {server.url}{server.raw_path(number)}", flush=True)
-        if open_browser:
-            webbrowser.open(server.url)
         server.serve_forever()
 
 
