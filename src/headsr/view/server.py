@@ -19,7 +19,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import parse_qs, quote, unquote_to_bytes
 
 import numpy as np
 
@@ -77,7 +77,7 @@ class ViewServer(ThreadingHTTPServer):
 
     def raw_path(self, number: int) -> str:
         """Where below ``url`` the files of a store lie, for programs that read OME-Zarr."""
-        return f"{number}/{quote(self.volumes[number].folder.name)}"
+        return f"{number}/{quote(os.fsencode(self.volumes[number].folder.name))}"
 
 
 class _Request(BaseHTTPRequestHandler):
@@ -117,7 +117,9 @@ class _Request(BaseHTTPRequestHandler):
         elif level and int(level[1]) < len(self.server.volumes):
             self._send_level(self.server.volumes[int(level[1])], int(level[2]), query)
         elif raw and int(raw[1]) < len(self.server.volumes):
-            self._send_file(self.server.volumes[int(raw[1])], [unquote(part) for part in raw[2].split("/")])
+            # Names of files need not be UTF-8.
+            parts = [os.fsdecode(unquote_to_bytes(part)) for part in raw[2].split("/")]
+            self._send_file(self.server.volumes[int(raw[1])], parts)
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is nothing at this address")
 
@@ -170,7 +172,7 @@ class _Request(BaseHTTPRequestHandler):
         self._pour([content])
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
-        content = f"{why}\n".encode()
+        content = f"{why}\n".encode(errors="backslashreplace")
         self._begin(status, "text/plain; charset=utf-8", len(content))
         self._pour([content])
 

@@ -2,6 +2,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -303,6 +304,15 @@ def test_a_store_that_is_deleted_while_it_is_read_is_read_no_further(tmp_path, m
     shutil.rmtree(tmp_path / "a.ome.zarr")
     with pytest.raises(levels.ReplacedError, match=r"a\.ome\.zarr: was replaced or deleted"):
         next(pieces)
+
+
+def test_a_store_whose_name_is_no_text_is_served(tmp_path):
+    root = tmp_path / os.fsdecode(b"m\xfcller.ome.zarr")  # Latin-1, as old archives have it
+    write_store(root, head(), Grid(SHAPE, AFFINE))
+    with running(root) as server:
+        assert server.raw_path(0) == "0/m%FCller.ome.zarr"
+        assert ask(server, f"{server.raw_path(0)}/zarr.json")[0] == 200
+        assert ask(server, "0/level-9.nii")[::2] == (404, b"m\\udcfcller has no level 9\n")
 
 
 def test_a_published_volume_is_shown_by_its_folder_and_by_its_metadata(tmp_path):
