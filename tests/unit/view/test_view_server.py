@@ -183,6 +183,11 @@ def test_only_its_own_page_may_read_it_and_the_page_may_ask_nobody_else(server):
         assert headers["Content-Security-Policy"].startswith("default-src 'self';")
 
 
+def test_nothing_of_a_scan_stays_in_a_cache(server):
+    for path in ("", "volumes.json", "0/level-0.nii", f"{RAW}/bytes", "nothing"):
+        assert ask(server, path, "HEAD")[1]["Cache-Control"] == "no-store"
+
+
 def test_it_listens_on_the_loopback_alone(server):
     assert server.server_address[0] == "127.0.0.1"
     assert server.socket.family == socket.AF_INET
