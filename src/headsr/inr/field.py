@@ -185,11 +185,13 @@ class Field:
 
 
 def positions_in(head: Grid, grid: Grid) -> list[NDArray[np.float64]]:
-    """Where the voxel centres of ``grid`` lie on each axis of the head, in head indices, snapped to the lattice.
+    """Where a field is read for the voxel centres of ``grid``, in head indices on each axis, snapped to the lattice.
 
-    Raises ValueError when the axes are not parallel.
+    No farther out than the head's outermost voxel centres: beyond them no fit has seen a field. Raises ValueError when
+    the axes are not parallel.
     """
-    return [np.floor(p * _LATTICE + _SHIFT) / _LATTICE for p in axis_positions(grid, head)]
+    places = zip(axis_positions(grid, head), head.shape, strict=True)
+    return [np.clip(np.floor(p * _LATTICE + _SHIFT) / _LATTICE, 0, n - 1) for p, n in places]
 
 
 def boxes(shape: Sequence[int], *, voxels: int, plane: int) -> Iterator[tuple[slice, ...]]:

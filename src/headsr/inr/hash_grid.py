@@ -140,7 +140,7 @@ class HashField:
         The axes of ``grid`` must be parallel to the head's (ValueError). Outside the outermost head voxel centres the
         field continues with its value there.
         """
-        positions = [np.clip(p, 0, n - 1) for p, n in zip(positions_in(self.grid, grid), self.grid.shape, strict=True)]
+        positions = positions_in(self.grid, grid)
         levels = self._cells_and_nodes
         finest = min(cell for cell, _ in levels)
         coarse = any(np.abs(np.diff(place)).max(initial=0) > finest for place in positions)

@@ -123,7 +123,7 @@ class SirenField:
         weight, bias = self.weights[0].astype(np.float64), self.biases[0].astype(np.float64)
         tables = []
         for axis, (place, n) in enumerate(zip(positions_in(self.grid, grid), self.grid.shape, strict=True)):
-            unit = (2 * np.clip(place, 0, n - 1) + 1) / n - 1
+            unit = (2 * place + 1) / n - 1
             turns = OMEGA / (2 * np.pi) * (unit[:, None] * weight[:, axis] + (bias if axis == 0 else 0))
             tables.append((2 * np.pi * (turns - np.rint(turns))).astype(np.float32))
         return tables

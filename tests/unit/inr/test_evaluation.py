@@ -27,11 +27,12 @@ NETWORKS = {
     "hash_grid in bf16": lambda: hash_grid(precision="bf16"),
     "hash_grid, nothing carried": lambda: hash_grid(carried=False),
 }
-made = cache(lambda name: (FAMILIES | NETWORKS)[name]())
+FIELDS = {"dense": dense} | NETWORKS
+made = cache(lambda name: FIELDS[name]())
 triple = st.tuples(*[st.integers(1, 40)] * 3)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", FIELDS)
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(shape=triple, cut=triple, data=st.data())
 def test_a_box_anywhere_is_bit_for_bit_the_same_part_of_the_whole(name, shape, cut, data) -> None:
@@ -45,7 +46,7 @@ def test_a_box_anywhere_is_bit_for_bit_the_same_part_of_the_whole(name, shape, c
     np.testing.assert_array_equal(field.evaluate(grid.block(start, size)), whole[part])
 
 
-@pytest.mark.parametrize("name", ["siren", "hash_grid"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_blocks_of_several_tiles_and_batches_are_bit_for_bit_the_whole(name) -> None:
     field = made(name)
     for grid in (field.grid.resized((70, 40, 150)), Grid((70, 40, 150), field.grid.resized((7, 5, 9)).affine)):
@@ -83,7 +84,7 @@ def test_evaluating_leaves_the_number_of_torch_threads_as_it_was() -> None:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", FIELDS)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 17, 1), (9, 1, 1), (1, 1, 300), (2, 3, 1)])
 def test_axes_of_one_voxel_are_evaluated(name, shape) -> None:
     field = made(name)
@@ -92,7 +93,7 @@ def test_axes_of_one_voxel_are_evaluated(name, shape) -> None:
     np.testing.assert_array_equal(field.evaluate(grid), larger[:-1, :-1, :-1])
 
 
-@pytest.mark.parametrize("name", ["siren", "hash_grid"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_beyond_the_outermost_voxel_centres_the_value_there_continues(name) -> None:
     field = made(name)
     beyond = field.evaluate(field.grid.block((-3, -2, -4), tuple(n + 8 for n in field.grid.shape)))
