@@ -166,6 +166,11 @@ def test_a_file_whose_text_is_no_field_is_named(text, tmp_path) -> None:
         load_field(path)
 
 
+def test_a_file_that_is_missing_is_named(tmp_path) -> None:
+    with pytest.raises(FieldError, match=r"field\.safetensors: does not exist"):
+        load_field(tmp_path / "field.safetensors")
+
+
 def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path) -> None:
     (tmp_path / "field.safetensors").mkdir()
     with pytest.raises(FieldError, match=r"field\.safetensors: cannot be read: Is a directory$"):
@@ -238,7 +243,7 @@ def test_a_field_is_loaded_for_its_device_and_precision_and_says_so(tmp_path) ->
     assert len(names) == 3
 
 
-def test_a_plan_needs_no_torch(tmp_path) -> None:
+def test_a_plan_and_a_field_of_dense_grids_need_no_torch(tmp_path) -> None:
     paths = [tmp_path / f"{name}.safetensors" for name in FAMILIES]
     for path in paths:
         save_field(path, made(path.stem))
@@ -247,6 +252,8 @@ import sys, time
 from headsr.inr.field import load_field
 for path in sys.argv[1:]:
     field = load_field(path)
+    if path.endswith("dense.safetensors"):
+        field.evaluate(field.grid)
     start = time.perf_counter()
     assert field.seconds_per_voxel() > 0 and field.evaluation_bytes((128, 128, 128)) > 4 * 128**3 and field.arithmetic
     assert time.perf_counter() - start < 1, path
