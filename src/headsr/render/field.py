@@ -139,7 +139,8 @@ def render_unit(
 ) -> None:
     """Render a field as the workflow does: on its own grid as it is, or ``larger`` (size and dtype) without the air.
 
-    On its own grid it is compared with its scans, and what was measured of the air stays measured.
+    On its own grid it is compared with its scans, and what was measured of the air stays measured. ``memory_mb`` is for
+    this job; each job that it has SLURM start may take as much.
     """
     size = {key: value for key, value in larger.items() if key != "dtype"}
     manner = Manner(
@@ -148,7 +149,7 @@ def render_unit(
         chunk=chunk,
         shard=shard,
         workers=workers,
-        memory_bytes=memory_mb * 2**20,
+        memory_bytes=memory_mb * 2**20 * (workers if scheduler == "slurm" else 1),
         scheduler=scheduler,
     )
     render_field(field, outputs, manner=manner, **size)
@@ -218,7 +219,8 @@ def _render(
     air = _air(field, grid, outputs, fingerprint, manner, workers)
     volume = _volume(field, grid, storage, air, manner)
     expected = _estimate(field, volume, manner)
-    print(announce(outputs.name, volume, expected, air=air if manner.skip_air else None), flush=True)
+    found = air if manner.skip_air else None
+    print(announce(outputs.name, volume, expected, air=found, head=field.grid, part=manner.part), flush=True)
     begin_outputs(outputs, fingerprint, replace=manner.part is None)
     write_json(_air_file(outputs), air.as_json())
     for level, layout in enumerate(volume.layouts):
@@ -238,7 +240,7 @@ def plan_render(
     """What ``render`` would do, as text, where all chunks are written; PlanError for what cannot fit into memory."""
     grid = field.grid if grid is None else grid
     volume = _volume(field, grid, Storage(manner.dtype), no_air(_layout(grid, manner)), manner)
-    return announce(name, volume, _estimate(field, volume, manner), air=None)
+    return announce(name, volume, _estimate(field, volume, manner), air=None, head=field.grid, part=manner.part)
 
 
 def choose_storage(field: Field, dtype: str) -> Storage:
@@ -364,6 +366,7 @@ def _render_shards(
         workers=min(expected.workers, len(tasks)) or 1,
         memory_bytes=expected.memory_bytes,
         on_done=note,
+        stop=lanes.stop,
     )
     return shards
 
@@ -404,13 +407,9 @@ def _intact(outputs: Outputs, volume: Volume) -> dict[str, Written]:
 
 def _left(volume: Volume, shards: dict[str, Written], manner: Manner) -> list[Task]:
     """The tasks still to do; a part has its share of the finest level's, and the pyramid is made when all are there."""
-    tasks = volume.tasks
-    if manner.part is not None:
-        index, number = manner.part
-        tasks = [task for task in tasks if not task.needs][index - 1 :: number]
     return [
         Task(task.key, tuple(need for need in task.needs if need not in shards))
-        for task in tasks
+        for task in volume.tasks_of(manner.part)
         if task.key not in shards
     ]
 
@@ -496,6 +495,7 @@ def _estimate(field: Field, volume: Volume, manner: Manner) -> Estimate:
         memory_bytes=manner.memory_bytes,
         processes=manner.scheduler != "threads",
         skips_air=manner.skip_air,
+        own_cores=manner.scheduler == "slurm",
     )
 
 

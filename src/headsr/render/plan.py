@@ -221,8 +221,8 @@ def announce(
     expected: Estimate,
     *,
     air: Air | None,
-    head: Grid | None = None,
-    part: tuple[int, int] | None = None,
+    head: Grid,
+    part: tuple[int, int] | None,
 ) -> str:
     """The plan in a few lines, to print before anything is written.
 
@@ -237,7 +237,7 @@ def announce(
         f"  {expected.workers} workers, at most {_gb(expected.memory_bytes)} of memory, "
         f"about {time_said(expected.seconds)}",
     ]
-    if head is not None and (grid.voxel_size > (1 + _EDGE) * head.voxel_size).any():
+    if (grid.voxel_size > (1 + _EDGE) * head.voxel_size).any():
         lines.append(
             "  coarser than the head's own voxels: single points, not means. For means, render at --scale 1 and read a "
             "level of the pyramid"

@@ -62,7 +62,7 @@ class TestTime:
 
 class TestAnnounced:
     def said(self, volume, **how):
-        return announce("x", volume, expected(volume, 1), air=None, **how)
+        return announce("x", volume, expected(volume, 1), **{"air": None, "head": volume.grids[0], "part": None, **how})
 
     def test_a_part_has_its_share_of_the_shards(self):
         volume = volume_of((64, 64, 96), chunk=16, shard=32)
@@ -82,7 +82,7 @@ class TestAnnounced:
     def test_a_part_takes_its_share_of_the_time(self):
         volume = volume_of((64, 64, 96), chunk=16, shard=32)
         whole = plan.Estimate(workers=1, memory_bytes=2**30, bytes=1, files=1, seconds=12 * 3600)
-        said = announce("x", volume, whole, air=None, part=(3, 5))
+        said = announce("x", volume, whole, air=None, head=volume.grids[0], part=(3, 5))
         assert said.splitlines()[-1].endswith("about 2 h 0 min")
 
     def test_a_part_beyond_the_shards_has_none(self):
