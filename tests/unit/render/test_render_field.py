@@ -106,7 +106,7 @@ class TestTheSameBytes:
         shape=shapes(st.integers(65, 150), st.integers(9, 40)),
         chunk=st.integers(9, 15),
         shards=st.integers(1, 2),
-        workers=st.sampled_from([8, 5, 3, 2]),
+        workers=st.sampled_from([8, 3, 2]),
         dtype=st.sampled_from(["uint16", "float16", "float32"]),
     )
     def test_for_any_number_of_processes(self, tmp_path_factory, shape, chunk, shards, workers, dtype):
@@ -117,7 +117,7 @@ class TestTheSameBytes:
         assert digest(folder / "1") == digest(folder / "n")
 
     def test_for_processes_of_which_a_third_is_killed(self, tmp_path):
-        field = Mortal((33, 16, 65), str(tmp_path))
+        field = Mortal((17, 16, 65), str(tmp_path))
         rendered(tmp_path / "threads", field, SMALL)
         (tmp_path / "deadly").touch()
         rendered(tmp_path / "local", field, dataclasses.replace(SMALL, workers=2, scheduler="local"))
