@@ -9,13 +9,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from slurm_cluster import Cluster, missing_programs, running_cluster
 
+from headsr.cli import main
+from headsr.files import sha256_of
+from headsr.inr.field import save_field
+
 UNIT_TESTS = Path(__file__).resolve().parents[1] / "unit" / "render"
 MAIN = "import shards_of_bytes; shards_of_bytes.main()"
+FIELDS = Path(__file__).resolve().parents[1] / "unit" / "inr"
+SIZE = ("--shape", "1100", "20", "20", "--mem-gb", "2")  # three shards, two of the next level, then one each
 
 # What a site says in ~/.config/dask, in Dask's own words; here all is on loopback, and lost jobs are soon given up.
 SITE = """\
@@ -51,14 +58,9 @@ def rendering(
     cluster: Cluster, folder: Path, *arguments: str, queue: str = "cpu", prologue: str = "[]"
 ) -> Iterator[subprocess.Popen]:
     """A program that writes shards through SLURM, with its site's configuration; killed at the end if it still runs."""
-    (folder / "dask").mkdir()
-    (folder / "dask" / "jobqueue.yaml").write_text(SITE.format(queue=queue, prologue=prologue))
-    (folder / "here").mkdir()
-    environment = {**cluster.environment, "DASK_CONFIG": str(folder / "dask"), "PYTHONPATH": str(UNIT_TESTS)}
     process = subprocess.Popen(
         [sys.executable, "-c", MAIN, str(folder / "shards"), *arguments],
-        env=environment,
-        cwd=folder / "here",
+        **at_site(cluster, folder, queue=queue, prologue=prologue),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,6 +70,15 @@ def rendering(
     finally:
         process.kill()
         process.communicate()
+
+
+def at_site(cluster: Cluster, folder: Path, *, queue: str = "cpu", prologue: str = "[]") -> dict[str, Any]:
+    """Where and with which environment a program finds the cluster and its site's configuration."""
+    (folder / "dask").mkdir()
+    (folder / "dask" / "jobqueue.yaml").write_text(SITE.format(queue=queue, prologue=prologue))
+    (folder / "here").mkdir()
+    environment = {**cluster.environment, "DASK_CONFIG": str(folder / "dask"), "PYTHONPATH": str(UNIT_TESTS)}
+    return {"env": environment, "cwd": folder / "here"}
 
 
 def tries(folder: Path) -> list[str]:
@@ -172,3 +183,52 @@ def test_jobs_that_end_before_they_work_are_an_error_with_their_log(cluster, tmp
     assert process.returncode == 1
     assert "jobs before they could work, the last with the log:\nno such module" in errors
     nothing_is_left(cluster, tmp_path)
+
+
+@pytest.fixture
+def field(request, tmp_path, monkeypatch):
+    """The file of a field, of the kind that is asked for, seen from where a site's programs are started."""
+    monkeypatch.syspath_prepend(FIELDS)
+    import random_fields
+
+    save_field(tmp_path / "field.safetensors", getattr(random_fields, request.param)())
+    return "../field.safetensors"
+
+
+def rendered_by_threads(folder: Path) -> dict[str, str]:
+    """Path -> hash of all files of a render on this machine's threads."""
+    command = ["render", str(folder / "field.safetensors"), str(folder / "threads" / "head.ome.zarr"), *SIZE]
+    assert main(command) == 0
+    return digest(folder / "threads")
+
+
+def digest(folder: Path) -> dict[str, str]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): sha256_of(path) for path in paths}
+
+
+@pytest.mark.parametrize("field", ["dense", "siren"], indirect=True)
+def test_a_field_is_rendered_by_slurm_bit_for_bit_as_by_threads(cluster, tmp_path, field):
+    before = cluster.jobs()
+    command = ["headsr", "render", field, "../slurm/head.ome.zarr", *SIZE, "--scheduler", "slurm", "--workers", "2"]
+    finished = subprocess.run(command, **at_site(cluster, tmp_path), capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    assert jobs_since(cluster, before)
+    nothing_is_left(cluster, tmp_path)
+    assert digest(tmp_path / "slurm") == rendered_by_threads(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["dense"], indirect=True)
+def test_an_array_of_parts_and_a_last_job_render_bit_for_bit_as_threads_do(cluster, tmp_path, field):
+    """As docs/rendering.md says it."""
+    render = " ".join(["headsr", "render", field, "../array/head.ome.zarr", *SIZE])
+    script = f'#!/bin/sh\n#SBATCH --cpus-per-task=1 --mem=2G\n{render} --part "$SLURM_ARRAY_TASK_ID/3"\n'
+    how = {**at_site(cluster, tmp_path), "check": True, "capture_output": True, "text": True, "timeout": 120}
+    (tmp_path / "here" / "render.sh").write_text(script)
+    parts = subprocess.run(["sbatch", "--parsable", "--array=1-3", "render.sh"], **how).stdout.strip()
+    # A last job whose parts failed would wait for ever.
+    last = ["sbatch", "--wait", "--kill-on-invalid-dep=yes", f"--dependency=afterok:{parts}", "--mem=2G"]
+    subprocess.run([*last, "--wrap", render], **how)
+    logs = [path.read_bytes() for path in (tmp_path / "here").glob("slurm-*.out")]
+    assert sum(b": 100% of" in log for log in logs) == 3 and not any(b"\r" in log for log in logs)
+    assert digest(tmp_path / "array") == rendered_by_threads(tmp_path)
