@@ -185,22 +185,16 @@ class TestABoxWithinTheHead:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_an_interrupt_ends_it_with_the_chunks_in_work_and_the_same_call_goes_on(tmp_path, workers):
+def test_an_interrupt_ends_it_with_the_chunks_in_work(tmp_path, started, workers):
     """The first of the shards alone would take a minute."""
     field, out = saved_field(tmp_path / "f.safetensors"), tmp_path / "a.ome.zarr"
     command = [sys.executable, "-m", "headsr.cli", "render", str(field), str(out), "--shape", "1024", "--keep-air"]
-    with subprocess.Popen(
-        [*command, "--workers", workers], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        try:
-            until = time.monotonic() + 60
-            while not list(out.rglob("*.partial")) and time.monotonic() < until:
-                time.sleep(0.05)
-            time.sleep(0.5)
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)
-        finally:
-            process.kill()
+    process = started([*command, "--workers", workers], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    until = time.monotonic() + 60
+    while not list(out.rglob("*.partial")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
     assert process.returncode == 130
     assert not list(out.rglob("*.partial")) and stores.work_folder(out / "zarr.json").exists()
     assert not (tmp_path / ".a.ome.zarr.lock").exists()
