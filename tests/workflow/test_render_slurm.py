@@ -109,8 +109,8 @@ def test_lost_jobs_are_replaced_and_the_bytes_are_those_of_this_machine(cluster,
         worked = next(job for job in jobs_since(cluster, before) if job["JobState"] == "RUNNING")
         sockets = [
             one.laddr.ip
-            for each in psutil.process_iter()
-            if "distributed" in " ".join(each.cmdline()) or each.pid == process.pid
+            for each in psutil.process_iter(["cmdline"])
+            if "distributed" in " ".join(each.info["cmdline"] or []) or each.pid == process.pid
             for one in each.net_connections("inet")
             if one.status == psutil.CONN_LISTEN
         ]
