@@ -11,8 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from headsr.annex import run_tool
+
+# What an example takes depends on what else the machine does.
+settings.register_profile("headsr", deadline=None)
+settings.load_profile("headsr")
 
 # Images are annexed but for sub-03, which git itself holds; sidecars are plain git but for that of sub-04.
 ATTRIBUTES = """\

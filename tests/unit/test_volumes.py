@@ -39,7 +39,7 @@ def grids(draw):
     return Grid(shape, affine)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(grid=grids(), shape=st.tuples(*[st.integers(1, 60)] * 3))
 def test_resizing_keeps_the_box_and_comes_back(grid, shape):
     other = grid.resized(shape)
@@ -47,7 +47,7 @@ def test_resizing_keeps_the_box_and_comes_back(grid, shape):
     assert other.resized(grid.shape).same_as(grid)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(grid=grids())
 def test_voxel_size_is_the_length_of_a_step(grid):
     for axis in range(3):

@@ -359,15 +359,18 @@ def _render_shards(
         if not in_threads:
             progress.add(volume.evaluated_for(key))
 
-    run_tasks(
-        work,
-        tasks,
-        scheduler=manner.scheduler,
-        workers=min(expected.workers, len(tasks)) or 1,
-        memory_bytes=expected.memory_bytes,
-        on_done=note,
-        stop=lanes.stop,
-    )
+    try:
+        run_tasks(
+            work,
+            tasks,
+            scheduler=manner.scheduler,
+            workers=min(expected.workers, len(tasks)) or 1,
+            memory_bytes=expected.memory_bytes,
+            on_done=note,
+            stop=lanes.stop,
+        )
+    finally:
+        progress.end()
     return shards
 
 

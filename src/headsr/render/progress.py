@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ class Progress:
         self._label, self._total, self._before, self._new = label, total, done, 0
         self._begun = self._said = time.monotonic()
         self._terminal = sys.stdout.isatty()
+        self._line_is_open = False
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
@@ -33,6 +35,13 @@ class Progress:
                 self._said = now
                 self._say(now - self._begun, finished)
 
+    def end(self) -> None:
+        """Leave the line of a terminal, so that what is said next, of a failure, has one of its own."""
+        with self._lock:
+            if self._line_is_open:
+                print(flush=True)
+                self._line_is_open = False
+
     def _say(self, seconds: float, finished: bool) -> None:
         done = self._before + self._new
         rate = self._new / max(seconds, 1e-9)
@@ -41,7 +50,10 @@ class Progress:
             f"{time_said((self._total - done) / rate)} left"
         )
         if self._terminal:
-            print(f"\r{line:<100}", end="\n" if finished else "", flush=True)
+            # A line that is wrapped would not be written over.
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{line[:width]:<{width}}", end="\n" if finished else "", flush=True)
+            self._line_is_open = not finished
         else:
             print(line, flush=True)
 

@@ -72,7 +72,7 @@ def test_same_shape_finite_and_changed(order, shape):
 
 @pytest.mark.parametrize("order", ["fixed", "shuffled"])
 @pytest.mark.parametrize("shape", [(37, 24), (64, 64)])
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=5, derandomize=True)
 @given(chosen=st.lists(st.integers(0, 19), min_size=1, max_size=20, unique=True))
 def test_a_sample_does_not_depend_on_its_batch(order, shape, chosen):
     degrade, images = blind(WIDE, order=order, bias_probability=0.5), slices(20, shape)

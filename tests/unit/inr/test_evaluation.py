@@ -33,7 +33,7 @@ triple = st.tuples(*[st.integers(1, 40)] * 3)
 
 
 @pytest.mark.parametrize("name", FIELDS)
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12, derandomize=True)
 @given(shape=triple, cut=triple, data=st.data())
 def test_a_box_anywhere_is_bit_for_bit_the_same_part_of_the_whole(name, shape, cut, data) -> None:
     field = made(name)

@@ -73,7 +73,7 @@ def shapes(longest, other):
 
 
 class TestTheSameBytes:
-    @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         shape=shapes(st.integers(1, 150), st.integers(1, 40)),
         chunk=st.integers(9, 40),
@@ -99,9 +99,7 @@ class TestTheSameBytes:
             for level in range(2):
                 np.testing.assert_array_equal(volumes[0][level], other[level])
 
-    @settings(
-        max_examples=2, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-    )
+    @settings(max_examples=2, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         shape=shapes(st.integers(65, 150), st.integers(9, 40)),
         chunk=st.integers(9, 15),
@@ -313,7 +311,7 @@ class TestThePlan:
             most = max(most, len(waiting))
         assert len(seen) == 588 and most <= 8 * len(volume.grids)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(shape=st.tuples(*[st.integers(1, 140)] * 3), chunk=st.integers(20, 40), shards=st.integers(1, 3))
     def test_a_task_needs_every_shard_that_its_own_is_the_mean_of(self, shape, chunk, shards):
         volume = plan_volume(Grid(shape, np.eye(4)), Storage(), chunk=chunk, shard=chunk * shards)

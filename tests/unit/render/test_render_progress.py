@@ -95,3 +95,21 @@ def test_no_voxel_of_many_threads_is_lost(clock, capsys):
 def test_a_copy_in_another_process_is_silent(capsys):
     pickle.loads(pickle.dumps(Progress("head", 10))).add(10)  # noqa: S301
     assert capsys.readouterr().out == ""
+
+
+def test_on_a_narrow_terminal_the_line_is_cut_so_that_it_is_not_wrapped(clock, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    screen = terminal(monkeypatch)
+    counted(Progress("sub-01_res-hi_desc-sr_T1w", 1000), clock, seconds=1, voxels=[100, 100])
+    assert [len(line) for line in screen.getvalue().split("\r")] == [0, 39, 39]
+
+
+def test_a_failure_is_said_below_the_line(clock, monkeypatch):
+    screen = terminal(monkeypatch)
+    progress = Progress("head", 1000)
+    progress.end()
+    assert screen.getvalue() == ""
+    counted(progress, clock, seconds=1, voxels=[100])
+    progress.end()
+    progress.end()
+    assert screen.getvalue().count("\n") == 1 and screen.getvalue().endswith("\n")

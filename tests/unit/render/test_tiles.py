@@ -44,7 +44,7 @@ def test_blocks_come_in_the_order_of_the_file():
 sides = st.tuples(*[st.integers(1, 16)] * 3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(shape=sides, chunk=st.integers(1, 9), shard=st.integers(1, 12))
 def test_every_shard_has_a_key_of_its_own_and_is_whole_chunks(shape, chunk, shard):
     layout = lay_out(shape, chunk=chunk, shard=max(chunk, shard))
@@ -53,7 +53,7 @@ def test_every_shard_has_a_key_of_its_own_and_is_whole_chunks(shape, chunk, shar
     assert all(n % c == 0 for n, c in zip(layout.shard, layout.chunk, strict=True))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(shape=sides, start=sides, size=sides)
 def test_cells_are_those_that_a_box_touches(shape, start, size):
     cells = Tile(start, shape).cells(size)
