@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument(
         "--part", metavar="I/N", help="only every N-th shard from the I-th; once more without it at last"
     )
-    render.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
+    render.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     render.add_argument("--precision", default="fp32", help="of a network's hidden layers: fp32, bf16 or fp16")
     render.add_argument("--dry-run", action="store_true", help="say what it would take, and do nothing")
     render.set_defaults(command=_render)

@@ -444,6 +444,7 @@ class TestTheCommand:
             (["x.ome.zarr", "--mem-gb", "0.01"], "Allow more"),
             (["x.ome.zarr", "--part", "3/2"], "I/N"),
             (["x.ome.zarr", "--dtype", "int8"], "float32, float16 or uint16"),
+            (["x.ome.zarr", "--device", "tpu"], "choose cpu, cuda or cuda:N"),
         ],
     )
     def test_says_what_is_wrong_with_the_order(self, field, tmp_path, monkeypatch, capsys, arguments, said):
