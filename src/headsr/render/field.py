@@ -324,13 +324,12 @@ class RenderShard:
     def _averaged(self, level: int) -> Callable[[Tile], NDArray[np.float32]]:
         finer, storage = stores.open_level(self.outputs.store, level - 1), self.volume.storage
         shape, chunk = self.volume.layouts[level - 1].shape, self.volume.layouts[level].chunk
-        # Half a chunk of the level below at once: a whole one, with its means, takes more than evaluating a chunk does.
-        piece = (*(2 * max(1, n // 2) for n in chunk[:2]), 2 * max(1, chunk[2] // 4))
+        piece = tuple(2 * max(1, n // 2) for n in chunk)  # a chunk of the level below: a part of it takes as long
 
-        def read(part: Tile) -> NDArray[np.float32]:
-            return storage.decode(finer[part.slices[::-1]].T)
+        def read(part: Tile) -> NDArray:
+            return finer[part.slices[::-1]].T
 
-        return lambda block: mean_of_below(block, shape, piece, read)
+        return lambda block: mean_of_below(block, shape, piece, read, storage.decode)
 
 
 def _render_shards(

@@ -16,6 +16,7 @@ from headsr.render.tiles import Tile, Triple
 from headsr.volumes import Grid
 
 SMALLEST = 64  # voxels a side of the coarsest level, at most
+_PLANES = 32  # averaged at once: of a whole chunk, intensities and their means take more than evaluating one does
 PREVIEW = 512  # voxels a side of the NIfTI preview, at most
 
 
@@ -54,19 +55,22 @@ def below(block: Tile, shape: Triple) -> Tile:
 
 
 def mean_of_below(
-    block: Tile, shape: Triple, piece: Triple, read: Callable[[Tile], NDArray[np.float32]]
+    block: Tile, shape: Triple, piece: Triple, read: Callable[[Tile], NDArray], decode: Callable[[NDArray], NDArray]
 ) -> NDArray[np.float32]:
-    """One block (X, Y, Z) of a level from ``read`` of the level below (of ``shape``), a ``piece`` at a time.
+    """One block (X, Y, Z) of a level from the level below (of ``shape``), a ``piece`` at a time.
 
-    ``piece`` is even along every axis that is longer, so that no mean is of voxels of two pieces.
+    ``read`` gives a piece as it is stored, ``decode`` makes intensities (float32) of some of its planes. ``piece`` is
+    even along every axis that is longer, so that no mean is of voxels of two pieces.
     """
     source = below(block, shape)
     data = np.empty(block.shape, np.float32, order="F")
     for part in source.blocks(piece):
         # An axis of one voxel starts at 0, so that halving its start is right as well.
-        start = tuple((a - o) // 2 for a, o in zip(part.start, source.start, strict=True))
-        mean = halve(read(part))
-        data[Tile(start, mean.shape).slices] = mean
+        x, y, z = ((a - o) // 2 for a, o in zip(part.start, source.start, strict=True))
+        stored = read(part)
+        for plane in range(0, part.shape[2], _PLANES):
+            mean = halve(decode(stored[:, :, plane : plane + _PLANES]))
+            data[Tile((x, y, z + plane // 2), mean.shape).slices] = mean
     return data
 
 
