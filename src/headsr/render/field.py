@@ -8,9 +8,7 @@ once their bytes have been compared with what was noted of them.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import errno
 import hashlib
 import json
 import os
@@ -20,19 +18,18 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headsr.files import read_json, sha256_of, write_json
-from headsr.inr.field import FieldError, load_field
 from headsr.render import store as stores
 from headsr.render.ahead import Lanes
 from headsr.render.air import Air, find_air, no_air
 from headsr.render.describe import RESEARCH_ONLY
+from headsr.render.disk import kept_when_full, refuse_small_disk
 from headsr.render.lock import writing
 from headsr.render.plan import Estimate, Volume, announce, cores, estimate, plan_volume, target_grid
 from headsr.render.progress import Progress, Silent
@@ -40,61 +37,13 @@ from headsr.render.publish import Outputs, begin_outputs, discard_partials, publ
 from headsr.render.pyramid import mean_of_below
 from headsr.render.schedule import Scheduler, Task, run_tasks
 from headsr.render.shard import Written, compress, write_shard
+from headsr.render.source import Field, FieldFile, intensities, opened, share_one_heap
 from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, lay_out
 from headsr.stages import STAGE_VERSIONS
 from headsr.volumes import Grid, Storage
 
-_M_ARENA_MAX = -8  # of malloc.h
 _MARGIN = 0.5  # of the field's range, on both sides: what uint16 holds beyond the intensities at the head's voxels
-_DISK_SAMPLES, _DISK_SIDE = 8, 32  # blocks, and voxels a side, that tell how well the volume compresses
 _RANGE_SAMPLES = 128  # a side: where those intensities are looked at, a block of half as many a side at a time
-
-
-class Field(Protocol):
-    """Anything that has a normalised intensity everywhere: scan units = normalised * scale + offset.
-
-    ``grid`` is the grid it was fitted on, ``record`` how it came to be (plain JSON values, for the sidecar) and
-    ``arithmetic`` what its numbers are computed with (device, precision), on which their last bits depend.
-    """
-
-    grid: Grid
-    scale: float
-    offset: float
-    record: dict[str, Any]
-    arithmetic: str
-
-    def evaluate(self, grid: Grid) -> NDArray[np.float32]:
-        """Normalised intensities (X, Y, Z) at the voxel centres of a grid; a voxel's do not depend on the others."""
-        ...
-
-    def evaluation_bytes(self, shape: tuple[int, int, int]) -> int:
-        """Memory that evaluating a block of this shape takes beside the field, at most."""
-        ...
-
-    def seconds_per_voxel(self) -> float:
-        """About how long one voxel takes on one core."""
-        ...
-
-
-class DiskFullError(OSError):
-    """The disk is full. What was rendered so far is kept."""
-
-
-@dataclass(frozen=True)
-class FieldFile:
-    """A field in its safetensors file, opened once in every process that evaluates it.
-
-    With ``sha256`` it is that content: processes that open the file later than others must not get another field.
-    """
-
-    path: str
-    device: str = "cpu"
-    precision: str = "fp32"
-    sha256: str | None = None
-
-    def open(self) -> Field:
-        """The field; FieldError names a damaged or foreign file, or one that is another by now."""
-        return _opened(self)
 
 
 @dataclass(frozen=True)
@@ -186,22 +135,17 @@ def render(
     DiskFullError, after which the same call goes on; FloatingPointError for intensities that are not finite or that
     uint16 or float16 cannot hold; StoreError for a folder that is not to be replaced.
     """
-    _share_one_heap()
-    field = _open(source)
+    share_one_heap()
+    field = opened(source)
     storage = choose_storage(field, manner.dtype)
-    try:
-        with writing(outputs.store, shared=manner.part is not None):
-            _render(source, outputs, field.grid if grid is None else grid, storage, identity, manner)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or isinstance(error, DiskFullError):
-            raise
-        raise _disk_full(error, outputs) from error
+    with kept_when_full(outputs), writing(outputs.store, shared=manner.part is not None):
+        _render(source, outputs, field.grid if grid is None else grid, storage, identity, manner)
 
 
 def _render(
     source: Field | FieldFile, outputs: Outputs, grid: Grid, storage: Storage, identity: str, manner: Manner
 ) -> None:
-    field = _open(source)
+    field = opened(source)
     fingerprint = _fingerprint(field, grid, storage, manner, identity)
     if stores.is_finished(outputs.store, fingerprint):
         shutil.rmtree(stores.work_folder(outputs.store), ignore_errors=True)  # a kill right after the commit left it
@@ -254,9 +198,9 @@ def choose_storage(field: Field, dtype: str) -> Storage:
     samples = field.grid.resized(tuple(min(n, _RANGE_SAMPLES) for n in field.grid.shape))
     ends = []
     for block in Tile((0, 0, 0), samples.shape).blocks((_RANGE_SAMPLES // 2,) * 3):
-        values = field.evaluate(samples.block(block.start, block.shape)) * np.float32(field.scale)
+        values = intensities(field, samples.block(block.start, block.shape))
         ends += [float(values.min()), float(values.max())]
-    low, high = min(ends) + field.offset, max(ends) + field.offset
+    low, high = min(ends), max(ends)
     if not np.isfinite(ends).all():
         raise FloatingPointError("not all intensities of the field are finite")
     # Where all is one value, a range must still be told apart from it in float32.
@@ -305,21 +249,13 @@ class RenderShard:
         return content
 
     def _evaluated(self) -> Callable[[Tile], NDArray[np.float32]]:
-        field, grid = _open(self.source), self.volume.grids[0]
+        field, grid = opened(self.source), self.volume.grids[0]
         if field.arithmetic != self.arithmetic:
             raise ValueError(
                 f"{socket.gethostname()} computes with {field.arithmetic} and this render with {self.arithmetic}: the "
                 "last bits differ. Let it run on nodes of one kind (on SLURM: --constraint)"
             )
-        scale, offset = np.float32(field.scale), np.float32(field.offset)
-
-        def evaluate(block: Tile) -> NDArray[np.float32]:
-            values = field.evaluate(grid.block(block.start, block.shape))
-            values *= scale
-            values += offset
-            return values
-
-        return evaluate
+        return lambda block: intensities(field, grid.block(block.start, block.shape))
 
     def _averaged(self, level: int) -> Callable[[Tile], NDArray[np.float32]]:
         finer, storage = stores.open_level(self.outputs.store, level - 1), self.volume.storage
@@ -343,8 +279,8 @@ def _render_shards(
     """Write every shard that is not there yet; all shards of the volume, those that were there included."""
     shards = _intact(outputs, volume)
     tasks = _left(volume, shards, manner)
-    field = _open(source)
-    _refuse_small_disk(field, outputs, volume, [volume.tiles[task.key] for task in tasks])
+    field = opened(source)
+    refuse_small_disk(field, outputs, volume, [volume.tiles[task.key] for task in tasks])
     before, ours = (sum(map(volume.evaluated_for, keys)) for keys in (shards, [task.key for task in tasks]))
     progress = Progress(outputs.name, before + ours, done=before)
     in_threads = manner.scheduler == "threads"
@@ -371,30 +307,6 @@ def _render_shards(
     finally:
         progress.end()
     return shards
-
-
-def _refuse_small_disk(field: Field, outputs: Outputs, volume: Volume, tiles: list[tuple[int, Tile]]) -> None:
-    """DiskFullError where the tiles that are left cannot fit: where samples of them say that half would not."""
-    left = [(level, block) for level, tile in tiles for block in tile.blocks(volume.layouts[level].chunk)]
-    left = [block for level, block in left if level == 0 and not volume.is_empty(level, block)]
-    size, free = np.dtype(volume.storage.dtype).itemsize, shutil.disk_usage(outputs.store.parent).free
-    raw = size * sum(block.voxels for block in left)
-    if raw <= free or len(left) < 8 * _DISK_SAMPLES:
-        return
-    ratios = []
-    for block in left[:: len(left) // _DISK_SAMPLES][:_DISK_SAMPLES]:
-        shape = tuple(min(n, _DISK_SIDE) for n in block.shape)
-        values = field.evaluate(volume.grids[0].block(block.start, shape)) * np.float32(field.scale)
-        values += np.float32(field.offset)
-        ratios.append(len(compress(values, shape, volume.storage, volume.fill)) / (size * values.size))
-    expected = raw * float(np.mean(ratios))
-    if free < expected / 2:
-        raise DiskFullError(
-            errno.ENOSPC,
-            f"what is left to render takes about {expected / 1e9:.3g} GB and {free / 1e9:.3g} GB are free. Make room, "
-            "or render fewer voxels or another type",
-            str(outputs.store.parent),
-        )
 
 
 def _intact(outputs: Outputs, volume: Volume) -> dict[str, Written]:
@@ -514,37 +426,6 @@ def _fingerprint(field: Field, grid: Grid, storage: Storage, manner: Manner, ide
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _disk_full(error: OSError, outputs: Outputs) -> DiskFullError:
-    there = len(stores.recorded_shards(outputs.store))
-    free = shutil.disk_usage(next(folder for folder in outputs.store.parents if folder.exists())).free
-    return DiskFullError(
-        error.errno,
-        f"the disk is full ({free / 2**20:.0f} MB left). {there} shards are complete and stay; "
-        "make room and say the same again to go on",
-        str(outputs.store.parent),
-    )
-
-
 def _evaluate_one(field: Field) -> None:
     """Evaluate one voxel: where the field's device is not there, or its library, that says so."""
     field.evaluate(field.grid.block((0, 0, 0), (1, 1, 1)))
-
-
-def _open(source: Field | FieldFile) -> Field:
-    return source.open() if isinstance(source, FieldFile) else source
-
-
-def _share_one_heap() -> None:
-    """Have the C library (glibc) serve all threads from one heap: one for each keeps a third more, and is no faster."""
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
-        library.mallopt(_M_ARENA_MAX, 1)
-
-
-@lru_cache(maxsize=1)
-def _opened(file: FieldFile) -> Field:
-    _share_one_heap()  # in every process that evaluates
-    field = load_field(file.path, device=file.device, precision=file.precision)
-    if file.sha256 is not None and sha256_of(file.path) != file.sha256:
-        raise FieldError(f"{file.path}: has changed since this render began. Say the same again")
-    return field

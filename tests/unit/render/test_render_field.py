@@ -22,7 +22,8 @@ from headsr.inr.field import Field, level_shape, save_field
 from headsr.render import field as rendering
 from headsr.render import store as stores
 from headsr.render.air import no_air
-from headsr.render.field import DiskFullError, Manner, render, render_field, render_unit
+from headsr.render.disk import DiskFullError
+from headsr.render.field import Manner, render, render_field, render_unit
 from headsr.render.plan import PlanError, plan_volume, target_grid, time_said
 from headsr.render.publish import Outputs, outputs_beside, publish_volume
 from headsr.render.store import StoreError

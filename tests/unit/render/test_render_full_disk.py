@@ -6,7 +6,8 @@ import subprocess
 import pytest
 from known_fields import Noise
 
-from headsr.render.field import DiskFullError, Manner, render
+from headsr.render.disk import DiskFullError
+from headsr.render.field import Manner, render
 from headsr.render.publish import Outputs
 
 SHAPE = (48, 48, 80)

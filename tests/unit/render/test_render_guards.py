@@ -13,6 +13,7 @@ from known_fields import RECORD, Ball, Waves
 
 from headsr.inr.field import Field, FieldError, level_shape, save_field
 from headsr.render import field as rendering
+from headsr.render import source
 from headsr.render import store as stores
 from headsr.render.field import FieldFile, Manner, render, render_field
 from headsr.render.lock import writing
@@ -111,7 +112,7 @@ class TestOneField:
         first = FieldFile(str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
         first.open()
         saved_field(path, seed=1)
-        rendering._opened.cache_clear()  # as a process that starts later
+        source._opened.cache_clear()  # as a process that starts later
         with pytest.raises(FieldError, match="has changed since this render began"):
             first.open()
 
