@@ -66,12 +66,18 @@ def mean_of_below(
     data = np.empty(block.shape, np.float32, order="F")
     for part in source.blocks(piece):
         # An axis of one voxel starts at 0, so that halving its start is right as well.
-        x, y, z = ((a - o) // 2 for a, o in zip(part.start, source.start, strict=True))
-        stored = read(part)
-        for plane in range(0, part.shape[2], _PLANES):
-            mean = halve(decode(stored[:, :, plane : plane + _PLANES]))
-            data[Tile((x, y, z + plane // 2), mean.shape).slices] = mean
+        start = tuple((a - o) // 2 for a, o in zip(part.start, source.start, strict=True))
+        _halve_into(data, start, read(part), decode)
     return data
+
+
+def _halve_into(
+    data: NDArray[np.float32], start: Triple, stored: NDArray, decode: Callable[[NDArray], NDArray]
+) -> None:
+    x, y, z = start
+    for plane in range(0, stored.shape[2], _PLANES):
+        mean = halve(decode(stored[:, :, plane : plane + _PLANES]))
+        data[Tile((x, y, z + plane // 2), mean.shape).slices] = mean
 
 
 def _halved(grid: Grid) -> Grid:
