@@ -12,6 +12,7 @@ import gzip
 import math
 import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ AXES = {
 }  # the array axis (RAS) that a view's slices are stacked along
 _FORMS_TOLERANCE_MM = 0.1
 _MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+_AT_ONCE = 131072  # voxels converted at once: a MiB of float64 stays in the cache, and fewer keep other threads waiting
 _HEAD_VOXEL_MM = (0.005, 100.0)  # a head's voxels outside of these are a wrong unit or a wrong header
 
 
@@ -166,9 +168,10 @@ class Storage:
         elif (self.slope, self.intercept) == (1, 0):
             return data.astype(self.dtype, order="F")
         stored = np.empty(data.shape, self.dtype, order="F")
-        for k in range(data.shape[-1]):
-            numbers = (data[..., k] - np.float64(self.intercept)) / self.slope
-            stored[..., k] = numbers if stored.dtype.kind == "f" else np.rint(numbers)
+        for planes in _planes(data.shape):
+            numbers = data[..., planes] - np.float64(self.intercept)
+            numbers /= self.slope
+            stored[..., planes] = numbers if stored.dtype.kind == "f" else np.rint(numbers, out=numbers)
         return stored
 
     def _refuse_what_does_not_fit(self, data: NDArray[np.float32]) -> None:
@@ -353,6 +356,12 @@ def _positive(value: float | NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _nearest_shape(sizes: NDArray[np.float64]) -> tuple[int, int, int]:
     return tuple(np.maximum(1, np.rint(sizes)).astype(int))
+
+
+def _planes(shape: tuple[int, ...]) -> Iterator[slice]:
+    """The last axis in parts of some planes, to be converted one after the other."""
+    step = max(1, _AT_ONCE // max(1, math.prod(shape[:-1])))
+    return (slice(k, k + step) for k in range(0, shape[-1], step))
 
 
 def _encoded(path: str | os.PathLike[str], data: NDArray[np.float32], storage: Storage) -> NDArray:

@@ -8,7 +8,7 @@ that carries what the fit started from and the correction that makes the field a
 are interpolated trilinearly with cell-centred nodes: node i of a level of cell c lies at head index (i + 0.5) c - 0.5.
 
 A voxel's value is the same, bit for bit, however a grid is cut into tiles: positions are snapped to a lattice and every
-sum is written as element-wise operations in one order. A matrix product would round differently with the tile's shape.
+sum is element-wise, of products in one order. A matrix product would round differently with the tile's shape.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -42,7 +42,7 @@ _LENGTH_BYTES, _METADATA = 8, "__metadata__"
 # scale factors give, whose last bits depend on where a tile starts.
 _LATTICE = 2.0**16
 _SHIFT = 0.5 + 0.0618033988749895
-_CHUNK = 8192  # voxels whose hidden layer stays in the processor's cache
+_CHUNK = 16384  # voxels whose hidden layer stays in the processor's cache; even, see _values
 _BOX = {"voxels": 262144, "plane": 16384}  # what is interpolated at once
 _HUGE_PAGES = 4 * 2**20  # the system may give an array two more of 2 MiB than it needs, at its ends
 
@@ -110,8 +110,8 @@ class Field:
 
     @property
     def arithmetic(self) -> str:
-        """What the bits of a value follow from beside the field itself: IEEE products and sums, alike everywhere."""
-        return "cpu fp32 element-wise"
+        """What the bits of a value follow from beside the field itself: IEEE products and sums, rounded alike."""
+        return f"cpu fp32 element-wise, {_products()}"
 
     @property
     def tensors(self) -> dict[str, NDArray[np.float32]]:
@@ -150,8 +150,8 @@ class Field:
         widest = max(level.shape[0] for level in self.levels)
         box = [part.stop for part in next(boxes(shape, **_BOX))]
         # A voxel has two nodes per axis. The step along z makes three arrays of as many as there are along x and y.
-        values = math.prod(box) * (sum(level.shape[0] for level in self.levels) + 2 + 3 * 4 * widest)
-        hidden = min(math.prod(box), _CHUNK) * (2 * len(self.hidden_bias) + 2)
+        values = math.prod(box) * (sum(level.shape[0] for level in self.levels) + 3 + 3 * 4 * widest)
+        hidden = min(math.prod(box), _CHUNK) * (len(self.hidden_bias) + 1)
         return 4 * (math.prod(shape) + values + hidden) + 100 * sum(shape) + _HUGE_PAGES
 
     def seconds_per_voxel(self) -> float:
@@ -161,27 +161,47 @@ class Field:
         return least_seconds(lambda: self.evaluate(block)) / math.prod(shape)
 
     def _values(self, positions: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
-        features = [_trilinear(level, cell, positions) for cell, level in zip(self.cells, self.levels, strict=True)]
-        flat = [channel.reshape(-1) for level in features for channel in level]
-        result = _trilinear(self.carried[None], 1, positions)[0]
-        values = result.reshape(-1)
-        for start in range(0, values.size, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            values[part] += self._network([channel[part] for channel in flat])
+        shape = tuple(map(len, positions))
+        voxels = math.prod(shape)
+        # An odd voxel gets a neighbour: einsum would sum the products of a single one in another order.
+        features = np.ones((1 + self.hidden_weight.shape[1], voxels + voxels % 2), np.float32)
+        first = 1  # after the ones that biases are the weights of
+        for cell, level in zip(self.cells, self.levels, strict=True):
+            channels = features[first : first + len(level), :voxels]
+            _trilinear(level, cell, positions, out=channels.reshape(len(level), *shape))
+            first += len(level)
+        result = np.empty(shape, np.float32)
+        _trilinear(self.carried[None], 1, positions, out=result[None])
+        result.reshape(-1)[:] += self._network(features)[:voxels]
         return result
 
-    def _network(self, features: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """The MLP at (n,) voxels from their features, one (n,) array each."""
-        hidden = np.repeat(self.hidden_bias[:, None], features[0].size, axis=1)
-        product = np.empty_like(hidden)
-        for weight, channel in zip(self.hidden_weight.T, features, strict=True):
-            hidden += np.multiply(weight[:, None], channel, out=product)
-        np.maximum(hidden, 0, out=hidden)
-        hidden *= self.output_weight[:, None]
-        total = np.full(features[0].size, self.output_bias, dtype=np.float32)
-        for unit in hidden:
-            total += unit
+    def _network(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The MLP at (n,) voxels from ones and their features, (1 + features, n).
+
+        Sums are einsum's: bias, then product after product, as one would write them one by one, but in two calls.
+        Threads that need the interpreter for many short ones wait more for each other than they compute.
+        """
+        into_hidden = np.concatenate([self.hidden_bias[:, None], self.hidden_weight], axis=1)
+        into_output = np.concatenate([self.output_bias[None], self.output_weight])
+        units = np.ones((len(into_output), min(features.shape[1], _CHUNK)), np.float32)
+        total = np.empty(features.shape[1], np.float32)
+        for start in range(0, len(total), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            channels, out = features[:, part], total[part]
+            hidden = units[1:, : len(out)]
+            np.einsum("uf,fn->un", into_hidden, channels, out=hidden)
+            np.maximum(hidden, 0, out=hidden)
+            np.einsum("u,un->n", into_output, units[:, : len(out)], out=out)
         return total
+
+
+@cache
+def _products() -> str:
+    """Whether einsum rounds a product before it adds it, as on x86, or not, where NumPy is built to fuse the two."""
+    factor = np.float32(1 + 2**-12)
+    ones = np.ones(16, np.float32)
+    left = np.einsum("f,fn->n", np.stack([-factor * factor, factor]), np.stack([ones, factor * ones]))
+    return "products fused" if left.any() else "products rounded"
 
 
 def positions_in(head: Grid, grid: Grid) -> list[NDArray[np.float64]]:
@@ -326,8 +346,10 @@ def _family(kind: str | None) -> type[Field | SirenField | HashField]:
 _TENSORS = ("hidden_weight", "hidden_bias", "output_weight", "output_bias", "carried")
 
 
-def _trilinear(level: NDArray[np.float32], cell: int, positions: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
-    """A feature grid (features, x, y, z) at the separable ``positions`` (head indices): (features, X, Y, Z).
+def _trilinear(
+    level: NDArray[np.float32], cell: int, positions: Sequence[NDArray[np.float64]], *, out: NDArray[np.float32]
+) -> None:
+    """A feature grid (features, x, y, z) at the separable ``positions`` (head indices), into (features, X, Y, Z).
 
     Only the nodes that are needed are touched; z goes first and x last, so that the largest step copies whole planes.
     """
@@ -340,8 +362,7 @@ def _trilinear(level: NDArray[np.float32], cell: int, positions: Sequence[NDArra
         upper *= share
         level = at(level, below)
         level *= 1 - share
-        level += upper
-    return level
+        np.add(level, upper, out=out if axis == 0 else level)
 
 
 def _touched_along_z(

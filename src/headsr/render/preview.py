@@ -17,7 +17,7 @@ from headsr.render.ahead import Lanes
 from headsr.render.tiles import CHUNK, Tile
 from headsr.volumes import Grid, Storage
 
-_PLANES = 16  # read at once: 512 x 512 float32 take 16 MB; they are compressed one by one
+_SLAB = 32 * 2**20  # bytes of float32 in the planes that are read at once; they are compressed one by one
 _HEAD = bytes((31, 139, 8, 0, 0, 0, 0, 0, 0, 255))  # gzip without name and time: same data, same bytes
 
 
@@ -25,7 +25,7 @@ def preview_bytes(grid: Grid, workers: int) -> int:
     """Memory that ``write_preview`` takes: planes before and after compression, and a chunk that they are cut from."""
     x, y, z = grid.shape
     # zlib has what it wrote twice. One plane more than there are workers waits, one is written and one is prepared.
-    planes = min(z, _PLANES) + 3 * (workers + 1) + 4
+    planes = min(z, _planes(grid)) + 3 * (workers + 1) + 4
     return 4 * x * y * planes + 3 * 4 * math.prod(min(n, CHUNK) for n in grid.shape)
 
 
@@ -51,14 +51,20 @@ def write_preview(
 def _pieces(store: Path, level: int, grid: Grid, header: nib.Nifti1Header) -> Iterator[bytes]:
     """The NIfTI file's content: its header, then its planes."""
     yield header.binaryblock + b"\0\0\0\0"
-    array, (x, y, z) = stores.open_level(store, level), grid.shape
-    planes = np.empty((min(z, _PLANES), y, x), header.get_data_dtype())
-    for slab in Tile((0, 0, 0), grid.shape).blocks((x, y, _PLANES)):
+    array, (x, y, z), deep = stores.open_level(store, level), grid.shape, _planes(grid)
+    planes = np.empty((min(z, deep), y, x), header.get_data_dtype())
+    for slab in Tile((0, 0, 0), grid.shape).blocks((x, y, deep)):
         # zarr has all chunks that it is asked for in memory at once, as they are stored and as they are decoded.
-        for part in slab.blocks((CHUNK, CHUNK, _PLANES)):
+        for part in slab.blocks((CHUNK, CHUNK, deep)):
             planes[: slab.shape[2], *part.slices[1::-1]] = array[part.slices[::-1]]
         for plane in planes[: slab.shape[2]]:
             yield plane.tobytes()
+
+
+def _planes(grid: Grid) -> int:
+    """How many planes are read at once: a chunk's depth or a part of it, as each part decodes the whole chunk."""
+    x, y, _ = grid.shape
+    return next((n for n in (CHUNK, CHUNK // 2, CHUNK // 4) if 4 * x * y * n <= _SLAB), CHUNK // 8)
 
 
 def _deflated(piece: bytes) -> tuple[bytes, bytes]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from random_fields import dense, hash_grid, head, siren
 from safetensors.numpy import load_file, save_file
 
-from headsr.inr.field import FieldError, load_field, save_field
+from headsr.inr.field import FieldError, _products, load_field, save_field
 from headsr.volumes import Grid
 
 FAMILIES = {"dense": dense, "siren": siren, "hash_grid": hash_grid}
@@ -91,6 +91,46 @@ def test_axes_of_one_voxel_are_evaluated(name, shape) -> None:
     grid = field.grid.resized((9, 17, 300)).block((0, 0, 0), shape)
     larger = field.evaluate(Grid(tuple(n + 1 for n in shape), grid.affine))
     np.testing.assert_array_equal(field.evaluate(grid), larger[:-1, :-1, :-1])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 1), (7, 5, 9), (41, 29, 37)])
+def test_the_network_of_dense_grids_is_the_sum_of_rounded_products_in_order(shape) -> None:
+    field = made("dense")
+    if field.arithmetic.endswith("fused"):
+        pytest.skip("this NumPy fuses products into sums")
+    grid = field.grid.resized(shape)
+    nothing = replace(field, hidden_weight=0 * field.hidden_weight, hidden_bias=0 * field.hidden_bias)
+    carried = replace(nothing, output_bias=np.float32(0)[...]).evaluate(grid)
+    channels = [feature(field, index, grid) for index in range(field.hidden_weight.shape[1])]
+    total = np.full(shape, field.output_bias, np.float32)
+    for bias, weights, out in zip(field.hidden_bias, field.hidden_weight, field.output_weight, strict=True):
+        unit = np.full(shape, bias, np.float32)
+        for weight, channel in zip(weights, channels, strict=True):
+            unit += weight * channel
+        total += out * np.maximum(unit, 0)
+    np.testing.assert_array_equal(field.evaluate(grid), carried + total)
+
+
+def feature(field, index, grid):
+    """One feature of a field of dense grids: two units let its positive and its negative part through."""
+    weights = np.zeros((2, field.hidden_weight.shape[1]), np.float32)
+    weights[:, index] = 1, -1
+    through = replace(
+        field,
+        hidden_weight=weights,
+        hidden_bias=np.zeros(2, np.float32),
+        output_weight=np.float32([1, -1]),
+        output_bias=np.float32(0)[...],
+        carried=0 * field.carried,
+    )
+    return through.evaluate(grid)
+
+
+def test_fields_of_dense_grids_say_whether_products_are_rounded_or_fused(monkeypatch) -> None:
+    monkeypatch.setattr("headsr.inr.field._products", _products.__wrapped__)
+    for how, precision in (("rounded", np.float32), ("fused", np.float64)):
+        monkeypatch.setattr(np, "einsum", lambda _, a, b, p=precision: (p(a)[:, None] * b).sum(0).astype(np.float32))
+        assert made("dense").arithmetic == f"cpu fp32 element-wise, products {how}"
 
 
 @pytest.mark.parametrize("name", FAMILIES)
