@@ -13,7 +13,7 @@ export PATH := $(BIN):$(PATH)
 .PHONY: help demo test lint bench stages
 help:
 	@echo "make demo   the whole pipeline on an embedded data set; prints where report, volumes and MLflow database are"
-	@echo "make test   all tests; ARGS='-k volumes' for some"
+	@echo "make test   all tests, two at once; ARGS='-k volumes' for some, ARGS='-n 0 --pdb' for one at a time"
 	@echo "make lint   style of Python and Snakefiles"
 	@echo "make bench  benchmarks: ratios measured in one run"
 	@echo "make stages record the code of every stage once it is decided whether its results differ; ARGS=fit_inr for some"
@@ -22,7 +22,7 @@ demo: $(READY)
 	headsr demo
 
 test: $(READY)
-	python -m pytest $(ARGS)
+	python -m pytest -n 2 --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	ruff check .

@@ -4,16 +4,20 @@ Run: python benchmarks/render_volume.py [--workers 2] [--large 1024] [--folder D
 
 Each field is evaluated without being written, then its values are written without being evaluated (chunks compressed,
 shards, pyramid, preview), then it is rendered, with as many workers each time. A network of sines is also held to the
-machine's own matrix product, writing included. Then one field is rendered at 256 voxels a side and at ``--large``, each
+machine's own matrix product, writing included. The values of the last field are then rendered as if another device
+evaluated them, one block after the other, in as long as writing takes: what overlaps when the cores are not shared.
+Then one field is rendered at 256 voxels a side and at ``--large``, each
 in a process of its own, for the time of a voxel that is not air and for the peak of memory.
 """
 
 import argparse
+import math
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -72,6 +76,9 @@ def write_beside_evaluation(folder: Path, workers: int) -> None:
             work = 2 * voxels * sum(weight.size for weight in field.weights) / both
             own = workers * 2 * 256 * 256 * fields.ROWS["cpu"] * 8 / in_parallel(workers)
             print(f"  that is {work / own:.0%} of the {own / 1e9:.1f} GFLOP/s of {workers} threads of matrix products")
+    elsewhere = Elsewhere(field, values, seconds=written)
+    both = timed(lambda: rendered(elsewhere, grid, replace(manner, workers=2 * workers), folder))
+    print(f"evaluated elsewhere in {written:.2f} s: rendered in {both:.2f} s, {both / written:.2f} times as long")
 
 
 class Stored:
@@ -95,6 +102,19 @@ class Stored:
 
     def seconds_per_voxel(self) -> float:
         return 1e-9
+
+
+class Elsewhere(Stored):
+    """The same, as if another device computed it in ``seconds``, block after block, while the cores are free."""
+
+    def __init__(self, field: object, values: np.ndarray, *, seconds: float) -> None:
+        super().__init__(field, values)
+        self.seconds, self.device = seconds / values.size, threading.Lock()
+
+    def evaluate(self, grid: Grid) -> np.ndarray:
+        with self.device:
+            time.sleep(self.seconds * math.prod(grid.shape))
+        return super().evaluate(grid)
 
 
 def evaluated(field: object, grid: Grid, chunk: int, workers: int) -> np.ndarray:

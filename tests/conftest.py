@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -42,6 +43,7 @@ FILES = {
     "sub-04/anat/sub-04_T1w.nii.gz": 6,
     "derivatives/sub-01/anat/sub-01_T1w.nii.gz": 7,
 }
+PIPELINE = {"test_degradations", "test_provenance", "test_rerun", "test_slurm", "test_smoke", "test_study"}
 UNLOCKED = "sub-01/anat/sub-01_T2w.nii.gz"
 
 
@@ -49,6 +51,19 @@ def pytest_configure() -> None:
     # A shell without job control starts what it puts into the background with SIGINT ignored, and children inherit
     # that: the programs that tests interrupt would never end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Under ``pytest -n``, a file's tests share a process, and so do all files that use the finished pipeline runs."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "pipeline" if Path(path).stem in PIPELINE else path
+
+    return ByFile(config, log)
 
 
 @pytest.fixture
