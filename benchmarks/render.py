@@ -150,8 +150,8 @@ class PlainHashGrid(nn.Module):
 def time_dense_field(side: int) -> None:
     """The field of dense grids and a small network in NumPy: its rate, and the parts of its time."""
     field = random_dense_field()
-    flat = replace(field, hidden_weight=field.hidden_weight[:1], hidden_bias=field.hidden_bias[:1])
-    flat = replace(flat, output_weight=field.output_weight[:1])
+    network = {name: getattr(field, name)[:1] for name in ("hidden_weight", "hidden_bias", "output_weight")}
+    flat = replace(field, **network)
     for factor in (1, 2, 4):
         block = part_of(HEAD.scaled(factor), (side, side, side))
         whole, one_unit = in_turns([lambda: field.evaluate(block), lambda: flat.evaluate(block)], "cpu")  # noqa: B023

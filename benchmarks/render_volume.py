@@ -6,8 +6,8 @@ Each field is evaluated without being written, then its values are written witho
 shards, pyramid, preview), then it is rendered, with as many workers each time. A network of sines is also held to the
 machine's own matrix product, writing included. The values of the last field are then rendered as if another device
 evaluated them, one block after the other, in as long as writing takes: what overlaps when the cores are not shared.
-Then one field is rendered at 256 voxels a side and at ``--large``, each
-in a process of its own, for the time of a voxel that is not air and for the peak of memory.
+Then one field is rendered at 256 voxels a side and at ``--large``, each in a process of its own, for the time of a
+voxel that is not air and for the peak of memory.
 """
 
 import argparse

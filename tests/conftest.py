@@ -43,7 +43,9 @@ FILES = {
     "sub-04/anat/sub-04_T1w.nii.gz": 6,
     "derivatives/sub-01/anat/sub-01_T1w.nii.gz": 7,
 }
+# The files that use the finished pipeline runs, which take minutes: in one process they run once.
 PIPELINE = {"test_degradations", "test_provenance", "test_rerun", "test_slurm", "test_smoke", "test_study"}
+RUNS = {"finished_project", "finished_study"}
 UNLOCKED = "sub-01/anat/sub-01_T2w.nii.gz"
 
 
@@ -55,7 +57,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Under ``pytest -n``, a file's tests share a process, and so do all files that use the finished pipeline runs."""
+    """Under ``pytest -n``, a file's tests share a process, and so do those of PIPELINE."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -64,6 +66,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "pipeline" if Path(path).stem in PIPELINE else path
 
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a file that would have the pipeline run a second time, unnoticed."""
+    for item in items:
+        if RUNS.intersection(item.fixturenames) and item.path.stem not in PIPELINE:
+            raise pytest.UsageError(f"{item.path.name} uses a finished pipeline run: name it in PIPELINE, {__file__}")
 
 
 @pytest.fixture
