@@ -1,0 +1,54 @@
+"""The pieces of code that recipes exchange by name: networks, losses, metrics. One line each; standard library only.
+
+A part is named here and not imported: Snakemake parses the recipes in every job, and must know every name without
+torch. Kinds of models, data and methods are parts too; theirs stand in their recipes' classes (headsr.recipes).
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """One exchangeable piece of code: ``place`` is its module and name, as ``headsr.losses.pixel.l1_loss``.
+
+    ``version`` is raised when what it computes changes: what uses this part is made anew, and nothing else.
+    """
+
+    place: str
+    version: int = 1
+
+    def load(self) -> Any:
+        """Import the piece of code."""
+        module, _, name = self.place.rpartition(".")
+        return getattr(importlib.import_module(module), name)
+
+
+@dataclass(frozen=True)
+class Network(Part):
+    """An architecture. ``kinds`` are the kinds of model that it can be the network of."""
+
+    kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loss(Part):
+    """A loss. ``of`` says what it compares, and so which trainings can have it."""
+
+    of: str = "images"
+
+
+NETWORKS: dict[str, Network] = {
+    "residual2d": Network("headsr.networks.residual2d.ResidualSliceNetwork", kinds=("baseline", "adversarial")),
+    "kl": Network("headsr.networks.autoencoder.KLAutoencoder", kinds=("autoencoder",)),
+    "unet2d": Network("headsr.networks.unet2d.LatentUnet", kinds=("ldm",)),
+}
+
+LOSSES: dict[str, Loss] = {
+    "l1": Loss("headsr.losses.pixel.l1_loss"),
+    "gradient": Loss("headsr.losses.gradient.gradient_loss"),
+    "wavelet": Loss("headsr.losses.wavelet.wavelet_loss"),
+}
