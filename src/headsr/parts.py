@@ -41,6 +41,18 @@ class Loss(Part):
     of: str = "images"
 
 
+@dataclass(frozen=True)
+class Metric(Part):
+    """A measure. ``family`` says what it is measured on, and so which rule does it: voxels, features ... ."""
+
+    family: str = "voxels"
+    title: str = ""
+    unit: str = ""
+    decimals: int = 2
+    larger_is_better: bool = True
+    words: str = ""
+
+
 NETWORKS: dict[str, Network] = {
     "residual2d": Network("headsr.networks.residual2d.ResidualSliceNetwork", kinds=("baseline", "adversarial")),
     "kl": Network("headsr.networks.autoencoder.KLAutoencoder", kinds=("autoencoder",)),
@@ -51,4 +63,12 @@ LOSSES: dict[str, Loss] = {
     "l1": Loss("headsr.losses.pixel.l1_loss"),
     "gradient": Loss("headsr.losses.gradient.gradient_loss"),
     "wavelet": Loss("headsr.losses.wavelet.wavelet_loss"),
+    "denoising": Loss("headsr.losses.pixel.mse_loss", of="residuals"),
+    "kl": Loss("headsr.losses.posterior.kl_divergence", of="posterior"),
+}
+
+METRICS: dict[str, Metric] = {
+    "psnr": Metric("headsr.evaluate.metrics.voxels.psnr", title="PSNR", unit="dB"),
+    "ssim": Metric("headsr.evaluate.metrics.voxels.ssim", title="SSIM", decimals=4),
+    "nrmse": Metric("headsr.evaluate.metrics.voxels.nrmse", title="NRMSE", decimals=4, larger_is_better=False),
 }

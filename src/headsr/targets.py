@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from headsr.scans import Scan
 
 if TYPE_CHECKING:
-    from headsr.recipes import Method, Recipes, Table
+    from headsr.recipes import Model, Recipes, Table
 
 
 @dataclass(frozen=True, order=True)
@@ -68,8 +68,22 @@ def units_of(table: Table, recipes: Recipes, scans: Sequence[Scan]) -> list[Unit
 
 
 def all_units(names: Iterable[str], recipes: Recipes, scans: Sequence[Scan]) -> list[Unit]:
-    """Every volume of the named tables, each once."""
-    return sorted({unit for name in names for unit in units_of(recipes.tables[name], recipes, scans)}, key=_unit_key)
+    """Every volume of the named tables, each once. ValueError for a table that no scan is for."""
+    units: set[Unit] = set()
+    for name in names:
+        found = units_of(recipes.tables[name], recipes, scans)
+        if not found:
+            raise ValueError(f"the table {name!r} is about no scan: {_why_none(recipes.tables[name], scans)}")
+        units.update(found)
+    return sorted(units, key=_unit_key)
+
+
+def _why_none(table: Table, scans: Sequence[Scan]) -> str:
+    """What the scan table has instead of what a table asks for."""
+    asked = f"suffixes {', '.join(table.suffixes)}, split {table.split!r}"
+    asked += f", datasets {', '.join(table.datasets)}" if table.datasets else ""
+    there = sorted({f"{scan.dataset} {scan.suffix} {scan.split}" for scan in scans})
+    return f"it asks for {asked}; the scan table has {'; '.join(there) or 'no row'}. Change one of the two"
 
 
 def units_of_heads(units: Iterable[Unit], tables: Iterable[Table]) -> dict[tuple[Scan, str], list[Unit]]:
@@ -88,16 +102,20 @@ def scored(units: Iterable[Unit], recipes: Recipes) -> list[Unit]:
 
 
 def models_of(units: Iterable[Unit], recipes: Recipes) -> list[str]:
-    """The trained models that the volumes need, with the autoencoders below them."""
-    methods: list[Method] = [recipes.methods[unit.method] for unit in units]
-    used = {name for method in methods for name in (method.model, method.prior) if name}
-    return sorted(used | {recipes.models[name].autoencoder for name in used if recipes.models[name].autoencoder})
+    """The trained models that the volumes need, with all that these need."""
+    return sorted(recipes.used_by("methods", {unit.method for unit in units})["models"])
 
 
-def training_scans(scans: Sequence[Scan], suffixes: Iterable[str]) -> list[Scan]:
-    """The scans whose slices train or validate models of these suffixes."""
-    wanted = set(suffixes)
-    return [scan for scan in scans if scan.split in ("train", "val") and scan.suffix in wanted]
+def training_scans(scans: Sequence[Scan], model: Model) -> list[Scan]:
+    """The scans that a model is trained on or validated by: those that its data name."""
+    data = model.data
+    return [
+        scan
+        for scan in scans
+        if scan.split in ("train", "val")
+        and scan.suffix in data.suffixes
+        and (not data.datasets or scan.dataset in data.datasets)
+    ]
 
 
 def views_of(degradation: str, recipes: Recipes, study: Sequence[Scan]) -> list[str]:
@@ -146,7 +164,7 @@ def volume(results: str, unit: Unit, desc: str, ending: str, resolution: str = "
 
 def larger_volumes(results: str, units: Iterable[Unit], recipes: Recipes, labels: Iterable[str]) -> list[str]:
     """The further volumes of every fitted field, by their res- labels."""
-    fitted = [unit for unit in units if recipes.methods[unit.method].kind == "inr"]
+    fitted = [unit for unit in units if recipes.methods[unit.method].makes == "field"]
     return [volume(results, unit, "sr", "ome.zarr/zarr.json", f"res-{name}_") for unit in fitted for name in labels]
 
 
@@ -181,7 +199,7 @@ def histories(results: str, units: Sequence[Unit], recipes: Recipes) -> Mapping[
     fits = {
         f"{unit.method} {unit.degradation} {unit.scan.name}": volume(results, unit, "fit", "jsonl", resolution="")
         for unit in units
-        if recipes.methods[unit.method].kind == "inr"
+        if recipes.methods[unit.method].makes == "field"
     }
     return {**models, **fits}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from headsr import targets
 from headsr.provenance import commit_at
-from headsr.recipes import METHOD_KINDS, VIEWS, RecipeError, load_recipes, plain
+from headsr.recipes import VIEWS, RecipeError, load_recipes, parts_of_method, parts_of_model, plain, tracked
 from headsr.scans import (
     DATASET_PATTERN,
     FOLDER_PATTERN,
@@ -33,22 +33,15 @@ except (RecipeError, ScansError, ValueError) as error:
 RESULTS = config["results"]
 SCORED = targets.scored(UNITS, RECIPES)
 MODELS = targets.models_of(UNITS, RECIPES)
-TRAINING_SCANS = targets.training_scans(SCANS, {suffix for name in MODELS for suffix in RECIPES.models[name].suffixes})
+TRAINING_SCANS = {name: targets.training_scans(SCANS, RECIPES.models[name]) for name in MODELS}
 SCAN_OF = {(scan.stem, scan.suffix): scan for scan in SCANS}
 STUDIES = targets.studies(SCANS)
 UNITS_OF_HEAD = targets.units_of_heads(UNITS, [RECIPES.tables[name] for name in config["tables"]])
-METHODS_OF_KIND = {
-    kind: [name for name, method in RECIPES.methods.items() if method.kind == kind] for kind in METHOD_KINDS
-}
 
 
 def one_of(names):
     """A wildcard constraint: one of these names, or nothing at all when there is none."""
     return "|".join(sorted(names, key=len, reverse=True)) or r"(?!)"
-
-
-def models_of_kind(kind):
-    return one_of(name for name, model in RECIPES.models.items() if model.kind == kind)
 
 
 def scan_of(wildcards):
@@ -61,9 +54,9 @@ def key_of(wildcards):
 
 
 def recipe_of(part):
-    """A params function: the recipe of the wildcard of that name, as plain data that Snakemake can compare."""
+    """A params function: what decides results in the recipe of the wildcard of that name, as plain data."""
     singular = part.rstrip("s")
-    recipes = plain(getattr(RECIPES, part))
+    recipes = tracked(getattr(RECIPES, part))
 
     def lookup(wildcards):
         return recipes[getattr(wildcards, singular)]
@@ -198,7 +191,7 @@ def units_of_head(wildcards):
 def recipes_in_use():
     """The recipes that the results follow from, as plain data: the report describes these and no others."""
     used = {
-        "datasets": {scan.dataset for scan in [*TRAINING_SCANS, *(unit.scan for unit in UNITS)]},
+        "datasets": {scan.dataset for scan in [*sum(TRAINING_SCANS.values(), []), *(unit.scan for unit in UNITS)]},
         "degradations": {unit.degradation for unit in UNITS},
         "models": set(MODELS),
         "methods": {unit.method for unit in UNITS},

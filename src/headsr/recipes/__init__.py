@@ -1,0 +1,22 @@
+"""What a name in the configuration means: frozen types for every YAML block, free of torch."""
+
+from headsr.recipes.convert import RecipeError, build, expanded, merged, plain, tracked
+from headsr.recipes.data import PROFILES, VIEWS, Blind, BlindStage, Dataset, Degradation, Stack
+from headsr.recipes.load import (
+    Recipes,
+    every_part,
+    load_config,
+    load_recipes,
+    parts_of_method,
+    parts_of_model,
+)
+from headsr.recipes.methods import METHODS, Fit, GridField, Inr, Method, MethodRecipe
+from headsr.recipes.models import DATA, MODELS, Budget, Data, DataRecipe, Ldm, Model, ModelRecipe
+from headsr.recipes.tables import VARIANTS, Column, Expectation, Table
+
+__all__ = [
+    "DATA", "METHODS", "MODELS", "PROFILES", "VARIANTS", "VIEWS", "Blind", "BlindStage", "Budget", "Column", "Data",
+    "DataRecipe", "Dataset", "Degradation", "Expectation", "Fit", "GridField", "Inr", "Ldm", "Method", "MethodRecipe",
+    "Model", "ModelRecipe", "RecipeError", "Recipes", "Stack", "Table", "build", "every_part", "expanded",
+    "load_config", "load_recipes", "merged", "parts_of_method", "parts_of_model", "plain", "tracked",
+]  # fmt: skip

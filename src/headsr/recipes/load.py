@@ -1,0 +1,210 @@
+"""All recipes of a configuration, with every name that one uses defined by another."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from headsr.parts import LOSSES, METRICS, NETWORKS, Part
+from headsr.recipes.convert import NAME, RecipeError, Reference, build, expanded, merged, references, unknown
+from headsr.recipes.data import Blind, Dataset, Degradation
+from headsr.recipes.methods import METHODS, Method, MethodRecipe
+from headsr.recipes.models import DATA, MODELS, Model, ModelRecipe
+from headsr.recipes.tables import Table
+from headsr.scans import SUFFIXES, may_be_named, parse_name
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Every name that the configuration gives a meaning to."""
+
+    datasets: dict[str, Dataset]
+    degradations: dict[str, Degradation]
+    blind: dict[str, Blind]
+    models: dict[str, ModelRecipe]
+    methods: dict[str, MethodRecipe]
+    tables: dict[str, Table]
+
+    def used_by(self, part: str, names: Iterable[str]) -> dict[str, set[str]]:
+        """Every name that these recipes of ``part`` use, by part, through whatever lies between; they themselves too."""
+        used: dict[str, set[str]] = {field.name: set() for field in fields(self)}
+        todo = [(part, name) for name in names]
+        while todo:
+            part, name = todo.pop()
+            if name not in used[part]:
+                used[part].add(name)
+                todo += [(one.part, one.name) for one in references(None, getattr(self, part)[name], name)]
+        return used
+
+    def models_of(self, part: str, name: str) -> list[str]:
+        """The models that a recipe uses itself: a method's network or prior, a model's autoencoder."""
+        found = references(None, getattr(self, part)[name], name)
+        return list(dict.fromkeys(one.name for one in found if one.part == "models"))
+
+
+def load_config(deltas: Sequence[str]) -> dict[str, Any]:
+    """``config/config.yaml`` with each delta laid over it, as Snakemake does; RecipeError names a missing file."""
+    config: dict[str, Any] = {}
+    for path in ("config/config.yaml", *deltas):
+        try:
+            config = merged(config, yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
+        except FileNotFoundError:
+            raise RecipeError(f"{path}: does not exist here. Run headsr in the project's root folder") from None
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{path}: is not valid YAML ({error})") from error
+    return config
+
+
+def load_recipes(config: Mapping[str, Any]) -> Recipes:
+    """Read the recipe files that ``config["recipes"]`` names, with ``config["overrides"]`` laid over them.
+
+    Raises RecipeError for whatever cannot be used, and for a name that no file defines.
+    """
+    files, changes = config["recipes"], config.get("overrides") or {}
+    blocks = {
+        field.name: merged(expanded(_read_blocks(files[field.name]), files[field.name]), changes.get(field.name) or {})
+        for field in fields(Recipes)
+    }
+    recipes = Recipes(**{part: _build_all(part, block, files[part]) for part, block in blocks.items()})
+    for reference in _references(recipes, files):
+        _refuse_wrong(reference, recipes)
+    _refuse_circles(recipes, files["models"])
+    for name, dataset in recipes.datasets.items():
+        _refuse_wrong_bids_names(dataset, f"{files['datasets']}: {name}.bids_names")
+    for name, table in recipes.tables.items():
+        _refuse_sliceless(table, recipes, f"{files['tables']}: {name}")
+    for name, model in recipes.models.items():
+        _refuse_wrong_pool(model, recipes, f"{files['models']}: {name}")
+    for table in config["tables"]:
+        if table not in recipes.tables:
+            raise RecipeError(f"config: tables: {unknown('table', table, recipes.tables)}")
+    return recipes
+
+
+def every_part() -> dict[str, Part]:
+    """Everything that recipes exchange by name, as ``network.residual2d``, ``task.ldm``, ``method.inr`` ... ."""
+    kinds = {"task": MODELS, "data": DATA, "method": METHODS}
+    tables: dict[str, Mapping[str, Part]] = {
+        "network": NETWORKS,
+        "loss": LOSSES,
+        "metric": METRICS,
+        **{what: {kind: one.part for kind, one in table.items()} for what, table in kinds.items()},
+    }
+    return {f"{what}.{name}": part for what, table in tables.items() for name, part in table.items()}
+
+
+def parts_of_model(model: Model) -> list[str]:
+    """The names of the parts that a model is made by: task, data, networks and losses."""
+    networks = [f"network.{block['architecture']}" for block in model.networks().values()]
+    losses = [f"loss.{name}" for name, term in model.losses.items() if term.weight > 0]
+    return sorted({f"task.{model.kind}", f"data.{model.data.kind}", *networks, *losses})
+
+
+def parts_of_method(method: Method, recipes: Recipes) -> list[str]:
+    """The names of the parts that a method works by: its own, and the networks of the models that it uses."""
+    models = [recipes.models[name] for one in references(None, method, "") for name in _models_behind(one, recipes)]
+    networks = [f"network.{model.network['architecture']}" for model in models]
+    return sorted({f"method.{method.kind}", *networks})
+
+
+def _models_behind(reference: Reference, recipes: Recipes) -> set[str]:
+    return recipes.used_by("models", [reference.name])["models"] if reference.part == "models" else set()
+
+
+def _read_blocks(path: str) -> dict[str, Any]:
+    """The blocks of one YAML file, or of a folder with one file per name."""
+    source = Path(path)
+    if source.is_dir():
+        return {file.stem: _read_blocks(str(file)) for file in sorted(source.glob("*.yaml"))}
+    try:
+        blocks = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: does not exist; config.yaml names it under 'recipes'") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: is not valid YAML ({error})") from error
+    if not isinstance(blocks, Mapping | None):
+        raise RecipeError(f"{path}: must be a block of keys, not {blocks!r}")
+    return dict(blocks or {})
+
+
+def _build_all(part: str, blocks: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Every recipe of one part, by its name."""
+    hint = {
+        "datasets": Dataset,
+        "degradations": Degradation,
+        "blind": Blind,
+        "models": ModelRecipe,
+        "methods": MethodRecipe,
+        "tables": Table,
+    }[part]
+    for name in blocks:
+        if not (isinstance(name, str) and NAME.fullmatch(name)):
+            raise RecipeError(f"{file}: {name!r} is no name; names are text of letters, digits, '_' and '.'")
+    return {name: build(hint, block, f"{file}: {name}") for name, block in blocks.items()}
+
+
+def _references(recipes: Recipes, files: Mapping[str, str]) -> Iterator[Reference]:
+    for field in fields(recipes):
+        for name, recipe in getattr(recipes, field.name).items():
+            yield from references(None, recipe, f"{files[field.name]}: {name}")
+
+
+def _refuse_wrong(reference: Reference, recipes: Recipes) -> None:
+    """What one recipe names must be defined, and be of a kind that can serve."""
+    known = getattr(recipes, reference.part)
+    if reference.name not in known:
+        raise RecipeError(f"{reference.where}: {unknown(reference.part.rstrip('s'), reference.name, known)}")
+    kind = getattr(known[reference.name], "kind", "")
+    if reference.kinds and kind not in reference.kinds:
+        wanted = " or ".join(reference.kinds)
+        raise RecipeError(f"{reference.where}: {reference.name!r} is of kind {kind}; it must be of kind {wanted}")
+
+
+def _refuse_circles(recipes: Recipes, file: str) -> None:
+    """A model cannot be trained before itself."""
+    try:
+        graphlib.TopologicalSorter({name: recipes.models_of("models", name) for name in recipes.models}).prepare()
+    except graphlib.CycleError as error:
+        raise RecipeError(f"{file}: {' needs '.join(error.args[1])}: none of them can be trained first") from None
+
+
+def _refuse_sliceless(table: Table, recipes: Recipes, where: str) -> None:
+    """A network or prior of 2-D slices needs slices; a scan that is coarse alike along every axis has none."""
+    for degradation in table.degradations:
+        if any(stack.view == "isotropic" for stack in recipes.degradations[degradation].stacks):
+            for name in table.methods:
+                if recipes.methods[name].needs_slices:
+                    raise RecipeError(
+                        f"{where}: {name!r} needs thick slices, and {degradation!r} has none; leave one out"
+                    )
+
+
+def _refuse_wrong_pool(model: Model, recipes: Recipes, where: str) -> None:
+    """The pairs of a pool are whole batches."""
+    blind = getattr(model.data, "degradation", None)
+    if blind and recipes.blind[blind].pool % model.budget.batch:
+        raise RecipeError(
+            f"{where}: the pool of {blind!r}, {recipes.blind[blind].pool} pairs, must be a multiple of budget.batch, "
+            f"{model.budget.batch}"
+        )
+
+
+def _refuse_wrong_bids_names(dataset: Dataset, where: str) -> None:
+    path_of: dict[str, str] = {}
+    for path, name in dataset.bids_names.items():
+        if parse_name(name) is None:
+            form = "sub-<label>[_ses-<label>][_acq-<label>][_ce-<label>][_rec-<label>][_run-<label>]_<suffix>"
+            hint = f"give it one of the form {form}: labels of letters and digits, suffix {', '.join(SUFFIXES)}"
+            raise RecipeError(f"{where}: {name!r} (of {path}) is not the BIDS name of an anatomical scan; {hint}")
+        if not may_be_named(path, name):
+            hint = "name only .nii.gz files, and none that has a BIDS name in its anat folder already"
+            raise RecipeError(f"{where}: {path} cannot be the scan {name!r}; {hint}")
+        if path_of.setdefault(name, path) != path:
+            raise RecipeError(
+                f"{where}: {path_of[name]} and {path} are both {name!r}; give each scan a name of its own"
+            )

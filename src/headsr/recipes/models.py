@@ -1,0 +1,241 @@
+"""Recipes of trained models: one class a kind, named by ``kind``. What a kind computes is its part's code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from headsr.parts import LOSSES, NETWORKS, Part
+from headsr.recipes.convert import FOR_PEOPLE, Among, Doc, Kinds, Names, Range, RecipeError, unknown
+from headsr.recipes.data import Count, Seed, Suffix
+
+PRECISIONS = ("fp32", "bf16", "auto")
+Rate = Annotated[float, Range(0, 1, above=True)]
+Decay = Annotated[float, Range(0, 1, below=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What a training sees: the preprocessed scans of some suffixes and datasets, of the splits train and val."""
+
+    kind: ClassVar[str]
+    part: ClassVar[Part]
+    suffixes: Annotated[tuple[Suffix, ...], Doc("Contrasts to train on.")]
+    datasets: Annotated[tuple[Annotated[str, Names("datasets")], ...], Doc("Only these datasets; empty is all.")] = ()
+
+    def __post_init__(self) -> None:
+        if not self.suffixes:
+            raise ValueError("suffixes: name at least one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slices(Data):
+    """2-D crops, and what the blind degradation ``degradation`` makes of them.
+
+    ``view`` edge_on: rows are the direction that is made thick; in_plane: rows and columns are coarse alike.
+    """
+
+    kind: ClassVar[str] = "slices"
+    part: ClassVar[Part] = Part("headsr.training.data.slices.SlicePairs")
+    crop: Annotated[int, Range(4, 4096), Doc("Pixels a side of a crop.")]
+    degradation: Annotated[str, Names("blind"), Doc("The blind degradation of the slices.")]
+    view: Annotated[Literal["edge_on", "in_plane"], Doc("Whether thick slices are seen from the side or from above.")] = (
+        "edge_on"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patches(Data):
+    """3-D blocks of preprocessed heads."""
+
+    kind: ClassVar[str] = "patches"
+    part: ClassVar[Part] = Part("headsr.training.data.patches.PatchSampler")
+    block: Annotated[tuple[Count, Count, Count], Doc("Voxels of a block along x, y and z.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studies(Data):
+    """3-D blocks of heads with the scans simulated from each: operator and data.
+
+    One acquisition is drawn per step and shared by the batch: ``scans`` at once, spaced by ``factor`` voxels and
+    turned by up to ``tilt_degrees``, with ``noise`` in units of the range. A block is whole slices of every scan, plus
+    ``margin`` voxels that the loss leaves out.
+    """
+
+    kind: ClassVar[str] = "studies"
+    part: ClassVar[Part] = Part("headsr.training.data.studies.StudySampler")
+    block: Annotated[tuple[Count, Count, Count], Doc("Voxels of a block along x, y and z, without margin.")]
+    margin: Annotated[int, Range(0, 64), Doc("Voxels around it that the loss leaves out.")] = 8
+    scans: Annotated[tuple[Count, Count], Doc("Fewest and most scans of a study.")] = (1, 3)
+    factor: Annotated[tuple[Annotated[float, Range(1, 16)], Annotated[float, Range(1, 16)]], Doc("Slice spacing.")] = (
+        2.0,
+        6.0,
+    )
+    noise: Annotated[tuple[Decay, Decay], Doc("Least and greatest standard deviation of the noise.")] = (0.0, 0.03)
+    tilt_degrees: Annotated[float, Range(0, 45), Doc("Greatest turn of a scan.")] = 0.0
+
+
+DATA: dict[str, type[Data]] = {one.kind: one for one in (Slices, Patches, Studies)}
+DataRecipe = Annotated[Data, Kinds(DATA)]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a training is: ``segments`` resumable jobs of ``steps`` optimiser steps on ``batch`` examples each."""
+
+    steps: Annotated[Count, Doc("Optimiser steps of one segment.")]
+    batch: Annotated[Count, Doc("Examples of one step.")]
+    segments: Annotated[Count, Doc("Jobs that the training is cut into.")] = 1
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW. Weights of more than one dimension decay; gradients are cut to the norm ``clip``."""
+
+    learning_rate: Annotated[Rate, Doc("At the top of the schedule.")]
+    betas: Annotated[tuple[Decay, Decay], Doc("Of Adam's two moments.")] = (0.9, 0.99)
+    weight_decay: Annotated[float, Range(0, 1), Doc("Of parameters of more than one dimension.")] = 0.01
+    clip: Annotated[float, Range(0, math.inf, above=True), Doc("Greatest norm of the gradients.")] = 1.0
+    accumulation: Annotated[Count, Doc("Batches that make one step.")] = 1
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the steps, after ``warm_up`` steps of linear rise.
+
+    cosine: half a cosine down to 1 % over the whole training, whose length is part of what it is. constant: may be
+    prolonged at any time; the moving average does what a decay would do. decay: constant, then straight down to 0 over
+    the last segment; prolonging it redoes only that one.
+    """
+
+    shape: Annotated[Literal["cosine", "constant", "decay"], Doc("Of the learning rate.")]
+    warm_up: Annotated[Annotated[int, Range(0, 1_000_000)], Doc("Steps of linear rise.")] = 50
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One loss of a training: its weight, and the model whose features it compares, if it does."""
+
+    shorthand: ClassVar[str] = "weight"
+    weight: Annotated[float, Range(0, math.inf, below=True)]
+    features: Annotated[str, Names("models", ("slice_encoder", "autoencoder"))] = ""
+
+
+Losses = dict[Annotated[str, Among(LOSSES, "loss")], LossTerm]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One trained model: its network, what it sees and how it is trained.
+
+    ``network`` names its ``architecture``; the other keys are that constructor's. ``losses_of`` says what the kind can
+    compare by a loss (parts.Loss.of).
+    """
+
+    kind: ClassVar[str]
+    part: ClassVar[Part]
+    losses_of: ClassVar[tuple[str, ...]] = ("images",)
+    data_kinds: ClassVar[tuple[str, ...]] = ("slices",)
+    network: Annotated[dict[str, Any], Doc("architecture, and the arguments of its constructor.")]
+    data: Annotated[DataRecipe, Doc("What the training sees.")]
+    budget: Annotated[Budget, Doc("How long the training is.")]
+    optimizer: Annotated[Optimizer, Doc("How it descends.")]
+    schedule: Annotated[Schedule, Doc("The learning rate over the steps.")]
+    seed: Annotated[Seed, Doc("Of weights, crops and noise.")]
+    losses: Annotated[Losses, Doc("Loss to weight, or to a block of weight and features.")] = field(default_factory=dict)
+    ema_decay: Annotated[Decay, Doc("Of the moving average of the weights, which is what is used.")] = 0.999
+    precision: Annotated[Literal[PRECISIONS], Doc("Of matrix products; auto is bf16 where that is native.")] = "auto"
+    title: Annotated[str, FOR_PEOPLE, Doc("What people call it.")] = ""
+    citation: Annotated[str, FOR_PEOPLE, Doc("The paper that it follows.")] = ""
+    published: Annotated[str, FOR_PEOPLE, Doc("What its paper reports.")] = ""
+
+    def __post_init__(self) -> None:
+        refuse_other_network(self.network, self.kind, "network")
+        refuse_other_losses(self.losses, self.losses_of, self.kind)
+        if self.data.kind not in self.data_kinds:
+            raise ValueError(f"data.kind: {unknown(f'data of a {self.kind}', self.data.kind, self.data_kinds)}")
+
+    def networks(self) -> dict[str, Mapping[str, Any]]:
+        """The ``network`` block of every network that is trained, by the turn in which it is."""
+        return {"network": self.network}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline(Model):
+    """Degraded slices in, clean slices out."""
+
+    kind: ClassVar[str] = "baseline"
+    part: ClassVar[Part] = Part("headsr.training.tasks.baseline.BaselineTask")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversarial(Model):
+    """A baseline as generator, with a discriminator that is trained in turn with it.
+
+    ``generator`` names the trained baseline that it starts from ('' starts from random weights).
+    """
+
+    kind: ClassVar[str] = "adversarial"
+    part: ClassVar[Part] = Part("headsr.training.tasks.adversarial.AdversarialTask")
+    losses_of: ClassVar[tuple[str, ...]] = ("images", "verdicts")
+    discriminator: Annotated[dict[str, Any], Doc("architecture of the discriminator, and its arguments.")]
+    generator: Annotated[str, Names("models", ("baseline",)), Doc("The baseline that it starts from.")] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_other_network(self.discriminator, "discriminator", "discriminator")
+
+    def networks(self) -> dict[str, Mapping[str, Any]]:
+        """The generator's block and the discriminator's."""
+        return {"network": self.network, "discriminator": self.discriminator}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Autoencoder(Model):
+    """Slices to latents and back."""
+
+    kind: ClassVar[str] = "autoencoder"
+    part: ClassVar[Part] = Part("headsr.training.tasks.autoencoder.AutoencoderTask")
+    losses_of: ClassVar[tuple[str, ...]] = ("images", "posterior")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ldm(Model):
+    """Denoises the latents of an autoencoder, given the degraded slice and its plane."""
+
+    kind: ClassVar[str] = "ldm"
+    part: ClassVar[Part] = Part("headsr.training.tasks.ldm.DenoisingTask")
+    losses_of: ClassVar[tuple[str, ...]] = ("images", "residuals")
+    autoencoder: Annotated[str, Names("models", ("autoencoder",)), Doc("The autoencoder whose latents it lives in.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceEncoder(Model):
+    """Features of slices, learned without labels: it predicts plane, slice position and degradation of a crop."""
+
+    kind: ClassVar[str] = "slice_encoder"
+    part: ClassVar[Part] = Part("headsr.training.tasks.slice_encoder.SliceEncoderTask")
+    losses_of: ClassVar[tuple[str, ...]] = ("answers",)
+
+
+MODELS: dict[str, type[Model]] = {one.kind: one for one in (Baseline, Adversarial, Autoencoder, Ldm, SliceEncoder)}
+ModelRecipe = Annotated[Model, Kinds(MODELS)]
+
+
+def refuse_other_network(network: Mapping[str, Any], kind: str, key: str) -> None:
+    """ValueError for an architecture that is not one of this kind of model."""
+    known = [name for name, part in NETWORKS.items() if kind in part.kinds]
+    if network.get("architecture") not in known:
+        raise RecipeError(f"{key}.architecture: {unknown('architecture', network.get('architecture'), known)}")
+
+
+def refuse_other_losses(losses: Mapping[str, LossTerm], of: tuple[str, ...], kind: str) -> None:
+    """ValueError for a loss that this kind of model has not, and for none at all."""
+    known = [name for name, part in LOSSES.items() if part.of in of]
+    for name in losses:
+        if name not in known:
+            raise ValueError(f"losses.{name}: {unknown(f'loss of a {kind}', name, known)}")
+    if not any(term.weight > 0 for term in losses.values()):
+        raise ValueError(f"losses: at least one weight must be above 0; known: {', '.join(known)}")
