@@ -50,7 +50,7 @@ class Ascending:
 
     def refuse(self, value: tuple[float, float], where: str) -> None:
         """RecipeError for a pair the wrong way round."""
-        if value[0] > value[1]:
+        if not value[0] <= value[1]:
             raise RecipeError(f"{where}: [{value[0]:g}, {value[1]:g}] goes down; write the smaller number first")
 
 

@@ -75,11 +75,12 @@ def load_recipes(config: Mapping[str, Any]) -> Recipes:
         _refuse_wrong(reference, recipes)
     _refuse_circles(recipes, files["models"])
     for name, dataset in recipes.datasets.items():
-        _refuse_wrong_bids_names(dataset, f"{files['datasets']}: {name}.bids_names")
+        _refuse_wrong_bids_names(dataset, f"{_where(files['datasets'], name)}.bids_names")
     for name, table in recipes.tables.items():
-        _refuse_sliceless(table, recipes, f"{files['tables']}: {name}")
+        _refuse_elsewhere(table, _where(files["tables"], name))
+        _refuse_sliceless(table, recipes, _where(files["tables"], name))
     for name, model in recipes.models.items():
-        _refuse_wrong_pool(model, recipes, f"{files['models']}: {name}")
+        _refuse_wrong_pool(model, recipes, _where(files["models"], name))
     for table in config["tables"]:
         if table not in recipes.tables:
             raise RecipeError(f"config: tables: {unknown('table', table, recipes.tables)}")
@@ -145,13 +146,18 @@ def _build_all(part: str, blocks: Mapping[str, Any], file: str) -> dict[str, Any
     for name in blocks:
         if not (isinstance(name, str) and NAME.fullmatch(name)):
             raise RecipeError(f"{file}: {name!r} is no name; names are text of letters, digits, '_' and '.'")
-    return {name: build(hint, block, f"{file}: {name}") for name, block in blocks.items()}
+    return {name: build(hint, block, _where(file, name)) for name, block in blocks.items()}
+
+
+def _where(file: str, name: str) -> str:
+    """What error messages begin with: the file of a recipe, and its name."""
+    return f"{file}/{name}.yaml: {name}" if Path(file).is_dir() else f"{file}: {name}"
 
 
 def _references(recipes: Recipes, files: Mapping[str, str]) -> Iterator[Reference]:
     for field in fields(recipes):
         for name, recipe in getattr(recipes, field.name).items():
-            yield from references(None, recipe, f"{files[field.name]}: {name}")
+            yield from references(None, recipe, _where(files[field.name], name))
 
 
 def _refuse_wrong(reference: Reference, recipes: Recipes) -> None:
@@ -171,6 +177,22 @@ def _refuse_circles(recipes: Recipes, file: str) -> None:
         graphlib.TopologicalSorter({name: recipes.models_of("models", name) for name in recipes.models}).prepare()
     except graphlib.CycleError as error:
         raise RecipeError(f"{file}: {' needs '.join(error.args[1])}: none of them can be trained first") from None
+
+
+def _refuse_elsewhere(table: Table, where: str) -> None:
+    """An expectation is about what its table compares."""
+    choices = {
+        "method": table.methods,
+        "than": table.methods,
+        "degradation": table.degradations,
+        "suffix": ("", *table.suffixes),
+    }
+    for number, expectation in enumerate(table.expectations):
+        for key, known in choices.items():
+            name = getattr(expectation, key)
+            if name not in known:
+                said = unknown(f"{key} of this table", name, known)
+                raise RecipeError(f"{where}.expectations[{number}].{key}: {said}")
 
 
 def _refuse_sliceless(table: Table, recipes: Recipes, where: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from headsr.parts import LOSSES, NETWORKS, Part
-from headsr.recipes.convert import FOR_PEOPLE, Among, Doc, Kinds, Names, Range, RecipeError, unknown
+from headsr.recipes.convert import FOR_PEOPLE, Among, Doc, Kinds, Names, Range, unknown
 from headsr.recipes.data import Count, Seed, Suffix
 
 PRECISIONS = ("fp32", "bf16", "auto")
@@ -228,7 +228,7 @@ def refuse_other_network(network: Mapping[str, Any], kind: str, key: str) -> Non
     """ValueError for an architecture that is not one of this kind of model."""
     known = [name for name, part in NETWORKS.items() if kind in part.kinds]
     if network.get("architecture") not in known:
-        raise RecipeError(f"{key}.architecture: {unknown('architecture', network.get('architecture'), known)}")
+        raise ValueError(f"{key}.architecture: {unknown('architecture', network.get('architecture'), known)}")
 
 
 def refuse_other_losses(losses: Mapping[str, LossTerm], of: tuple[str, ...], kind: str) -> None:

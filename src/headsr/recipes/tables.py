@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from headsr.parts import METRICS
-from headsr.recipes.convert import FOR_PEOPLE, Among, Doc, Names, unknown
+from headsr.recipes.convert import FOR_PEOPLE, Among, Doc, Names
 from headsr.recipes.data import Split, Suffix
 
 VARIANTS = {"unprojected": "as estimated", "projected": "projected"}
@@ -72,17 +72,3 @@ class Table:
         for key in ("methods", "degradations", "suffixes", "columns"):
             if not getattr(self, key):
                 raise ValueError(f"{key}: name at least one")
-        for number, expectation in enumerate(self.expectations):
-            self._refuse_elsewhere(expectation, f"expectations[{number}]")
-
-    def _refuse_elsewhere(self, expectation: Expectation, where: str) -> None:
-        """An expectation is about what this table compares."""
-        choices = {
-            "method": self.methods,
-            "than": self.methods,
-            "degradation": self.degradations,
-            "suffix": ("", *self.suffixes),
-        }
-        for key, known in choices.items():
-            if getattr(expectation, key) not in known:
-                raise ValueError(f"{where}.{key}: {unknown(f'{key} of this table', getattr(expectation, key), known)}")
