@@ -35,6 +35,8 @@ bench: $(READY)
 
 stages: $(READY)
 	python tests/unit/stage_digests.py --record $(ARGS)
+	python tests/unit/recipes/defaults.py
+	python -m headsr.recipes.reference
 
 # Made again when what is asked for or pinned changes; an installation that was interrupted leaves no mark and goes on.
 $(READY): pyproject.toml constraints.txt

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")  # a part of paths and of Snakemake's wildcards
@@ -209,7 +209,7 @@ def unknown(what: str, name: Any, known: Iterable[str]) -> str:
     return f"unknown {what} {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def hints_of(recipe: type) -> dict[str, Any]:
     """The annotated type of every field."""
     return get_type_hints(recipe, include_extras=True)
@@ -267,14 +267,18 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return None if value is None else build(arguments[0], value, where)
     if dataclasses.is_dataclass(kind):
         short = getattr(kind, "shorthand", None)
-        return _recipe(kind, {short: value} if short and not isinstance(value, Mapping) else _block(value, where), where)
+        return _recipe(
+            kind, {short: value} if short and not isinstance(value, Mapping) else _block(value, where), where
+        )
     if origin is Literal:
         if value not in arguments:
             raise RecipeError(f"{where}: {unknown(where.rpartition('.')[2].partition('[')[0], value, arguments)}")
         return value
     if origin is tuple and isinstance(value, (list, tuple)):
         hints = _item_hints(kind, value, where)
-        return tuple(build(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True)))
+        return tuple(
+            build(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True))
+        )
     if origin is dict and isinstance(value, Mapping):
         keys, items = arguments
         return {build(keys, key, where): build(items, item, f"{where}.{key}") for key, item in value.items()}

@@ -23,8 +23,8 @@ Suffix = Literal[SUFFIXES]
 Split = Literal[SPLITS]
 Probability = Annotated[float, Range(0, 1)]
 Weight = Annotated[float, Range(0, math.inf, below=True)]
-Count = Annotated[int, Range(1, 1_000_000_000)]
-Seed = Annotated[int, Range(0, 2**63 - 1)]
+Count = Annotated[int, Range(1)]
+Seed = Annotated[int, Range(0)]
 
 
 class SomeWeight:
@@ -95,7 +95,9 @@ class Stack:
         """How many voxels of the head one of the scan spans from centre to centre, along x, y and z."""
         if self.factors is not None:
             return self.factors
-        return tuple(self.factor if self.view in (view, "isotropic") else 1.0 for view in ("sagittal", "coronal", "axial"))
+        return tuple(
+            self.factor if self.view in (view, "isotropic") else 1.0 for view in ("sagittal", "coronal", "axial")
+        )
 
 
 @dataclass(frozen=True)

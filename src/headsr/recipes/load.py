@@ -31,7 +31,7 @@ class Recipes:
     tables: dict[str, Table]
 
     def used_by(self, part: str, names: Iterable[str]) -> dict[str, set[str]]:
-        """Every name that these recipes of ``part`` use, by part, through whatever lies between; they themselves too."""
+        """Every name that these recipes of ``part`` use at any depth, by part; they themselves too."""
         used: dict[str, set[str]] = {field.name: set() for field in fields(self)}
         todo = [(part, name) for name in names]
         while todo:

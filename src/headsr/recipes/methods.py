@@ -15,7 +15,8 @@ class Method:
     """A named way to make a volume from the low-resolution scans of one head.
 
     ``makes`` says whether its code returns the volume itself or a field that is rendered; ``gpu`` whether it wants a
-    GPU; ``bytes_per_voxel`` what it takes in memory per voxel of the head beside a fixed part.
+    GPU; ``bytes_per_voxel`` what it takes in memory per voxel of the head beside a fixed part; ``needs_slices`` whether
+    it sees 2-D slices, so that a scan that is coarse alike along all axes is nothing for it.
     """
 
     kind: ClassVar[str]
@@ -23,7 +24,7 @@ class Method:
     makes: ClassVar[Literal["volume", "field"]] = "volume"
     gpu: ClassVar[bool] = False
     bytes_per_voxel: ClassVar[int]
-    needs_slices: ClassVar[bool] = False  # it sees 2-D slices, so a scan that is coarse along all axes is nothing for it
+    needs_slices: ClassVar[bool] = False
     title: Annotated[str, FOR_PEOPLE, Doc("What people call it; empty is its name.")] = ""
 
     def words(self) -> str:

