@@ -23,12 +23,12 @@ class PlanError(ValueError):
 class PlannedJob:
     """One job of the plan, with paths as in the rules.
 
-    ``params`` are those that decide reruns, without the stage; ``temporary`` are the outputs that Snakemake deletes
-    when nothing needs them any more.
+    ``stage`` holds the versions (headsr.stages), ``params`` what else decides reruns; ``temporary`` are the outputs
+    that Snakemake deletes when nothing needs them any more.
     """
 
     rule: str
-    stage: int
+    stage: dict[str, int]
     params: dict[str, Any]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]

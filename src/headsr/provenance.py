@@ -36,13 +36,14 @@ class Content:
 class Record:
     """What one job made, and from what. Paths are relative to the results folder.
 
-    ``params`` are the job's parameters as plain JSON data, ``sources`` the SHA-256 of each file that it read,
+    ``stage`` holds the versions of the job's stage and parts by name (headsr.stages), ``params`` its other parameters
+    as plain JSON data, ``sources`` the SHA-256 of each file that it read,
     ``outputs`` the content of each file that its rule declares, ``beside`` of the others that it wrote. ``version``
     and ``commit`` say which headsr it was; they are for people and are not compared.
     """
 
     rule: str
-    stage: int
+    stage: dict[str, int]
     params: dict[str, Any]
     sources: dict[str, str]
     outputs: dict[str, Content]

@@ -1,7 +1,7 @@
 """The version of every stage: bump an integer to recompute that stage, and what depends on it, on purpose.
 
-Library edits are invisible to Snakemake, so each rule carries ``STAGE_VERSIONS[rule]`` in its params. Standard library
-only.
+Library edits are invisible to Snakemake, so each rule carries ``headsr.recipes.versions(rule, parts)`` in its params.
+Standard library only.
 """
 
 STAGE_VERSIONS: dict[str, int] = {

@@ -142,11 +142,11 @@ class _Comparison:
         """Why a job would not make today what its record says that it made; '' where it would."""
         if record.rule != job.rule:
             return f"made by {record.rule}, and now {job.rule} makes it"
-        if record.stage != job.stage:
-            return f"the stage of {job.rule} was {record.stage} and is {job.stage}"
         recorded = {name: value for name, value in record.params.items() if name in job.params}
         if change := next(_changes(recorded, job.params), ""):
             return change
+        if change := next(_changes(record.stage, job.stage), ""):
+            return f"the version of {change}"
         planned = {self._inside(path) for path in job.inputs}
         if other := sorted(record.sources.keys() ^ planned):
             with_or_without = "without" if other[0] in planned else "with"

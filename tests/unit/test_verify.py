@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import subprocess
+from types import MappingProxyType
 
 import pytest
 
@@ -24,12 +25,19 @@ from headsr.provenance import (
 from headsr.verify import State, verify_results
 
 
-def job(rule, inputs, outputs, *, stage=1, temporary=(), **params):
-    return PlannedJob(rule, stage, params, tuple(inputs), tuple(outputs), frozenset(temporary), f"logs/{rule}.log")
+def job(rule, inputs, outputs, *, parts=MappingProxyType({}), temporary=(), **params):
+    stage, log = {rule: 1, **parts}, f"logs/{rule}.log"
+    return PlannedJob(rule, stage, params, tuple(inputs), tuple(outputs), frozenset(temporary), log)
 
 
 FETCH = job("fetch", [], ["raw/scan.gz"], temporary=["raw/scan.gz"], key="MD5E-s4--abc")
-FIT = job("fit", ["raw/scan.gz"], ["volumes/store.zarr/zarr.json", "volumes/x.nii"], recipe={"steps": 8, "seed": 0})
+FIT = job(
+    "fit",
+    ["raw/scan.gz"],
+    ["volumes/store.zarr/zarr.json", "volumes/x.nii"],
+    parts={"network.residual2d": 1},
+    recipe={"steps": 8, "seed": 0},
+)
 TABLE = job("table", ["volumes/x.nii"], ["tables/t.md"])
 JOBS = [FETCH, FIT, TABLE]
 
@@ -102,7 +110,8 @@ def test_another_recipe_is_named_by_what_changed_in_it(results):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"stage": 2}, "the stage of table was 1 and is 2"),
+        ({"stage": {"table": 2}}, "the version of table was 1 and is 2"),
+        ({"stage": {"table": 1, "metric.psnr": 1}}, "the version of metric.psnr was absent and is 1"),
         ({"rule": "sheet"}, "made by table, and now sheet makes it"),
         ({"params": {"title": "T"}}, "title was absent and is 'T'"),
         (
@@ -114,6 +123,20 @@ def test_another_recipe_is_named_by_what_changed_in_it(results):
 )
 def test_what_a_job_would_do_otherwise_today(results, fields, reason):
     assert found(changed(TABLE, **fields)) == [("stale", "tables/t.md", reason)]
+
+
+def test_a_repaired_part_is_named_and_makes_what_uses_it_stale(results):
+    jobs = changed(FIT, stage={"fit": 1, "network.residual2d": 2})
+    reason = "the version of network.residual2d was 1 and is 2"
+    assert found(jobs)[:2] == [("stale", path, reason) for path in FIT.outputs]
+    assert found(jobs)[2] == ("stale", "tables/t.md", "follows from volumes/x.nii")
+
+
+def test_another_recipe_says_more_than_the_parts_that_it_uses(results):
+    recipe, stage = {"steps": 8, "seed": 0, "network": "unet"}, {"fit": 1, "network.unet": 1}
+    assert (
+        found(changed(FIT, params={"recipe": recipe}, stage=stage))[0][2] == "recipe.network was absent and is 'unet'"
+    )
 
 
 def test_recorded_parameters_that_decide_nothing_are_not_compared(results):
@@ -138,7 +161,7 @@ def test_a_missing_output_is_missing_and_what_was_made_from_it_is_not_stale(resu
 def test_what_follows_from_a_missing_and_outdated_output_is_stale(results):
     (results / "volumes/x.nii").unlink()
     (results / "volumes/store.zarr/zarr.json").unlink()
-    states = [f[:2] for f in found(changed(FIT, stage=2))]
+    states = [f[:2] for f in found(changed(FIT, stage={"fit": 2, "network.residual2d": 1}))]
     assert states == [
         ("missing", "volumes/store.zarr/zarr.json"),
         ("missing", "volumes/x.nii"),
@@ -220,7 +243,9 @@ def test_what_a_job_no_longer_planned_had_made_are_orphans(results):
 
 
 def test_a_record_comes_back_as_it_was(tmp_path):
-    before = Record("fit", 3, {"a": [1, 2.5, None]}, {"x": "0" * 64}, {"y": Content("1" * 64, 7)}, {}, "0.1", "abc")
+    before = Record(
+        "fit", {"fit": 3}, {"a": [1, 2.5, None]}, {"x": "0" * 64}, {"y": Content("1" * 64, 7)}, {}, "0.1", "abc"
+    )
     write_record(tmp_path / "records/fit/x.json", before)
     assert read_record(tmp_path / "records/fit/x.json") == before
     assert read_record(tmp_path / "records/fit/y.json") is None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from headsr import targets
 from headsr.provenance import commit_at
-from headsr.recipes import VIEWS, RecipeError, load_recipes, parts_of_method, parts_of_model, plain, tracked
+from headsr.recipes import VIEWS, RecipeError, load_recipes, parts_of_method, parts_of_model, plain, tracked, versions
 from headsr.scans import (
     DATASET_PATTERN,
     FOLDER_PATTERN,
@@ -14,7 +14,6 @@ from headsr.scans import (
     ScansError,
     read_scans,
 )
-from headsr.stages import STAGE_VERSIONS
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 

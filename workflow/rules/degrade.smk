@@ -23,7 +23,7 @@ rule simulate_lowres:
         name=lambda wildcards: scan_of(wildcards).name,
         source_key=key_of,
         thickness=lambda wildcards: scan_of(wildcards).thickness,
-        stage=STAGE_VERSIONS["simulate_lowres"],
+        stage=versions("simulate_lowres"),
     message:
         "Simulate the {wildcards.view} scan of {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}"
     script:
@@ -52,7 +52,7 @@ rule align_scan:
     params:
         moving_name=lambda wildcards: moving_of(wildcards).name,
         reference_name=lambda wildcards: scan_of(wildcards).name,
-        stage=STAGE_VERSIONS["align_scan"],
+        stage=versions("align_scan"),
     message:
         "Align scan {wildcards.number} of {wildcards.scan}_{wildcards.suffix} to the first"
     script:

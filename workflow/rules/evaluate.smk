@@ -19,7 +19,7 @@ rule check_volume:
         mem_mb=memory(1200, 60),
         runtime=20,
     params:
-        stage=STAGE_VERSIONS["check_volume"],
+        stage=versions("check_volume"),
     message:
         "Check {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
     script:
@@ -49,7 +49,7 @@ rule score_volume:
     params:
         profile=profile_of,
         seed=lambda wildcards: RECIPES.degradations[wildcards.degradation].seed,
-        stage=STAGE_VERSIONS["score_volume"],
+        stage=versions("score_volume"),
     message:
         "Score {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
     script:
@@ -70,7 +70,7 @@ rule collect_scores:
         mem_mb=memory(300),
         runtime=10,
     params:
-        stage=STAGE_VERSIONS["collect_scores"],
+        stage=versions("collect_scores"),
     message:
         "Collect all scores"
     script:

@@ -19,7 +19,7 @@ rule make_table:
         recipe=recipe_of("tables"),
         titles=titles_of,
         scans=lambda wildcards: [scan.name for scan in targets.scans_of(RECIPES.tables[wildcards.table], SCANS)],
-        stage=STAGE_VERSIONS["make_table"],
+        stage=versions("make_table"),
     message:
         "Make the table {wildcards.table}"
     script:
@@ -46,7 +46,7 @@ rule draw_figure:
     params:
         methods=lambda w: [RECIPES.methods[u.method].title for u in units_of_head(w)],
         title=lambda w: f"{scan_of(w).name}, {w.degradation}",
-        stage=STAGE_VERSIONS["draw_figure"],
+        stage=versions("draw_figure"),
     message:
         "Draw {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}"
     script:
@@ -68,7 +68,7 @@ rule draw_curves:
         runtime=10,
     params:
         names=lambda w: list(histories()),
-        stage=STAGE_VERSIONS["draw_curves"],
+        stage=versions("draw_curves"),
     message:
         "Draw the loss curves of every training and fit"
     script:
@@ -89,7 +89,7 @@ rule draw_rulegraph:
     params:
         rules=RULE_DIGEST,
         configfiles=lambda w, output: [str(path) for path in workflow.overwrite_configfiles],
-        stage=STAGE_VERSIONS["draw_rulegraph"],
+        stage=versions("draw_rulegraph"),
     message:
         "Draw the rule graph"
     script:
@@ -121,7 +121,7 @@ rule write_report:
         names=lambda w: list(checks_by_name()),
         captions=lambda w: targets.captions(UNITS),
         commit=commit_of_code,
-        stage=STAGE_VERSIONS["write_report"],
+        stage=versions("write_report"),
     message:
         "Write the report"
     script:
@@ -152,7 +152,7 @@ rule sync_mlflow:
         recipes=lambda w: plain({**{name: RECIPES.models[name] for name in MODELS}, **recipes_of_fits()}),
         content_keys=lambda w: keys_of_training(),
         commit=commit_of_code,
-        stage=STAGE_VERSIONS["sync_mlflow"],
+        stage=versions("sync_mlflow"),
     message:
         "Mirror histories, scores and checks to MLflow"
     script:

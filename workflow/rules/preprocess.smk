@@ -16,7 +16,7 @@ rule correct_bias:
         runtime=30,
     params:
         voxel_mm=config["voxel_mm"],
-        stage=STAGE_VERSIONS["correct_bias"],
+        stage=versions("correct_bias"),
     message:
         "Correct the bias field of {wildcards.scan}_{wildcards.suffix}"
     script:
@@ -38,7 +38,7 @@ rule register_to_template:
         mem_mb=memory(1500, 60),
         runtime=30,
     params:
-        stage=STAGE_VERSIONS["register_to_template"],
+        stage=versions("register_to_template"),
     message:
         "Register {wildcards.scan}_{wildcards.suffix} to the MNI152 head"
     script:
@@ -62,7 +62,7 @@ rule mask_head:
         mem_mb=memory(1000, 40),
         runtime=20,
     params:
-        stage=STAGE_VERSIONS["mask_head"],
+        stage=versions("mask_head"),
     message:
         "Mask the head and the brain of {wildcards.scan}_{wildcards.suffix}"
     script:
@@ -86,7 +86,7 @@ rule normalize_intensity:
         runtime=10,
     params:
         source_key=key_of,
-        stage=STAGE_VERSIONS["normalize_intensity"],
+        stage=versions("normalize_intensity"),
     message:
         "Normalise the intensities of {wildcards.scan}_{wildcards.suffix}"
     script:

@@ -21,7 +21,7 @@ rule interpolate_volume:
         runtime=30,
     params:
         recipe=recipe_of("methods"),
-        stage=STAGE_VERSIONS["interpolate_volume"],
+        stage=versions("interpolate_volume"),
     message:
         "Interpolate {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
     script:
@@ -48,7 +48,7 @@ rule solve_volume:
         runtime=60,
     params:
         recipe=recipe_of("methods"),
-        stage=STAGE_VERSIONS["solve_volume"],
+        stage=versions("solve_volume"),
     message:
         "Solve for {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation} by regularised least squares"
     script:
@@ -77,7 +77,7 @@ rule upsample_volume:
         runtime=60,
     params:
         recipe=recipe_of("methods"),
-        stage=STAGE_VERSIONS["upsample_volume"],
+        stage=versions("upsample_volume"),
     message:
         "Upsample {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation} by the network of {wildcards.method}"
     script:
@@ -107,7 +107,7 @@ rule fit_inr:
         runtime=120,
     params:
         recipe=recipe_of("methods"),
-        stage=STAGE_VERSIONS["fit_inr"],
+        stage=versions("fit_inr"),
     message:
         "Fit the field of {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
     script:
@@ -141,7 +141,7 @@ rule render_volume:
         larger=larger_grid,
         chunk=config["render"]["chunk"],
         shard=config["render"]["shard"],
-        stage=STAGE_VERSIONS["render_volume"],
+        stage=versions("render_volume"),
     message:
         "Render {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}, {wildcards.grid}"
     script:
@@ -161,7 +161,7 @@ rule describe_derivatives:
         runtime=5,
     params:
         source=lambda wildcards: plain(RECIPES.datasets[wildcards.dataset]),
-        stage=STAGE_VERSIONS["describe_derivatives"],
+        stage=versions("describe_derivatives"),
     message:
         "Describe the derivatives of {wildcards.dataset} by {wildcards.method} on {wildcards.degradation}"
     script:

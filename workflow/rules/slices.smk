@@ -17,7 +17,7 @@ rule extract_slices:
         mem_mb=memory(700, 40),
         runtime=10,
     params:
-        stage=STAGE_VERSIONS["extract_slices"],
+        stage=versions("extract_slices"),
     message:
         "Extract axial, coronal and sagittal slices of {wildcards.scan}_{wildcards.suffix}"
     script:
@@ -39,7 +39,7 @@ rule list_training_slices:
         runtime=5,
     params:
         scans=[[scan.name, scan.split, scan.suffix, targets.slices(RESULTS, scan)] for scan in TRAINING_SCANS],
-        stage=STAGE_VERSIONS["list_training_slices"],
+        stage=versions("list_training_slices"),
     message:
         "List the slices that models are trained on"
     script:

@@ -19,7 +19,7 @@ rule fetch_scan:
         clone=lambda wildcards, output: f"{config['clones']}/{wildcards.dataset}",
         at_once=lambda wildcards, output: config["fetches_at_once"],
         name=lambda wildcards: scan_of(wildcards).name,
-        stage=STAGE_VERSIONS["fetch_scan"],
+        stage=versions("fetch_scan"),
     message:
         "Fetch {wildcards.scan}_{wildcards.suffix} of {wildcards.dataset} by its content key"
     script:
@@ -40,7 +40,7 @@ rule make_template:
         runtime=10,
     params:
         voxel_mm=config["template_voxel_mm"],
-        stage=STAGE_VERSIONS["make_template"],
+        stage=versions("make_template"),
     message:
         "Make the whole-head template from the MNI152 maps in nilearn's wheel"
     script:

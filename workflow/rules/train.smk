@@ -25,7 +25,7 @@ rule train_baseline:
         runtime=24 * 60,
     params:
         recipe=recipe_of("models"),
-        stage=STAGE_VERSIONS["train_baseline"],
+        stage=versions("train_baseline"),
         scratch=subpath(output.weights, parent=True),
     message:
         "Train the baseline network {wildcards.model}"
@@ -57,7 +57,7 @@ rule train_autoencoder:
         runtime=24 * 60,
     params:
         recipe=recipe_of("models"),
-        stage=STAGE_VERSIONS["train_autoencoder"],
+        stage=versions("train_autoencoder"),
         scratch=subpath(output.weights, parent=True),
     message:
         "Train the autoencoder {wildcards.model}"
@@ -91,7 +91,7 @@ rule train_ldm_segment:
     params:
         # The number of segments is left out: raising it reuses every segment that is done.
         recipe=lambda wildcards: training_recipe(RECIPES.models[wildcards.model]),
-        stage=STAGE_VERSIONS["train_ldm_segment"],
+        stage=versions("train_ldm_segment"),
         scratch=subpath(output.state, parent=True),
     message:
         "Train the latent diffusion model {wildcards.model}, segment {wildcards.segment}"
@@ -120,7 +120,7 @@ rule export_ldm:
         runtime=15,
     params:
         recipe=recipe_of("models"),
-        stage=STAGE_VERSIONS["export_ldm"],
+        stage=versions("export_ldm"),
     message:
         "Export the averaged weights of {wildcards.model}"
     script:

@@ -9,6 +9,7 @@ from headsr.recipes.load import (
     load_recipes,
     parts_of_method,
     parts_of_model,
+    versions,
 )
 from headsr.recipes.methods import METHODS, Fit, GridField, Inr, Method, MethodRecipe
 from headsr.recipes.models import DATA, MODELS, Budget, Data, DataRecipe, Ldm, Model, ModelRecipe
@@ -19,4 +20,5 @@ __all__ = [
     "DataRecipe", "Dataset", "Degradation", "Expectation", "Fit", "GridField", "Inr", "Ldm", "Method", "MethodRecipe",
     "Model", "ModelRecipe", "RecipeError", "Recipes", "Stack", "Table", "build", "every_part", "expanded",
     "load_config", "load_recipes", "merged", "parts_of_method", "parts_of_model", "plain", "tracked",
+    "versions",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from headsr.recipes.methods import METHODS, Method, MethodRecipe
 from headsr.recipes.models import DATA, MODELS, Model, ModelRecipe
 from headsr.recipes.tables import Table
 from headsr.scans import SUFFIXES, may_be_named, parse_name
+from headsr.stages import STAGE_VERSIONS
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,19 @@ def parts_of_method(method: Method, recipes: Recipes) -> list[str]:
     models = [recipes.models[name] for one in references(None, method, "") for name in _models_behind(one, recipes)]
     networks = [f"network.{model.network['architecture']}" for model in models]
     return sorted({f"method.{method.kind}", *networks})
+
+
+def versions(stage: str, parts: Iterable[str] = ()) -> dict[str, int]:
+    """What a rule's params carry, sorted by name: the version of its stage, and of each part that its job uses.
+
+    Raises ValueError for a name that has no version.
+    """
+    known = STAGE_VERSIONS | {name: part.version for name, part in every_part().items()}
+    used = sorted({stage, *parts})
+    for name in used:
+        if name not in known:
+            raise ValueError(unknown("stage or part", name, known))
+    return {name: known[name] for name in used}
 
 
 def _models_behind(reference: Reference, recipes: Recipes) -> set[str]:
