@@ -1,4 +1,4 @@
-# make demo: the whole pipeline on an embedded data set.   make test: all tests.   make lint   make bench   make stages
+# make demo: the whole pipeline on an embedded data set.   make test: all tests.   make lint   make bench   make versions
 # Each sets up what it needs in .venv first: Python 3.11 or 3.12 with its venv module, git and the network are enough.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -10,13 +10,13 @@ READY := .venv/installed
 # git-annex, datalad and snakemake are found by the programs that call them, in .venv and nowhere else first.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help demo test lint bench stages
+.PHONY: help demo test lint bench versions
 help:
 	@echo "make demo   the whole pipeline on an embedded data set; prints where report, volumes and MLflow database are"
 	@echo "make test   all tests, two at once; ARGS='-k volumes' for some, ARGS='-n 0 --pdb' for one at a time"
 	@echo "make lint   style of Python and Snakefiles"
 	@echo "make bench  benchmarks: ratios measured in one run"
-	@echo "make stages record the code of every stage once it is decided whether its results differ; ARGS=fit_inr for some"
+	@echo "make versions  record the code of stages and parts once it is decided whether results differ; ARGS=loss.l1 for some"
 
 demo: $(READY)
 	headsr demo
@@ -33,7 +33,7 @@ lint: $(READY)
 bench: $(READY)
 	for benchmark in benchmarks/*.py; do echo "== $$benchmark"; python "$$benchmark"; done
 
-stages: $(READY)
+versions: $(READY)
 	python tests/unit/stage_digests.py --record $(ARGS)
 	python tests/unit/recipes/defaults.py
 	python -m headsr.recipes.reference
