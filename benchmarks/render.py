@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from headsr.inr.arithmetic import PRECISIONS
-from headsr.inr.evaluators import one_thread
-from headsr.inr.field import Field, level_shape
-from headsr.inr.hash_grid import HashField
-from headsr.inr.siren import OMEGA, SirenField
+from headsr.fields.arithmetic import PRECISIONS
+from headsr.fields.dense import DenseField
+from headsr.fields.evaluators import one_thread
+from headsr.fields.hash_grid import HashField
+from headsr.fields.lattice import level_shape
+from headsr.fields.siren import OMEGA, SirenField
 from headsr.simulate.anatomy import build_anatomy
 from headsr.simulate.head import simulate_head
 from headsr.volumes import Grid
@@ -241,11 +242,11 @@ def random_hash_grid(levels: int = 16, table: int = 2**19) -> HashField:
     )
 
 
-def random_dense_field() -> Field:
+def random_dense_field() -> DenseField:
     """The grids and the network of the recipes."""
     rng = np.random.default_rng(0)
     cells, features, hidden = (8, 4, 2, 1), (2, 2, 2, 2), 16
-    return Field(
+    return DenseField(
         HEAD,
         1.0,
         0.0,

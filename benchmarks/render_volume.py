@@ -28,7 +28,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import render as fields
 
-from headsr.inr.field import Field, level_shape, save_field
+from headsr.fields.dense import DenseField
+from headsr.fields.lattice import level_shape
+from headsr.fields.load import save_field
 from headsr.render.field import Manner, render
 from headsr.render.publish import outputs_beside
 from headsr.simulate.anatomy import build_anatomy
@@ -198,7 +200,7 @@ def start_up(field: Path, folder: Path) -> float:
     return min(timed(lambda: subprocess.run(command, capture_output=True, check=True)) for _ in range(REPEATS))
 
 
-def head_field() -> Field:
+def head_field() -> DenseField:
     """A field that is a simulated head, with a network of the usual size that says nothing."""
     scan = simulate_head(build_anatomy(), suffix="T1w", voxel_mm=1.25, seed=1, noise=0.0)
     grid = scan.grid

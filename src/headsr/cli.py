@@ -165,7 +165,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def _render(options: argparse.Namespace) -> int:
-    from headsr.inr.field import load_field
+    from headsr.fields.load import load_field
     from headsr.render.field import Manner, plan_render, render_field
     from headsr.render.plan import cores, target_grid
     from headsr.render.publish import outputs_beside

@@ -16,12 +16,12 @@ import pytest
 from slurm_cluster import Cluster, missing_programs, running_cluster
 
 from headsr.cli import main
+from headsr.fields.load import save_field
 from headsr.files import sha256_of
-from headsr.inr.field import save_field
 
 UNIT_TESTS = Path(__file__).resolve().parents[1] / "unit" / "render"
 MAIN = "import shards_of_bytes; shards_of_bytes.main()"
-FIELDS = Path(__file__).resolve().parents[1] / "unit" / "inr"
+FIELDS = Path(__file__).resolve().parents[1] / "unit" / "fields"
 SIZE = ("--shape", "1100", "20", "20", "--mem-gb", "2")  # three shards, two of the next level, then one each
 
 # What a site says in ~/.config/dask, in Dask's own words; here all is on loopback, and lost jobs are soon given up.

@@ -16,9 +16,10 @@ from torch import Tensor
 from headsr import recipes
 from headsr.acquisition.consistency import allowed
 from headsr.acquisition.measurement import Study, load_study
+from headsr.fields.dense import DenseField
+from headsr.fields.load import save_field
 from headsr.files import sha256_of, sidecar_of, write_json
-from headsr.inr.field import Field, FieldDesign, save_field
-from headsr.inr.grid_network import GridNetwork
+from headsr.inr.grid_network import FieldDesign, GridNetwork
 from headsr.inr.prior import SlicePrior
 from headsr.reconstruct.interpolate import fused_average
 from headsr.reconstruct.projected import describe_study, project_onto
@@ -104,7 +105,7 @@ def fit_network(
 
 def consistent_field(
     network: GridNetwork, start: NDArray[np.float32], study: Study, *, record: dict[str, Any]
-) -> tuple[Field, NDArray[np.float32]]:
+) -> tuple[DenseField, NDArray[np.float32]]:
     """The field with the correction that makes it agree with the scans, and its voxels (X, Y, Z) before it."""
     scale, offset = study.scale, study.offset
     raw = network.as_field(study.head, start, scale=scale, offset=offset, record=record)
@@ -180,7 +181,7 @@ def _line(step: int, terms: dict[str, Tensor], measures: dict[str, float]) -> di
     return line
 
 
-def _save_unprojected(path: str | os.PathLike[str], estimate: NDArray[np.float32], fitted: Field) -> None:
+def _save_unprojected(path: str | os.PathLike[str], estimate: NDArray[np.float32], fitted: DenseField) -> None:
     target = Path(path)
     name = target.name.removesuffix(".gz").removesuffix(".nii")
     scale, offset, grid = fitted.scale, fitted.offset, fitted.grid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.inr.field import Field, FieldDesign, level_shape, linear_nodes
+from headsr.fields.dense import DenseField
+from headsr.fields.lattice import level_shape, linear_nodes
 from headsr.volumes import Grid
 
 _START = 1e-4  # features start nearly at zero (methods e.7), so the field starts as what it is added to
 _CHUNK = {"cpu": 16384, "cuda": 4194304}  # voxels at once: on a CPU the hidden layer stays in the cache
+
+
+@dataclass(frozen=True)
+class FieldDesign:
+    """The ``field`` block of a fit's recipe.
+
+    ``cells`` are the cell sizes of the feature grids in head voxels, ``features`` the features of each, ``hidden`` the
+    width of the MLP's one layer, ``start`` what the field is added to: the fused ``average`` of the scans, or ``none``.
+    """
+
+    cells: tuple[int, ...] = (8, 4, 2, 1)
+    features: tuple[int, ...] = (2, 2, 2, 2)
+    hidden: int = 16
+    start: str = "average"
+
+    def __post_init__(self) -> None:
+        if len(self.cells) != len(self.features) or not self.cells or min(*self.cells, *self.features, self.hidden) < 1:
+            raise ValueError(
+                f"field: cells {self.cells}, features {self.features} and hidden must be positive and pair up"
+            )
+        if self.start not in ("average", "none"):
+            raise ValueError(f"field.start {self.start!r} is not known; choose average or none")
 
 
 class GridNetwork(nn.Module):
@@ -48,13 +72,13 @@ class GridNetwork(nn.Module):
     @torch.no_grad()
     def as_field(
         self, grid: Grid, carried: np.ndarray, *, scale: float, offset: float, record: dict[str, Any]
-    ) -> Field:
+    ) -> DenseField:
         """The field as it is now, added to ``carried`` (X, Y, Z)."""
 
         def array(tensor: Tensor) -> np.ndarray:
             return tensor.detach().cpu().numpy().copy()
 
-        return Field(
+        return DenseField(
             grid,
             scale,
             offset,

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from headsr.fields.field import Field
 from headsr.render import store as stores
 from headsr.render.plan import Volume
 from headsr.render.publish import Outputs
 from headsr.render.shard import compress
-from headsr.render.source import Field, intensities
+from headsr.render.source import intensities
 from headsr.render.tiles import Tile
 
 _SAMPLES, _SIDE = 8, 32  # blocks, and voxels a side, that tell how well the volume compresses

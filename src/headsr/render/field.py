@@ -24,6 +24,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from headsr.fields.field import Field
 from headsr.files import read_json, sha256_of, write_json
 from headsr.render import store as stores
 from headsr.render.ahead import Lanes
@@ -37,7 +38,7 @@ from headsr.render.publish import Outputs, begin_outputs, discard_partials, publ
 from headsr.render.pyramid import mean_of_below
 from headsr.render.schedule import Scheduler, Task, run_tasks
 from headsr.render.shard import Written, compress, write_shard
-from headsr.render.source import Field, FieldFile, intensities, opened, share_one_heap
+from headsr.render.source import FieldFile, intensities, opened, share_one_heap
 from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, lay_out
 from headsr.stages import STAGE_VERSIONS
 from headsr.volumes import Grid, Storage

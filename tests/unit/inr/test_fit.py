@@ -8,7 +8,7 @@ import torch
 
 from headsr.acquisition.consistency import allowed, residuals
 from headsr.acquisition.measurement import load_study
-from headsr.inr.field import load_field
+from headsr.fields.load import load_field
 from headsr.inr.fit import FitError, fit_inr
 from headsr.recipes import Fit, Method, RecipeError, plain
 from headsr.reconstruct.interpolate import fused_average

@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from headsr.inr import grid_network
-from headsr.inr.field import FieldDesign
-from headsr.inr.grid_network import GridNetwork
+from headsr.inr.grid_network import FieldDesign, GridNetwork
 from headsr.volumes import Grid
 
 
@@ -54,3 +53,12 @@ def test_values_and_gradients_in_chunks_are_those_of_autograd(monkeypatch: pytes
         torch.autograd.grad(found, inputs, slope), torch.autograd.grad(expected, inputs, slope), strict=True
     ):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [{"cells": (2, 1), "features": (2,)}, {"cells": (), "features": ()}, {"hidden": 0}, {"start": "zero"}],
+)
+def test_a_design_that_does_not_work_is_refused(block: dict) -> None:
+    with pytest.raises(ValueError, match="field"):
+        FieldDesign(**block)

@@ -6,8 +6,8 @@ import torch
 
 from headsr import recipes
 from headsr.acquisition.measurement import Study, load_study
+from headsr.fields.load import load_field
 from headsr.inr import prior as prior_module
-from headsr.inr.field import load_field
 from headsr.inr.fit import fit_inr
 from headsr.inr.prior import SlicePrior
 from headsr.networks.build import build_network

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from known_fields import RECORD, Ball, Waves
 
 from headsr.cli import main
+from headsr.fields.dense import DenseField
+from headsr.fields.lattice import level_shape
+from headsr.fields.load import save_field
 from headsr.files import read_json
-from headsr.inr.field import Field, level_shape, save_field
 from headsr.render import field as rendering
 from headsr.render import store as stores
 from headsr.render.air import no_air
@@ -402,7 +404,7 @@ def fitted_field():
     levels = tuple(rng.random((2, *level_shape(shape, cell)), dtype=np.float32) for cell in (4, 2))
     hidden = [rng.normal(size=size).astype(np.float32) for size in ((3, 4), (3,), (3,), ())]
     carried = rng.random(shape, dtype=np.float32)
-    return Field(Waves(shape).grid, 300.0, 0.0, (4, 2), levels, *hidden, carried=carried, record=RECORD)
+    return DenseField(Waves(shape).grid, 300.0, 0.0, (4, 2), levels, *hidden, carried=carried, record=RECORD)
 
 
 class TestTheCommand:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from known_fields import RECORD, Ball, Waves
 
-from headsr.inr.field import Field, FieldError, level_shape, save_field
+from headsr.fields.dense import DenseField
+from headsr.fields.lattice import level_shape
+from headsr.fields.load import FieldError, save_field
 from headsr.render import field as rendering
 from headsr.render import source
 from headsr.render import store as stores
@@ -45,7 +47,7 @@ def saved_field(path, seed=0):
     levels = tuple(rng.random((2, *level_shape(shape, cell)), dtype=np.float32) for cell in (4, 2))
     hidden = [rng.normal(size=size).astype(np.float32) for size in ((3, 4), (3,), (3,), ())]
     carried = rng.random(shape, dtype=np.float32)
-    save_field(path, Field(Waves(shape).grid, 300.0, 0.0, (4, 2), levels, *hidden, carried=carried, record=RECORD))
+    save_field(path, DenseField(Waves(shape).grid, 300.0, 0.0, (4, 2), levels, *hidden, carried=carried, record=RECORD))
     return path
 
 

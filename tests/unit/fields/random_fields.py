@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 
-from headsr.inr.field import Field, level_shape
-from headsr.inr.hash_grid import HashField
-from headsr.inr.siren import SirenField
+from headsr.fields.dense import DenseField
+from headsr.fields.hash_grid import HashField
+from headsr.fields.lattice import level_shape
+from headsr.fields.siren import SirenField
 from headsr.volumes import Grid
 
 SHAPE = (11, 9, 13)
@@ -40,13 +41,13 @@ def hash_grid(cells=(5.5, 3.0, 1.7, 1.0), *, table=64, shape=SHAPE, carried=True
     return HashField(head(shape), 812.5, -20.0, cells, levels, weights, biases, voxels, {"method": "trial"}, **how)
 
 
-def dense(cells=(4, 2, 1), features=(2, 1, 2), *, hidden=6, shape=SHAPE, seed=0) -> Field:
+def dense(cells=(4, 2, 1), features=(2, 1, 2), *, hidden=6, shape=SHAPE, seed=0) -> DenseField:
     rng = np.random.default_rng(seed)
 
     def draw(*size):
         return rng.standard_normal(size).astype(np.float32)
 
-    return Field(
+    return DenseField(
         head(shape),
         812.5,
         0.0,

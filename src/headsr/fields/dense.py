@@ -1,7 +1,4 @@
-"""Continuous fields: position in mm -> intensity. Their files, and the field of dense grids, evaluated in NumPy alone.
-
-A file says which family its field is of: one without a kind is a ``Field``, as below; ``headsr.inr.siren`` and
-``headsr.inr.hash_grid`` are the others, whose evaluation needs torch.
+"""The field of dense feature grids and a small network: position -> intensity. Evaluated in NumPy alone.
 
 f(p) = carried(p) + MLP([level_1(p), ..., level_n(p)]): dense feature grids of several cell sizes and one voxel grid
 that carries what the fit started from and the correction that makes the field agree with the measurement. All grids
@@ -13,68 +10,27 @@ sum is element-wise, of products in one order. A matrix product would round diff
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
-from headsr.files import whole
-from headsr.inr.arithmetic import check_arithmetic, least_seconds
-from headsr.volumes import Grid, axis_positions
+from headsr.fields.arithmetic import least_seconds
+from headsr.fields.lattice import boxes, level_shape, positions_in, touched_nodes
+from headsr.volumes import Grid
 
-if TYPE_CHECKING:
-    from headsr.inr.hash_grid import HashField
-    from headsr.inr.siren import SirenField
-
-_KEY = "headsr"
-# A safetensors file begins with the header's length in bytes; of the header's names this one is no tensor's.
-_LENGTH_BYTES, _METADATA = 8, "__metadata__"
-# Positions are snapped to 2^-16 head voxels. The shift keeps the rounding edges away from all positions that simple
-# scale factors give, whose last bits depend on where a tile starts.
-_LATTICE = 2.0**16
-_SHIFT = 0.5 + 0.0618033988749895
+_TENSORS = ("hidden_weight", "hidden_bias", "output_weight", "output_bias", "carried")
 _CHUNK = 16384  # voxels whose hidden layer stays in the processor's cache; even, see _values
 _BOX = {"voxels": 262144, "plane": 16384}  # what is interpolated at once
 _HUGE_PAGES = 4 * 2**20  # the system may give an array two more of 2 MiB than it needs, at its ends
 
 
-class FieldError(ValueError):
-    """A file does not hold a field. The message names the file and the way out."""
-
-
-@dataclass(frozen=True)
-class FieldDesign:
-    """The ``field`` block of a fit's recipe.
-
-    ``cells`` are the cell sizes of the feature grids in head voxels, ``features`` the features of each, ``hidden`` the
-    width of the MLP's one layer, ``start`` what the field is added to: the fused ``average`` of the scans, or ``none``.
-    """
-
-    cells: tuple[int, ...] = (8, 4, 2, 1)
-    features: tuple[int, ...] = (2, 2, 2, 2)
-    hidden: int = 16
-    start: str = "average"
-
-    def __post_init__(self) -> None:
-        if len(self.cells) != len(self.features) or not self.cells or min(*self.cells, *self.features, self.hidden) < 1:
-            raise ValueError(
-                f"field: cells {self.cells}, features {self.features} and hidden must be positive and pair up"
-            )
-        if self.start not in ("average", "none"):
-            raise ValueError(f"field.start {self.start!r} is not known; choose average or none")
-
-
 @dataclass(frozen=True, eq=False)
-class Field:
+class DenseField:
     """A fitted field on the head's ``grid``: normalised intensity * ``scale`` + ``offset`` gives the scan's units.
 
     ``levels`` are (features, x, y, z) per cell size; ``hidden_weight`` (H, all features), ``hidden_bias`` (H,),
@@ -125,7 +81,7 @@ class Field:
         return {"cells": list(self.cells)}
 
     @classmethod
-    def from_file(cls, content: dict[str, Any], tensors: dict[str, NDArray[np.float32]], **head: Any) -> Field:
+    def from_file(cls, content: dict[str, Any], tensors: dict[str, NDArray[np.float32]], **head: Any) -> DenseField:
         """The field that a file describes; ``head`` is what all families have."""
         cells = tuple(content["cells"])
         levels = tuple(tensors[f"level_{index}"] for index in range(len(cells)))
@@ -202,148 +158,6 @@ def _products() -> str:
     ones = np.ones(16, np.float32)
     left = np.einsum("f,fn->n", np.stack([-factor * factor, factor]), np.stack([ones, factor * ones]))
     return "products fused" if left.any() else "products rounded"
-
-
-def positions_in(head: Grid, grid: Grid) -> list[NDArray[np.float64]]:
-    """Where a field is read for the voxel centres of ``grid``, in head indices on each axis, snapped to the lattice.
-
-    No farther out than the head's outermost voxel centres: beyond them no fit has seen a field. Raises ValueError when
-    the axes are not parallel.
-    """
-    places = zip(axis_positions(grid, head), head.shape, strict=True)
-    return [np.clip(np.floor(p * _LATTICE + _SHIFT) / _LATTICE, 0, n - 1) for p, n in places]
-
-
-def boxes(shape: Sequence[int], *, voxels: int, plane: int) -> Iterator[tuple[slice, ...]]:
-    """Cut a block into boxes of at most ``voxels`` voxels, ``plane`` of them in y and z, the first one the largest."""
-    z = min(shape[2], 64)
-    y = min(shape[1], plane // z)
-    z = min(shape[2], plane // y)
-    x = min(shape[0], voxels // (y * z))
-    starts = [range(0, n, size) for n, size in zip(shape, (x, y, z), strict=True)]
-    for start in itertools.product(*starts):
-        yield tuple(slice(a, min(a + size, n)) for a, size, n in zip(start, (x, y, z), shape, strict=True))
-
-
-def level_shape(shape: Sequence[int], cell: float) -> tuple[int, ...]:
-    """Nodes per axis of the feature grid of one cell size: enough cells to cover the head."""
-    return tuple(int(-(-n // cell)) for n in shape)
-
-
-def linear_nodes(
-    positions: NDArray[np.float64], cell: float, nodes: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """The two nodes beside each position (head index) along one axis, and the share of the second."""
-    place = np.clip((positions + 0.5) / cell - 0.5, 0, nodes - 1)
-    below = np.minimum(place.astype(np.intp), max(nodes - 2, 0))
-    return below, np.minimum(below + 1, nodes - 1), (place - below).astype(np.float32)
-
-
-def touched_nodes(
-    positions: NDArray[np.float64], cell: float, nodes: int
-) -> tuple[slice | NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """The nodes of an axis that the positions lie between, and ``linear_nodes`` counted among these alone."""
-    below, above, share = linear_nodes(positions, cell, nodes)
-    first, last = int(below.min()), int(above.max())
-    if last - first <= len(below):
-        return slice(first, last + 1), below - first, above - first, share
-    touched = np.unique(np.concatenate([below, above]))
-    return touched, np.searchsorted(touched, below), np.searchsorted(touched, above), share
-
-
-def save_field(path: str | os.PathLike[str], field: Field | SirenField | HashField) -> None:
-    """Write a field as safetensors, whole or not at all; all that is no tensor is one JSON text inside."""
-    content = {
-        "shape": list(field.grid.shape),
-        "affine": field.grid.affine.tolist(),
-        "scale": field.scale,
-        "offset": field.offset,
-        "record": field.record,
-        **field.description,
-    }
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in field.tensors.items()}
-    with whole(path) as partial:
-        save_file(tensors, partial, {_KEY: json.dumps(content, sort_keys=True, allow_nan=False)})
-
-
-def load_field(
-    path: str | os.PathLike[str], *, device: str = "cpu", precision: str = "fp32"
-) -> Field | SirenField | HashField:
-    """Read a field that save_field wrote, to be evaluated on a device in a precision. Imports no torch.
-
-    FieldError names a file that is missing, cannot be read, is damaged or foreign; ValueError a device or precision
-    that there is not for such a field.
-    """
-    check_arithmetic(device, precision)
-    try:
-        content, tensors = _read(path)
-        loaded = _family(content.get("kind")).from_file(
-            content,
-            tensors,
-            grid=Grid(content["shape"], content["affine"]),
-            scale=content["scale"],
-            offset=content["offset"],
-            record=content["record"],
-        )
-    except FileNotFoundError:
-        raise FieldError(f"{path}: does not exist. Fit the field first") from None
-    except OSError as error:
-        raise FieldError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FieldError(f"{path}: is damaged or holds no field ({error}). Delete it and fit again") from error
-    if not isinstance(loaded, Field):
-        return replace(loaded, device=device, precision=precision)
-    if (device, precision) != ("cpu", "fp32"):
-        raise ValueError(
-            f"{path}: a field of dense grids is evaluated on the cpu in fp32 alone, not on {device} in {precision}"
-        )
-    return loaded
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
-    """What a file says of its field, and its tensors.
-
-    safetensors checks the header against the file, but it would map the whole file and copy the tensors from there:
-    a process would hold the field twice while it reads.
-    """
-    with open(path, "rb") as stream:
-        with safetensors.safe_open(path, framework="numpy") as checked:
-            content = json.loads(checked.metadata()[_KEY])
-        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-        header = json.loads(stream.read(length))
-        start = _LENGTH_BYTES + length
-        return content, {name: _tensor(stream, start, **said) for name, said in header.items() if name != _METADATA}
-
-
-def _tensor(
-    stream: BinaryIO, start: int, *, dtype: str, shape: Sequence[int], data_offsets: Sequence[int]
-) -> NDArray[np.float32]:
-    """One tensor of a safetensors file whose tensors begin at byte ``start``, as its header describes it."""
-    if dtype != "F32":
-        raise ValueError(f"a field's tensors are float32, not {dtype}")
-    tensor = np.empty(math.prod(shape), "<f4")
-    stream.seek(start + data_offsets[0])
-    if stream.readinto(tensor) != tensor.nbytes:
-        raise ValueError("it ends too early")
-    return tensor.reshape(shape)
-
-
-def _family(kind: str | None) -> type[Field | SirenField | HashField]:
-    """The class of the fields whose files say this kind."""
-    if kind is None:
-        return Field
-    if kind == "siren":
-        from headsr.inr.siren import SirenField
-
-        return SirenField
-    if kind == "hash_grid":
-        from headsr.inr.hash_grid import HashField
-
-        return HashField
-    raise ValueError(f"its kind {kind!r} is not known to this version of headsr")
-
-
-_TENSORS = ("hidden_weight", "hidden_bias", "output_weight", "output_bias", "carried")
 
 
 def _trilinear(

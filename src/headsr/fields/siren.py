@@ -1,5 +1,7 @@
 """A field that is one network of sines: position -> intensity (Sitzmann et al., NeurIPS 2020; methods e.7 and g).
 
+Nothing fits such a field yet.
+
 Layer i computes sin(30 (W_i h + b_i)), the last one W h + b. Its input is the head index p of each axis of n voxels,
 normalised to [-1, 1] over the head's box: u = (2 p + 1) / n - 1.
 
@@ -8,7 +10,7 @@ to [-pi, pi] before it is rounded to float32, for low precision cannot even numb
 layers alone, values are 17 dB nearer to those of full precision (methods g.2).
 
 A voxel's value is the same, bit for bit, however a grid is cut into tiles: positions are snapped to a lattice, and
-matrix products are all of one shape (``headsr.inr.evaluators``).
+matrix products are all of one shape (``headsr.fields.evaluators``).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headsr.inr.arithmetic import (
+from headsr.fields.arithmetic import (
     LIBRARY_BYTES,
     arithmetic_of,
     check_arithmetic,
@@ -31,11 +33,11 @@ from headsr.inr.arithmetic import (
     least_seconds,
     seconds_of_layers,
 )
-from headsr.inr.field import positions_in
+from headsr.fields.lattice import positions_in
 from headsr.volumes import Grid
 
 if TYPE_CHECKING:
-    from headsr.inr.evaluators import SirenEvaluator
+    from headsr.fields.evaluators import SirenEvaluator
 
 OMEGA = 30.0
 # Voxels per matrix product. On a CPU two layers' units of them stay in the second cache; a graphics card must be full.
@@ -98,7 +100,7 @@ class SirenField:
         field continues with its value there.
         """
         tables = self._tables(grid)
-        from headsr.inr.evaluators import one_thread  # and with it torch, once there is something to compute
+        from headsr.fields.evaluators import one_thread  # and with it torch, once there is something to compute
 
         with one_thread():
             return self._evaluator.values(tables, grid.shape)
@@ -134,9 +136,16 @@ class SirenField:
 
     @property
     def _evaluator(self) -> SirenEvaluator:
-        from headsr.inr.evaluators import SirenEvaluator
+        from headsr.fields.evaluators import SirenEvaluator
 
         with _MOVING:  # to the device once, whichever thread comes first
             if "_moved" not in self.__dict__:
-                self.__dict__["_moved"] = SirenEvaluator(self, omega=OMEGA, rows=self._rows)
+                self.__dict__["_moved"] = SirenEvaluator(
+                    self.weights,
+                    self.biases,
+                    omega=OMEGA,
+                    rows=self._rows,
+                    device=self.device,
+                    precision=self.precision,
+                )
             return self.__dict__["_moved"]

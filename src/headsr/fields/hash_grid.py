@@ -1,14 +1,16 @@
 """A field of hashed feature grids and a small network: position -> intensity (Mueller et al., ACM TOG 41(4), 2022).
 
+Nothing fits such a field yet.
+
 f(p) = carried(p) + network([level_1(p), ..., level_n(p)]): pairs of features at the nodes of grids of falling cell
-size, interpolated trilinearly, with nodes as those of ``headsr.inr.field``: node i of a level of cell c lies at head
+size, interpolated trilinearly, with nodes as those of ``headsr.fields.dense``: node i of a level of cell c lies at head
 index (i + 0.5) c - 0.5. A level whose nodes fit in a table has them all; of a finer one, several nodes share a place,
 (x * 1) xor (y * 2654435761) xor (z * 805459861), modulo the size of the table.
 
 A point needs eight nodes of each level, but a tile is a box of a separable grid: each level, hashed or not, is read
 once as the box of nodes that the tile touches and then interpolated one axis at a time.
 
-A voxel's value is the same, bit for bit, however a grid is cut into tiles (``headsr.inr.evaluators``).
+A voxel's value is the same, bit for bit, however a grid is cut into tiles (``headsr.fields.evaluators``).
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headsr.inr.arithmetic import (
+from headsr.fields.arithmetic import (
     LIBRARY_BYTES,
     arithmetic_of,
     check_arithmetic,
@@ -32,43 +34,19 @@ from headsr.inr.arithmetic import (
     least_seconds,
     seconds_of_layers,
 )
-from headsr.inr.field import boxes, level_shape, positions_in, touched_nodes
+from headsr.fields.lattice import Stencil, boxes, level_shape, positions_in
 from headsr.volumes import Grid
 
 if TYPE_CHECKING:
-    from headsr.inr.evaluators import HashEvaluator
+    from headsr.fields.evaluators import HashEvaluator
 
 FEATURES = 2  # per node and level
-_PRIMES = (1, 2654435761, 805459861)
 # Voxels per matrix product, one or more planes of a tile, and how many such products a tile is: on a CPU the nodes of a
 # tile stay in the last cache, the features of a product nearly in the second; a graphics card must be full.
 _ROWS = {"cpu": 8192, "cuda": 131072}
 _TILE = 32
 _PASSES = 10  # over the features and hidden units of a voxel, beside the products: about what was measured
 _MOVING = threading.Lock()
-
-
-class Stencil(NamedTuple):
-    """Where one level is read on a tile.
-
-    ``nodes``: the nodes that are touched per axis, ascending. ``between``: per axis and voxel the two nodes beside it,
-    as places among ``nodes``, and the share of the second.
-    """
-
-    nodes: tuple[NDArray[np.intp], ...]
-    between: tuple[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]], ...]
-
-    @classmethod
-    def of(cls, positions: Sequence[NDArray[np.float64]], cell: float, shape: Sequence[int]) -> Stencil:
-        """For a level of ``shape`` nodes at separable positions (head indices)."""
-        touched = [touched_nodes(place, cell, n) for place, n in zip(positions, shape, strict=True)]
-        nodes = tuple(np.arange(n)[axis[0]] for axis, n in zip(touched, shape, strict=True))
-        return cls(nodes, tuple(axis[1:] for axis in touched))
-
-    def hashed(self, size: int) -> list[NDArray[np.int32]]:
-        """What each axis' nodes contribute to their place in a table of ``size``, a power of two."""
-        hashes = zip(self.nodes, _PRIMES, strict=True)
-        return [((nodes * prime) & (size - 1)).astype(np.int32) for nodes, prime in hashes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +122,7 @@ class HashField:
         levels = self._cells_and_nodes
         finest = min(cell for cell, _ in levels)
         coarse = any(np.abs(np.diff(place)).max(initial=0) > finest for place in positions)
-        from headsr.inr.evaluators import one_thread  # and with it torch, once there is something to compute
+        from headsr.fields.evaluators import one_thread  # and with it torch, once there is something to compute
 
         result = np.empty(grid.shape, np.float32)
         with one_thread():
@@ -201,9 +179,16 @@ class HashField:
 
     @property
     def _evaluator(self) -> HashEvaluator:
-        from headsr.inr.evaluators import HashEvaluator
+        from headsr.fields.evaluators import HashEvaluator
 
         with _MOVING:  # to the device once, whichever thread comes first
             if "_moved" not in self.__dict__:
-                self.__dict__["_moved"] = HashEvaluator(self, rows=self._rows)
+                self.__dict__["_moved"] = HashEvaluator(
+                    self.levels if self.carried is None else (*self.levels, self.carried[None]),
+                    self.weights,
+                    self.biases,
+                    rows=self._rows,
+                    device=self.device,
+                    precision=self.precision,
+                )
             return self.__dict__["_moved"]

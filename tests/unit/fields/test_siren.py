@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from random_fields import head, siren, siren_by_definition
 
-from headsr.inr.siren import SirenField
+from headsr.fields.siren import SirenField
 from headsr.volumes import Grid
 
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from headsr.inr.evaluators import one_thread
+from headsr.fields.evaluators import one_thread
 
 
 @pytest.mark.parametrize(

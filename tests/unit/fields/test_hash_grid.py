@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from random_fields import hash_grid, hash_grid_by_definition
 
-from headsr.inr.hash_grid import Stencil
+from headsr.fields.lattice import Stencil
 from headsr.volumes import Grid
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from random_fields import dense, hash_grid, head, siren
 from safetensors.numpy import load_file, save_file
 
-from headsr.inr.field import FieldError, _products, load_field, save_field
+from headsr.fields.dense import _products
+from headsr.fields.load import FieldError, load_field, save_field
 from headsr.volumes import Grid
 
 FAMILIES = {"dense": dense, "siren": siren, "hash_grid": hash_grid}
@@ -127,7 +128,7 @@ def feature(field, index, grid):
 
 
 def test_fields_of_dense_grids_say_whether_products_are_rounded_or_fused(monkeypatch) -> None:
-    monkeypatch.setattr("headsr.inr.field._products", _products.__wrapped__)
+    monkeypatch.setattr("headsr.fields.dense._products", _products.__wrapped__)
     for how, precision in (("rounded", np.float32), ("fused", np.float64)):
         monkeypatch.setattr(np, "einsum", lambda _, a, b, p=precision: (p(a)[:, None] * b).sum(0).astype(np.float32))
         assert made("dense").arithmetic == f"cpu fp32 element-wise, products {how}"
@@ -289,7 +290,7 @@ def test_a_plan_and_a_field_of_dense_grids_need_no_torch(tmp_path) -> None:
         save_field(path, made(path.stem))
     code = """
 import sys, time
-from headsr.inr.field import load_field
+from headsr.fields.load import load_field
 for path in sys.argv[1:]:
     field = load_field(path)
     if path.endswith("dense.safetensors"):
@@ -347,7 +348,7 @@ def test_evaluating_a_block_takes_no_more_memory_than_was_said() -> None:
 
 _LOAD = """
 import sys
-from headsr.inr.field import load_field
+from headsr.fields.load import load_field
 
 def now(what):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what)) * 1024

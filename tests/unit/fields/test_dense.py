@@ -1,13 +1,12 @@
 import numpy as np
-import pytest
 from random_fields import head
 
-from headsr.inr.field import Field, FieldDesign
+from headsr.fields.dense import DenseField
 
 
-def field_of(cell: int, level: np.ndarray, carried: np.ndarray, *, output: float) -> Field:
+def field_of(cell: int, level: np.ndarray, carried: np.ndarray, *, output: float) -> DenseField:
     """A field of one level of one feature, which the network multiplies by ``output``."""
-    return Field(
+    return DenseField(
         head(),
         1.0,
         0.0,
@@ -39,12 +38,3 @@ def test_a_level_of_cell_two_has_its_nodes_between_voxels() -> None:
     # Node i lies at head index 2 i + 0.5.
     expected = np.clip((np.arange(11) - 0.5) / 2, 0, 5)
     np.testing.assert_allclose(field.evaluate(head())[:, 4, 6], expected, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "block",
-    [{"cells": (2, 1), "features": (2,)}, {"cells": (), "features": ()}, {"hidden": 0}, {"start": "zero"}],
-)
-def test_a_design_that_does_not_work_is_refused(block: dict) -> None:
-    with pytest.raises(ValueError, match="field"):
-        FieldDesign(**block)

@@ -11,16 +11,14 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from headsr.inr.hash_grid import HashField, Stencil
-    from headsr.inr.siren import SirenField
+from headsr.fields.arithmetic import Layers
+from headsr.fields.lattice import Stencil
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _entering = threading.Lock()
@@ -54,10 +52,12 @@ def one_thread() -> Iterator[None]:
 class SirenEvaluator:
     """The layers behind the first, in their precision on their device, ``omega`` multiplied into the weights."""
 
-    def __init__(self, siren: SirenField, *, omega: float, rows: int) -> None:
-        self.device, self.type, self.rows = _present(siren.device), _TYPES[siren.precision], rows
-        self.widths, factor = siren.widths, np.float32(omega)
-        layers = list(zip(siren.weights, siren.biases, strict=True))
+    def __init__(
+        self, weights: Layers, biases: Layers, *, omega: float, rows: int, device: str, precision: str
+    ) -> None:
+        self.device, self.type, self.rows = _present(device), _TYPES[precision], rows
+        self.widths, factor = (weights[0].shape[1], *map(len, biases)), np.float32(omega)
+        layers = list(zip(weights, biases, strict=True))
         self.hidden = [
             (_moved((factor * weight).T, self.type, self.device), _moved(factor * bias, self.type, self.device))
             for weight, bias in layers[1:-1]
@@ -97,15 +97,22 @@ class SirenEvaluator:
 
 
 class HashEvaluator:
-    """The nodes and the network of a hash grid on their device."""
+    """The nodes and the network of a hash grid on their device; a carried grid, (1, x, y, z), is the last level."""
 
-    def __init__(self, field: HashField, *, rows: int) -> None:
-        self.device, self.type, self.rows = _present(field.device), _TYPES[field.precision], rows
-        self.levels = [self._nodes(level) for level in field.levels]
-        if field.carried is not None:
-            self.levels.append(self._nodes(field.carried[None]))
-        self.features = field.weights[0].shape[1]
-        layers = [(weight, bias[:, None]) for weight, bias in zip(field.weights, field.biases, strict=True)]
+    def __init__(
+        self,
+        levels: Sequence[NDArray[np.float32]],
+        weights: Layers,
+        biases: Layers,
+        *,
+        rows: int,
+        device: str,
+        precision: str,
+    ) -> None:
+        self.device, self.type, self.rows = _present(device), _TYPES[precision], rows
+        self.levels = [self._nodes(level) for level in levels]
+        self.features = weights[0].shape[1]
+        layers = [(weight, bias[:, None]) for weight, bias in zip(weights, biases, strict=True)]
         self.hidden = [tuple(_moved(array, self.type, self.device) for array in layer) for layer in layers[:-1]]
         self.last_weight, self.last_bias = (_moved(array, torch.float32, self.device) for array in layers[-1])
 

@@ -1,0 +1,118 @@
+"""The files of fields: one safetensors file each, that says of which kind its field is.
+
+A file without a kind holds a field of dense grids.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from headsr.fields.arithmetic import check_arithmetic
+from headsr.fields.dense import DenseField
+from headsr.fields.hash_grid import HashField
+from headsr.fields.siren import SirenField
+from headsr.files import whole
+from headsr.volumes import Grid
+
+KINDS = {None: DenseField, "siren": SirenField, "hash_grid": HashField}  # the field of every kind that a file may say
+_KEY = "headsr"
+# A safetensors file begins with the header's length in bytes; of the header's names this one is no tensor's.
+_LENGTH_BYTES, _METADATA = 8, "__metadata__"
+
+
+class FieldError(ValueError):
+    """A file does not hold a field. The message names the file and the way out."""
+
+
+def save_field(path: str | os.PathLike[str], field: DenseField | SirenField | HashField) -> None:
+    """Write a field as safetensors, whole or not at all; all that is no tensor is one JSON text inside."""
+    content = {
+        "shape": list(field.grid.shape),
+        "affine": field.grid.affine.tolist(),
+        "scale": field.scale,
+        "offset": field.offset,
+        "record": field.record,
+        **field.description,
+    }
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in field.tensors.items()}
+    with whole(path) as partial:
+        save_file(tensors, partial, {_KEY: json.dumps(content, sort_keys=True, allow_nan=False)})
+
+
+def load_field(
+    path: str | os.PathLike[str], *, device: str = "cpu", precision: str = "fp32"
+) -> DenseField | SirenField | HashField:
+    """Read a field that save_field wrote, to be evaluated on a device in a precision. Imports no torch.
+
+    FieldError names a file that is missing, cannot be read, is damaged or foreign; ValueError a device or precision
+    that there is not for such a field.
+    """
+    check_arithmetic(device, precision)
+    try:
+        content, tensors = _read(path)
+        loaded = _kind(content.get("kind")).from_file(
+            content,
+            tensors,
+            grid=Grid(content["shape"], content["affine"]),
+            scale=content["scale"],
+            offset=content["offset"],
+            record=content["record"],
+        )
+    except FileNotFoundError:
+        raise FieldError(f"{path}: does not exist. Fit the field first") from None
+    except OSError as error:
+        raise FieldError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FieldError(f"{path}: is damaged or holds no field ({error}). Delete it and fit again") from error
+    if not isinstance(loaded, DenseField):
+        return replace(loaded, device=device, precision=precision)
+    if (device, precision) != ("cpu", "fp32"):
+        raise ValueError(
+            f"{path}: a field of dense grids is evaluated on the cpu in fp32 alone, not on {device} in {precision}"
+        )
+    return loaded
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
+    """What a file says of its field, and its tensors.
+
+    safetensors checks the header against the file, but it would map the whole file and copy the tensors from there:
+    a process would hold the field twice while it reads.
+    """
+    with open(path, "rb") as stream:
+        with safetensors.safe_open(path, framework="numpy") as checked:
+            content = json.loads(checked.metadata()[_KEY])
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        header = json.loads(stream.read(length))
+        start = _LENGTH_BYTES + length
+        return content, {name: _tensor(stream, start, **said) for name, said in header.items() if name != _METADATA}
+
+
+def _tensor(
+    stream: BinaryIO, start: int, *, dtype: str, shape: Sequence[int], data_offsets: Sequence[int]
+) -> NDArray[np.float32]:
+    """One tensor of a safetensors file whose tensors begin at byte ``start``, as its header describes it."""
+    if dtype != "F32":
+        raise ValueError(f"a field's tensors are float32, not {dtype}")
+    tensor = np.empty(math.prod(shape), "<f4")
+    stream.seek(start + data_offsets[0])
+    if stream.readinto(tensor) != tensor.nbytes:
+        raise ValueError("it ends too early")
+    return tensor.reshape(shape)
+
+
+def _kind(name: str | None) -> type[DenseField | SirenField | HashField]:
+    """The class of the fields whose files say this kind."""
+    if name not in KINDS:
+        raise ValueError(f"its kind {name!r} is not known to this version of headsr")
+    return KINDS[name]
