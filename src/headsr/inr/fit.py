@@ -16,17 +16,17 @@ from torch import Tensor
 from headsr import recipes
 from headsr.acquisition.consistency import allowed
 from headsr.acquisition.measurement import Study, load_study
+from headsr.devices import choose_device, generator_of
 from headsr.fields.dense import DenseField
 from headsr.fields.load import save_field
 from headsr.files import sha256_of, sidecar_of, write_json
+from headsr.history import write_history
 from headsr.inr.grid_network import FieldDesign, GridNetwork
 from headsr.inr.prior import SlicePrior
+from headsr.progress import Progress
 from headsr.reconstruct.interpolate import fused_average
 from headsr.reconstruct.projected import describe_study, project_onto
 from headsr.render.describe import describe_volume
-from headsr.training.loop import choose_device, generator_of
-from headsr.training.progress import Progress
-from headsr.training.state import write_history
 from headsr.volumes import save_volume
 
 _EDGE = 0.02  # second differences above this (normalised intensity) count as edges, which smoothing spares

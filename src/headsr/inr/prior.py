@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from headsr.acquisition.measurement import Measurement, Study
+from headsr.devices import choose_precision, generator_of
 from headsr.diffusion.sample import predict_clean
 from headsr.diffusion.schedule import SCHEDULE
 from headsr.networks.autoencoder import decode, encode
@@ -16,9 +17,8 @@ from headsr.networks.blocks import padded
 from headsr.recipes import Fit
 from headsr.reconstruct.interpolate import spline_of
 from headsr.reconstruct.slicewise import edge_on_orders
-from headsr.training.loop import choose_precision, generator_of
-from headsr.training.state import load_model
 from headsr.volumes import Grid
+from headsr.weights import load_model
 
 _HEAD_LEVEL, _HEAD_SHARE = 0.1, 0.05  # a slice is asked about if this share of it is brighter than this
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headsr.acquisition.measurement import Study, load_study
+from headsr.devices import choose_device, choose_precision
 from headsr.files import sha256_of
 from headsr.recipes import Method
 from headsr.reconstruct.interpolate import spline_of
 from headsr.reconstruct.projected import publish_projected
 from headsr.render.publish import Outputs
-from headsr.training.loop import choose_device, choose_precision
-from headsr.training.state import load_model
+from headsr.weights import load_model
 
 _BATCH = 8
 

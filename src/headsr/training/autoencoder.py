@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from headsr.devices import choose_device, generator_of
 from headsr.losses.composite import IMAGE_LOSSES, image_terms, refuse_unknown_terms
 from headsr.losses.pixel import psnr
 from headsr.networks.autoencoder import KLAutoencoder, decode, encode, kl_divergence
 from headsr.networks.build import build_network
 from headsr.recipes import Model
 from headsr.stages import STAGE_VERSIONS
-from headsr.training.loop import choose_device, generator_of
 from headsr.training.pairs import Pairs, SlicePairs
 from headsr.training.whole_run import Outputs, run_whole
 

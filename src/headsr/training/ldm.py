@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from headsr.devices import choose_device, generator_of
 from headsr.diffusion.sample import predict_clean, sample
 from headsr.diffusion.schedule import SCHEDULE
 from headsr.files import sha256_of
+from headsr.history import read_history, write_history
 from headsr.losses.composite import refuse_unknown_terms
 from headsr.losses.pixel import psnr
 from headsr.losses.wavelet import wavelet_loss
@@ -24,22 +26,16 @@ from headsr.networks.latent_diffusion import LatentDiffusion
 from headsr.networks.unet2d import LatentUnet
 from headsr.recipes import Model, plain
 from headsr.stages import STAGE_VERSIONS
-from headsr.training.loop import Plan, choose_device, constant_rate, finite, forget_rolling, generator_of, train
+from headsr.training.loop import Plan, constant_rate, finite, forget_rolling, train
 from headsr.training.pairs import Pairs, SlicePairs, training_keys
 from headsr.training.state import (
-    StateError,
-    TrainedModel,
-    load_model,
     load_state,
     new_state,
-    read_history,
-    read_metadata,
-    save_model,
     save_state,
     without_length,
-    write_history,
 )
 from headsr.training.whole_run import with_last_line, write_recipe
+from headsr.weights import StateError, TrainedModel, load_model, read_metadata, save_model
 
 _VALIDATION_TIMES = (0.1, 0.3, 0.6)  # fractions of the chain at which the denoiser is validated
 _SAMPLING_STEPS = 10

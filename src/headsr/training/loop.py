@@ -16,13 +16,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from headsr.devices import choose_precision
 from headsr.files import sha256_of
 from headsr.losses.composite import weighted_sum
+from headsr.progress import Progress
 from headsr.recipes import Model
-from headsr.seeds import seed_of
 from headsr.training.ema import update_average
-from headsr.training.progress import Progress
-from headsr.training.state import StateError, TrainingState, load_state, new_state, save_state
+from headsr.training.state import TrainingState, load_state, new_state, save_state
+from headsr.weights import StateError
 
 ROLLING_SECONDS = 60.0
 _WARM_UP_STEPS = 50
@@ -98,31 +99,6 @@ def train(task: Task, module: nn.Module, plan: Plan) -> TrainingState:
 def forget_rolling(plan: Plan) -> None:
     """Remove the rolling state, once the outputs that it was kept for are written."""
     plan.rolling.unlink(missing_ok=True)
-
-
-def choose_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def choose_precision(wanted: str, device: torch.device) -> torch.dtype | None:
-    """The type that matrix products are cast to, None for fp32: bf16 on request, or under auto where it is native.
-
-    Native means CUDA from compute capability 8.0 on, or a CPU with AVX512-BF16 or AMX; elsewhere bf16 is emulated and
-    slower than fp32. No fp16: it would need loss scaling.
-    """
-    if wanted not in ("fp32", "bf16", "auto"):
-        raise ValueError(f"precision {wanted!r} is not one of fp32, bf16, auto")
-    if wanted == "auto" and device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if wanted == "bf16" or (wanted == "auto" and native) else None
-
-
-def generator_of(*names: str | int) -> torch.Generator:
-    """A CPU generator seeded from names: noise is drawn on the CPU, so that every device trains on the same."""
-    return torch.Generator().manual_seed(seed_of(*names))
 
 
 def cosine_rate(base: float, *, total: int) -> Callable[[int], float]:

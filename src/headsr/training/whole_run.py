@@ -11,10 +11,11 @@ import yaml
 from torch import nn
 
 from headsr.files import whole
+from headsr.history import write_history
 from headsr.recipes import Model, plain
 from headsr.training.loop import Plan, Task, cosine_rate, finite, forget_rolling, train
 from headsr.training.pairs import training_keys
-from headsr.training.state import save_model, write_history
+from headsr.weights import save_model
 
 
 class Outputs(NamedTuple):

@@ -13,7 +13,7 @@ from headsr.inr.prior import SlicePrior
 from headsr.networks.build import build_network
 from headsr.networks.latent_diffusion import LatentDiffusion
 from headsr.recipes import Budget, Fit, Method, Model
-from headsr.training.state import save_model
+from headsr.weights import save_model
 
 FIELD = {"cells": [4, 1], "features": [2, 2], "hidden": 4}
 

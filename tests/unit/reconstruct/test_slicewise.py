@@ -12,7 +12,7 @@ from headsr.recipes import Budget, Method, Model
 from headsr.reconstruct.interpolate import fused_average, spline_of
 from headsr.reconstruct.slicewise import edge_on_orders, upsample_slicewise, upsample_volume
 from headsr.render.publish import Outputs
-from headsr.training.state import save_model
+from headsr.weights import save_model
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -6,7 +6,7 @@ import torch
 from headsr.networks.autoencoder import encode
 from headsr.training.autoencoder import train_autoencoder
 from headsr.training.pairs import SlicePairs
-from headsr.training.state import load_model
+from headsr.weights import load_model
 
 
 def test_it_learns_to_reconstruct_and_its_latents_are_normal(recipe_of, index, paths):

@@ -7,7 +7,7 @@ import yaml
 from headsr.recipes import plain
 from headsr.training import loop
 from headsr.training.baseline import BaselineTask, train_baseline
-from headsr.training.state import load_model
+from headsr.weights import load_model
 
 
 def lines_of(path):

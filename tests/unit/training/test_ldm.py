@@ -10,7 +10,7 @@ from headsr.networks.build import build_network
 from headsr.training import loop
 from headsr.training.autoencoder import train_autoencoder
 from headsr.training.ldm import DenoisingTask, denoising_task, export_ldm, measure_estimate, train_ldm_segment
-from headsr.training.state import StateError, load_model, read_metadata, save_model
+from headsr.weights import StateError, load_model, read_metadata, save_model
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from headsr.devices import generator_of
 from headsr.training import loop
-from headsr.training.state import StateError, save_state
+from headsr.training.state import save_state
+from headsr.weights import StateError
 
 
 class Line:
@@ -18,7 +20,7 @@ class Line:
         if step == self.dies_at:
             raise KeyboardInterrupt
         self.steps.append(step)
-        x = torch.randn(4, 1, generator=loop.generator_of(7, step))
+        x = torch.randn(4, 1, generator=generator_of(7, step))
         return {"l1": self.worth * (module(x) - 2 * x).abs().mean()}
 
     def validate(self, module):
@@ -123,15 +125,3 @@ def test_history_thins_out_and_validations_are_logged():
     validated = [step for step in range(1, 100_001) if loop.is_validated(step)]
     assert set(validated) <= set(logged)
     assert validated[:2] == [100, 200]
-
-
-def test_bf16_only_where_it_is_native(monkeypatch):
-    cpu = torch.device("cpu")
-    assert loop.choose_precision("fp32", cpu) is None
-    assert loop.choose_precision("bf16", cpu) is torch.bfloat16
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    for native, dtype in ((True, torch.bfloat16), (False, None)):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
-        assert loop.choose_precision("auto", cpu) is dtype
-    with pytest.raises(ValueError, match="precision 'fp8'"):
-        loop.choose_precision("fp8", cpu)

@@ -1,4 +1,4 @@
-from headsr.training.progress import Progress
+from headsr.progress import Progress
 
 
 def test_a_line_every_few_seconds_tells_the_time_left(capsys):

@@ -1,0 +1,54 @@
+import pytest
+import safetensors.torch
+import torch
+
+from headsr.networks.build import build_network
+from headsr.networks.latent_diffusion import LatentDiffusion
+from headsr.recipes import Budget, Model
+from headsr.weights import StateError, load_model, read_metadata, save_model, save_tensors
+
+NETWORKS = {
+    "baseline": {"architecture": "residual2d", "channels": 4, "blocks": 1},
+    "autoencoder": {"architecture": "kl", "channels": [4, 4, 8], "blocks": 1},
+    "ldm": {"architecture": "unet2d", "channels": [4, 8], "blocks": 1, "attention": [False, True], "head_width": 4},
+}
+
+
+def recipe_of(kind: str) -> Model:
+    return Model(kind, NETWORKS[kind], ("T1w",), Budget(steps=1, batch=1, crop=16), learning_rate=0.01, seed=5)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "missing"])
+def test_an_unusable_file_is_named(tmp_path, damage):
+    path = tmp_path / "weights.safetensors"
+    if damage == "cut":
+        save_tensors(path, {"a": torch.ones(100)}, {})
+        path.write_bytes(path.read_bytes()[:-50])
+    elif damage == "foreign":
+        safetensors.torch.save_file({"a": torch.ones(3)}, path)
+    with pytest.raises(StateError, match=r"weights\.safetensors: "):
+        load_model(path)
+
+
+@pytest.mark.parametrize("kind", ["baseline", "autoencoder", "ldm"])
+def test_a_model_is_loaded_from_its_weights_alone(tmp_path, kind):
+    recipe = recipe_of(kind)
+    module, record = build_network(kind, recipe.network), {"stage": 1, "training_keys": "k"}
+    if kind == "ldm":
+        other = recipe_of("autoencoder").network
+        module = LatentDiffusion(module, build_network("autoencoder", other))
+        record["autoencoder"] = {"network": other}
+    save_model(tmp_path / "edsr" / "weights.safetensors", module, recipe, record=record)
+    found = load_model(tmp_path / "edsr" / "weights.safetensors")
+    assert (found.recipe, found.kind, found.module.training) == (recipe, kind, False)
+    saved = module.state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in found.module.state_dict().items())
+    metadata = read_metadata(tmp_path / "edsr" / "weights.safetensors")
+    assert (metadata["model"], metadata["stage"], metadata["training_keys"]) == ("edsr", 1, "k")
+
+
+def test_weights_that_do_not_fit_their_recipe_are_refused(tmp_path):
+    other = build_network("baseline", {"architecture": "residual2d", "channels": 6, "blocks": 1})
+    save_model(tmp_path / "w", other, recipe_of("baseline"), record={})
+    with pytest.raises(StateError, match="does not fit this version of headsr"):
+        load_model(tmp_path / "w")
