@@ -62,7 +62,7 @@ def _run_workflow(cores: int) -> int:
     # Networks this small gain nothing from a second thread: two trainings side by side do.
     threads = ["--set-threads", *(f"{rule}=1" for rule in ("train_baseline", "train_autoencoder", "train_ldm_segment"))]
     command = [sys.executable, "-m", "snakemake", *profile, *threads, "--configfile", DELTA]
-    progress = Progress()
+    progress = WorkflowProgress()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout:
             said = progress.read(line.rstrip())
@@ -71,7 +71,7 @@ def _run_workflow(cores: int) -> int:
     return process.returncode
 
 
-class Progress:
+class WorkflowProgress:
     """Reads Snakemake's output line by line: how much of the work is done, and how long the rest will take."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from headsr.cli import main
-from headsr.demo import Progress
+from headsr.demo import WorkflowProgress
 from headsr.volumes import Grid, save_volume
 
 
@@ -106,7 +106,7 @@ def test_what_the_schedulers_fail_with_is_said_without_a_traceback(monkeypatch, 
 
 @pytest.mark.parametrize("failing", [False, True])
 def test_progress_counts_jobs_and_lets_errors_through(failing):
-    progress = Progress()
+    progress = WorkflowProgress()
     lines = ["Job stats:", "fetch_scan        2", "total    2", "Job 4: Fetch one", "some noise"]
     assert [progress.read(line) for line in lines] == [None] * 5
     assert "[ 50%]" in progress.read("Finished jobid: 4 (Rule: fetch_scan)")

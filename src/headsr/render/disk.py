@@ -11,7 +11,7 @@ import numpy as np
 
 from headsr.fields.field import Field
 from headsr.render import store as stores
-from headsr.render.plan import Volume
+from headsr.render.plan import PlannedVolume
 from headsr.render.publish import Outputs
 from headsr.render.shard import compress
 from headsr.render.source import intensities
@@ -24,7 +24,7 @@ class DiskFullError(OSError):
     """The disk is full. What was rendered so far is kept."""
 
 
-def refuse_small_disk(field: Field, outputs: Outputs, volume: Volume, tiles: list[tuple[int, Tile]]) -> None:
+def refuse_small_disk(field: Field, outputs: Outputs, volume: PlannedVolume, tiles: list[tuple[int, Tile]]) -> None:
     """DiskFullError where the tiles that are left cannot fit: where samples of them say that half would not."""
     left = [(level, block) for level, tile in tiles for block in tile.blocks(volume.layouts[level].chunk)]
     left = [block for level, block in left if level == 0 and not volume.is_empty(level, block)]

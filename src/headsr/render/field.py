@@ -32,11 +32,11 @@ from headsr.render.air import Air, find_air, no_air
 from headsr.render.describe import RESEARCH_ONLY
 from headsr.render.disk import kept_when_full, refuse_small_disk
 from headsr.render.lock import writing
-from headsr.render.plan import Estimate, Volume, announce, cores, estimate, plan_volume, target_grid
-from headsr.render.progress import Progress, Silent
+from headsr.render.plan import PlannedVolume, RenderCost, announce, cores, estimate, plan_volume, target_grid
+from headsr.render.progress import RenderProgress, Silent
 from headsr.render.publish import Outputs, begin_outputs, discard_partials, publish_beside
 from headsr.render.pyramid import mean_of_below
-from headsr.render.schedule import Scheduler, Task, run_tasks
+from headsr.render.schedule import Scheduler, ShardTask, run_tasks
 from headsr.render.shard import Written, compress, write_shard
 from headsr.render.source import FieldFile, intensities, opened, share_one_heap
 from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, lay_out
@@ -132,9 +132,9 @@ def render(
     """Evaluate a field on ``grid`` (its own where None) and publish OME-Zarr, preview and sidecar, in scan units.
 
     ``identity`` names the field's content: shards on disk are reused only if they were rendered from the same, in the
-    same way, and are whole. Says what it will do before it starts, then how far it is. PlanError for what cannot fit;
-    DiskFullError, after which the same call goes on; FloatingPointError for intensities that are not finite or that
-    uint16 or float16 cannot hold; StoreError for a folder that is not to be replaced.
+    same way, and are whole. Says what it will do before it starts, then how far it is. RenderPlanError for what cannot
+    fit; DiskFullError, after which the same call goes on; FloatingPointError for intensities that are not finite or
+    that uint16 or float16 cannot hold; StoreError for a folder that is not to be replaced.
     """
     share_one_heap()
     field = opened(source)
@@ -182,7 +182,7 @@ def plan_render(
     grid: Grid | None = None,
     manner: Manner = Manner(),
 ) -> str:
-    """What ``render`` would do, as text, where all chunks are written; PlanError for what cannot fit into memory."""
+    """What ``render`` would do, as text, where all chunks are written; RenderPlanError for what memory cannot hold."""
     grid = field.grid if grid is None else grid
     volume = _volume(field, grid, Storage(manner.dtype), no_air(_layout(grid, manner)), manner)
     return announce(name, volume, _estimate(field, volume, manner), air=None, head=field.grid, part=manner.part)
@@ -220,9 +220,9 @@ class RenderShard:
     arithmetic: str
     outputs: Outputs
     fingerprint: str
-    volume: Volume
+    volume: PlannedVolume
     lanes: Lanes
-    progress: Progress | Silent
+    progress: RenderProgress | Silent
 
     def __call__(self, key: str) -> dict[str, Any]:
         """Write the shard of a key; as many of its chunks are in work at once as find a lane."""
@@ -272,8 +272,8 @@ class RenderShard:
 def _render_shards(
     source: Field | FieldFile,
     outputs: Outputs,
-    volume: Volume,
-    expected: Estimate,
+    volume: PlannedVolume,
+    expected: RenderCost,
     fingerprint: str,
     manner: Manner,
 ) -> dict[str, Written]:
@@ -283,7 +283,7 @@ def _render_shards(
     field = opened(source)
     refuse_small_disk(field, outputs, volume, [volume.tiles[task.key] for task in tasks])
     before, ours = (sum(map(volume.evaluated_for, keys)) for keys in (shards, [task.key for task in tasks]))
-    progress = Progress(outputs.name, before + ours, done=before)
+    progress = RenderProgress(outputs.name, before + ours, done=before)
     in_threads = manner.scheduler == "threads"
     lanes = Lanes(expected.workers if in_threads else 1)
     said = progress if in_threads else Silent()
@@ -310,7 +310,7 @@ def _render_shards(
     return shards
 
 
-def _intact(outputs: Outputs, volume: Volume) -> dict[str, Written]:
+def _intact(outputs: Outputs, volume: PlannedVolume) -> dict[str, Written]:
     """The shards that an earlier render completed and whose bytes are still what it noted."""
     noted = {key: shard for key, shard in stores.recorded_shards(outputs.store).items() if key in volume.tiles}
     if noted:
@@ -320,10 +320,10 @@ def _intact(outputs: Outputs, volume: Volume) -> dict[str, Written]:
         return {key: shard for (key, shard), good in zip(noted.items(), whole, strict=True) if good}
 
 
-def _left(volume: Volume, shards: dict[str, Written], manner: Manner) -> list[Task]:
+def _left(volume: PlannedVolume, shards: dict[str, Written], manner: Manner) -> list[ShardTask]:
     """The tasks still to do; a part has its share of the finest level's, and the pyramid is made when all are there."""
     return [
-        Task(task.key, tuple(need for need in task.needs if need not in shards))
+        ShardTask(task.key, tuple(need for need in task.needs if need not in shards))
         for task in volume.tasks_of(manner.part)
         if task.key not in shards
     ]
@@ -332,7 +332,7 @@ def _left(volume: Volume, shards: dict[str, Written], manner: Manner) -> list[Ta
 def _finish(
     field: Field,
     outputs: Outputs,
-    volume: Volume,
+    volume: PlannedVolume,
     shards: dict[str, Written],
     *,
     air: Air,
@@ -361,7 +361,9 @@ def _finish(
     )
 
 
-def _publish_beside(field: Field, outputs: Outputs, volume: Volume, rendered: dict[str, Any], *, workers: int) -> None:
+def _publish_beside(
+    field: Field, outputs: Outputs, volume: PlannedVolume, rendered: dict[str, Any], *, workers: int
+) -> None:
     record = {**field.record, "render": rendered}
     publish_beside(volume, outputs, scale=field.scale, offset=field.offset, record=record, workers=workers)
 
@@ -390,7 +392,7 @@ def _is_whole(grid: Grid, head: Grid) -> bool:
     return bool(np.abs(grid.corners - head.corners).max() < max(grid.voxel_size))
 
 
-def _volume(field: Field, grid: Grid, storage: Storage, air: Air, manner: Manner) -> Volume:
+def _volume(field: Field, grid: Grid, storage: Storage, air: Air, manner: Manner) -> PlannedVolume:
     fill = 0.0
     if manner.skip_air:
         fill = float(np.float32(air.background) * np.float32(field.scale) + np.float32(field.offset))
@@ -402,7 +404,7 @@ def _layout(grid: Grid, manner: Manner) -> Layout:
     return lay_out(grid.shape, chunk=manner.chunk, shard=manner.shard)
 
 
-def _estimate(field: Field, volume: Volume, manner: Manner) -> Estimate:
+def _estimate(field: Field, volume: PlannedVolume, manner: Manner) -> RenderCost:
     return estimate(
         volume,
         field,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from headsr.render.air import Air, coarser, sampling_bytes
 from headsr.render.preview import preview_bytes
 from headsr.render.pyramid import below, level_grids, preview_level
-from headsr.render.schedule import PROCESS_BYTES, Task
+from headsr.render.schedule import PROCESS_BYTES, ShardTask
 from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, lay_out, refuse_shared_shards
 from headsr.volumes import Grid, Storage
 
@@ -34,12 +34,12 @@ _EDGE = 1e-6  # of a voxel: a box that ends on a voxel's edge does not touch the
 _INDEX_OF_A_STORE = 40 * 2**20  # zarr's event loop and threads, Dask's graph, the list of shards
 
 
-class PlanError(ValueError):
+class RenderPlanError(ValueError):
     """A render cannot fit into what is there. The message says what it needs."""
 
 
 @dataclass(frozen=True, eq=False)
-class Volume:
+class PlannedVolume:
     """A volume to write: its levels (the finest first), how intensities are stored, and where there is only air.
 
     ``fill`` is the intensity of the air in scan units.
@@ -68,9 +68,9 @@ class Volume:
         return written
 
     @cached_property
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> list[ShardTask]:
         """One task per shard, each after those that it is made of: the pyramid grows as the volume does."""
-        done: dict[str, Task] = {}
+        done: dict[str, ShardTask] = {}
 
         def add(key: str) -> None:
             if key in done:
@@ -79,14 +79,14 @@ class Volume:
             needs = self.needs(level, tile)
             for need in needs:
                 add(need)
-            done[key] = Task(key, needs)
+            done[key] = ShardTask(key, needs)
 
         for key, (level, _) in self.tiles.items():
             if level == len(self.layouts) - 1:
                 add(key)
         return list(done.values())
 
-    def tasks_of(self, part: tuple[int, int] | None) -> list[Task]:
+    def tasks_of(self, part: tuple[int, int] | None) -> list[ShardTask]:
         """The tasks of one part (index from 1, number): every so many-th shard of the finest level. None: all tasks."""
         if part is None:
             return self.tasks
@@ -123,14 +123,14 @@ class Volume:
 
 def plan_volume(
     grid: Grid, storage: Storage, air: Air | None = None, *, fill: float = 0.0, chunk: int = CHUNK, shard: int = SHARD
-) -> Volume:
+) -> PlannedVolume:
     """The pyramid of ``grid`` in chunks and shards; without ``air`` every chunk is written."""
     grids = level_grids(grid)
     layouts = [lay_out(level.shape, chunk=chunk, shard=shard) for level in grids]
     empty = [np.zeros(layouts[0].chunks, bool) if air is None else air.empty]
     for fine, coarse in itertools.pairwise(layouts):
         empty.append(coarser(empty[-1], fine, coarse, below))
-    return Volume(tuple(grids), tuple(layouts), storage, tuple(empty), fill)
+    return PlannedVolume(tuple(grids), tuple(layouts), storage, tuple(empty), fill)
 
 
 def target_grid(
@@ -144,7 +144,7 @@ def target_grid(
     """The grid with the head's box that has a shape, a voxel size or a scale (one number or three); else the head's.
 
     ``box_mm`` (xmin, ymin, zmin, xmax, ymax, zmax in the scanner's mm, RAS) cuts it down to the voxels that touch that
-    box. PlanError for a shape beyond what NIfTI can index once the box is cut out, or a box outside the head's.
+    box. RenderPlanError for a shape beyond what NIfTI can index once the box is cut out, or a box outside the head's.
     """
     grid = head
     if shape is not None:
@@ -156,14 +156,14 @@ def target_grid(
     if box_mm is not None:
         grid = _within(grid, np.array(box_mm, dtype=np.float64))
     if max(grid.shape) > _LONGEST:
-        raise PlanError(
+        raise RenderPlanError(
             f"{_by(grid.shape)} voxels: a NIfTI header holds at most {_LONGEST} a side. Render a smaller box (--roi)"
         )
     return grid
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RenderCost:
     """What a render takes, at most: ``memory_bytes`` of all its processes, ``bytes`` before compression."""
 
     workers: int
@@ -174,7 +174,7 @@ class Estimate:
 
 
 def estimate(
-    volume: Volume,
+    volume: PlannedVolume,
     field: Any,
     *,
     workers: int,
@@ -182,10 +182,10 @@ def estimate(
     processes: bool,
     skips_air: bool,
     own_cores: bool = False,
-) -> Estimate:
+) -> RenderCost:
     """What writing the volume takes with at most ``workers`` chunks in work at once.
 
-    Fewer work where ``memory_bytes`` asks for it; PlanError where not even one fits. ``processes`` says that each
+    Fewer work where ``memory_bytes`` asks for it; RenderPlanError where not even one fits. ``processes`` says that each
     worker is a process with a field of its own, ``own_cores`` that it has a core of its own, as a SLURM job does;
     others share this machine's. Neither the layout nor a byte written depends on how many work.
     """
@@ -201,14 +201,14 @@ def estimate(
     workers = max(1, min(workers, pieces))
     while memory_bytes is not None and bytes_of(workers) > memory_bytes:
         if workers == 1:
-            raise PlanError(
+            raise RenderPlanError(
                 f"rendering needs {_gb(bytes_of(1))} of memory: {_gb(base)} for Python and the field, the rest for a "
                 f"chunk of {_by(volume.layouts[0].chunk)} voxels in work and then for the preview; "
                 f"{_gb(memory_bytes)} are allowed. Allow more"
             )
         workers -= 1
     at_once = workers if own_cores else min(workers, cores())
-    return Estimate(
+    return RenderCost(
         workers=workers,
         memory_bytes=bytes_of(workers),
         bytes=np.dtype(volume.storage.dtype).itemsize * sum(math.prod(grid.shape) for grid in volume.grids),
@@ -219,8 +219,8 @@ def estimate(
 
 def announce(
     name: str,
-    volume: Volume,
-    expected: Estimate,
+    volume: PlannedVolume,
+    expected: RenderCost,
     *,
     air: Air | None,
     head: Grid,
@@ -249,7 +249,7 @@ def announce(
     return "\n".join(lines)
 
 
-def _part_said(volume: Volume, expected: Estimate, part: tuple[int, int]) -> str:
+def _part_said(volume: PlannedVolume, expected: RenderCost, part: tuple[int, int]) -> str:
     keys, finest = [task.key for task in volume.tasks_of(part)], sum(level == 0 for level, _ in volume.tiles.values())
     stored = np.dtype(volume.storage.dtype).itemsize * sum(volume.tiles[key][1].voxels for key in keys)
     share = sum(map(volume.evaluated_for, keys)) / max(1, volume.evaluated(volume.layouts[0].whole))
@@ -278,7 +278,7 @@ def cores() -> int:
 
 def _triple(numbers: Sequence[float], option: str) -> list[float]:
     if len(numbers) not in (1, 3) or not all(1 / _EXTREME <= n <= _EXTREME for n in numbers):
-        raise PlanError(
+        raise RenderPlanError(
             f"{option} {' '.join(f'{n:g}' for n in numbers)}: give one positive number "
             f"({1 / _EXTREME:g} to {_EXTREME:g}), or three"
         )
@@ -296,20 +296,20 @@ def _within(grid: Grid, box: NDArray[np.float64]) -> Grid:
         if (start < stop).all():
             return grid.block(tuple(start.tolist()), tuple((stop - start).tolist()))
     low, high = grid.corners.min(0), grid.corners.max(0)
-    raise PlanError(
+    raise RenderPlanError(
         f"the box {' '.join(f'{mm:g}' for mm in box)} mm holds no voxel: give xmin ymin zmin xmax ymax zmax within "
         f"{' '.join(f'{mm:.1f}' for mm in (*low, *high))}"
     )
 
 
-def _fixed_bytes(volume: Volume, field: Any, skips_air: bool) -> int:
+def _fixed_bytes(volume: PlannedVolume, field: Any, skips_air: bool) -> int:
     """What the process takes whatever is in work: as it stands with the field in it, and what it will import."""
     torch = _TORCH if "torch" in field.arithmetic else 0  # once too often where it is imported already
     samples = sampling_bytes(volume.layouts[0]) if skips_air else 0
     return psutil.Process().memory_info().rss + torch + samples + _INDEX_OF_A_STORE
 
 
-def _chunk_bytes(volume: Volume, field: Any) -> int:
+def _chunk_bytes(volume: PlannedVolume, field: Any) -> int:
     chunk = volume.layouts[0].chunk
     voxels = math.prod(chunk)
     stored = _STORED_OF_A_CHUNK * np.dtype(volume.storage.dtype).itemsize * voxels

@@ -12,7 +12,7 @@ from headsr.render.plan import time_said
 _SECONDS_BETWEEN_LINES = {True: 0.5, False: 10.0}  # on a terminal, in a log
 
 
-class Progress:
+class RenderProgress:
     """Counts the voxels that are rendered, from any thread; in another process its copy is silent."""
 
     def __init__(self, label: str, total: int, *, done: int = 0) -> None:

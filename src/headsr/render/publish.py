@@ -15,7 +15,7 @@ from headsr.files import partials_of, write_json
 from headsr.render import store as stores
 from headsr.render.describe import RESEARCH_ONLY, describe_volume
 from headsr.render.lock import writing
-from headsr.render.plan import Volume, plan_volume
+from headsr.render.plan import PlannedVolume, plan_volume
 from headsr.render.preview import write_preview
 from headsr.render.pyramid import halve, preview_level
 from headsr.render.shard import Written, compress, write_shard
@@ -107,7 +107,7 @@ def begin_outputs(outputs: Outputs, fingerprint: str, *, replace: bool = True) -
 
 
 def publish_beside(
-    volume: Volume, outputs: Outputs, *, scale: float, offset: float, record: dict[str, Any], workers: int = 1
+    volume: PlannedVolume, outputs: Outputs, *, scale: float, offset: float, record: dict[str, Any], workers: int = 1
 ) -> None:
     """Write the JSON sidecar, then the NIfTI preview, of a volume whose levels are in its store."""
     level = preview_level(list(volume.grids))
@@ -136,7 +136,7 @@ def _publish_unprojected(
     save_volume(path, data, grid, description="headsr research use only")
 
 
-def _write_levels(data: NDArray[np.float32], volume: Volume, outputs: Outputs) -> dict[str, Written]:
+def _write_levels(data: NDArray[np.float32], volume: PlannedVolume, outputs: Outputs) -> dict[str, Written]:
     levels = [data]
     for _ in volume.grids[1:]:
         levels.append(halve(levels[-1]))

@@ -65,7 +65,7 @@ _MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Task:
+class ShardTask:
     """One shard to write, and the shards that it is made from.
 
     ``key`` is the shard's path in the store ("0/c/3/0/1"), ``needs`` the keys of the tasks whose shards it reads: a
@@ -78,7 +78,7 @@ class Task:
 
 def run_tasks(
     work: Work,
-    tasks: Sequence[Task],
+    tasks: Sequence[ShardTask],
     *,
     scheduler: Scheduler,
     workers: int,
@@ -115,7 +115,7 @@ def run_tasks(
         _run_on_threads(work, tasks, workers, on_done, stop)
 
 
-def _refuse_disorder(tasks: Sequence[Task]) -> None:
+def _refuse_disorder(tasks: Sequence[ShardTask]) -> None:
     seen: set[str] = set()
     for task in tasks:
         if task.key in seen:
@@ -126,7 +126,7 @@ def _refuse_disorder(tasks: Sequence[Task]) -> None:
         seen.add(task.key)
 
 
-def _graph(step: Callable[..., Done], work: Work, tasks: Sequence[Task]) -> list[Delayed]:
+def _graph(step: Callable[..., Done], work: Work, tasks: Sequence[ShardTask]) -> list[Delayed]:
     """One node per task, the earlier the more urgent: a shard of a pyramid comes soon after those that it reads."""
     import dask
 
@@ -139,7 +139,7 @@ def _graph(step: Callable[..., Done], work: Work, tasks: Sequence[Task]) -> list
     return list(nodes.values())
 
 
-def _name(task: Task) -> str:
+def _name(task: ShardTask) -> str:
     """The node's name. Dask takes what is before the dash for one kind of task.
 
     It keeps back a kind that is many and needs nothing until a worker is free. Any other it hands out at once, and with
@@ -172,7 +172,7 @@ def _step_once(work: Work, key: str, *_needed: Done) -> Done:
 
 
 def _run_on_threads(
-    work: Work, tasks: Sequence[Task], workers: int, on_done: Callable[[Done], None], stop: Callable[[], None]
+    work: Work, tasks: Sequence[ShardTask], workers: int, on_done: Callable[[Done], None], stop: Callable[[], None]
 ) -> None:
     """Run the tasks on threads of their own, one worker's too: an interrupt comes to this one, which only waits."""
     pool = ThreadPoolExecutor(workers)
@@ -190,7 +190,7 @@ def _run_on_threads(
 
 
 def _compute_on_threads(
-    pool: ThreadPoolExecutor, work: Work, tasks: Sequence[Task], on_done: Callable[[Done], None]
+    pool: ThreadPoolExecutor, work: Work, tasks: Sequence[ShardTask], on_done: Callable[[Done], None]
 ) -> None:
     import dask
     from dask.callbacks import Callback
@@ -217,7 +217,7 @@ def _wait_for_what_is_in_work(pool: ThreadPoolExecutor) -> None:
 
 
 def _run_on_processes(
-    work: Work, tasks: Sequence[Task], workers: int, worker_bytes: int, on_done: Callable[[Done], None]
+    work: Work, tasks: Sequence[ShardTask], workers: int, worker_bytes: int, on_done: Callable[[Done], None]
 ) -> None:
     import dask
     from distributed import LocalCluster
@@ -246,7 +246,7 @@ def _run_on_processes(
 
 
 def _run_on_slurm(
-    work: Work, tasks: Sequence[Task], workers: int, worker_bytes: int, on_done: Callable[[Done], None]
+    work: Work, tasks: Sequence[ShardTask], workers: int, worker_bytes: int, on_done: Callable[[Done], None]
 ) -> None:
     import dask
 
@@ -266,7 +266,7 @@ def _run_on_slurm(
 def _compute(
     cluster: SpecCluster,
     work: Work,
-    tasks: Sequence[Task],
+    tasks: Sequence[ShardTask],
     on_done: Callable[[Done], None],
     *,
     watch: Callable[[], None] = lambda: None,

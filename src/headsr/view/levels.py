@@ -39,7 +39,7 @@ class ReplacedError(ValueError):
     """A store is no longer the one that was opened. The message names it and the way out."""
 
 
-class Volume:
+class StoredVolume:
     """A finished store, to look at. ``path`` is the folder ``X.ome.zarr`` or the root ``zarr.json`` in it.
 
     Raises ValueError where that is not a finished volume.

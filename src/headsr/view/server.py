@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, quote, unquote_to_bytes
 
 import numpy as np
 
-from headsr.view.levels import Buffer, ReplacedError, Volume
+from headsr.view.levels import Buffer, ReplacedError, StoredVolume
 
 _PAGES = {
     "": ("index.html", "text/html; charset=utf-8"),
@@ -62,7 +62,7 @@ class ViewServer(ThreadingHTTPServer):
     daemon_threads = True  # a browser keeps its connections open: they must not keep the server
 
     def __init__(self, stores: Sequence[str | Path], *, port: int = 0) -> None:
-        self.volumes = [Volume(store) for store in stores]
+        self.volumes = [StoredVolume(store) for store in stores]
         self.key = secrets.token_urlsafe(16)
         try:
             super().__init__(("127.0.0.1", port), _Request)
@@ -123,7 +123,7 @@ class _Request(BaseHTTPRequestHandler):
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is nothing at this address")
 
-    def _send_level(self, volume: Volume, level: int, query: str) -> None:
+    def _send_level(self, volume: StoredVolume, level: int, query: str) -> None:
         if level >= len(volume.grids):
             return self._refuse(HTTPStatus.NOT_FOUND, f"{volume.name} has no level {level}")
         start, shape = (0, 0, 0), volume.grids[level].shape
@@ -144,7 +144,7 @@ class _Request(BaseHTTPRequestHandler):
             print(f"headsr: {volume.folder}: level {level} cannot be read: {error}", file=sys.stderr)
             self.close_connection = True
 
-    def _send_file(self, volume: Volume, parts: list[str]) -> None:
+    def _send_file(self, volume: StoredVolume, parts: list[str]) -> None:
         """One file of a store, or the bytes of it that are asked for."""
         path = _file_inside(volume.folder, parts)
         if path is None:

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import psutil
 
-from headsr.render.schedule import Task, run_tasks
+from headsr.render.schedule import ShardTask, run_tasks
 
 MEMORY = 2 * 2**30
 
 
-def tree(leaves: int) -> list[Task]:
+def tree(leaves: int) -> list[ShardTask]:
     """A pyramid's tasks: each shard of a level right after the (up to) four of the level below."""
     tasks, level = [], {0: [f"0/c/{number}" for number in range(leaves)]}
     while len(level[max(level)]) > 1:
@@ -33,7 +33,7 @@ def tree(leaves: int) -> list[Task]:
         needs = level[depth - 1][4 * number : 4 * number + 4] if depth else []
         for need in needs:
             add(depth - 1, int(need.rsplit("/", 1)[1]))
-        tasks.append(Task(key, tuple(needs)))
+        tasks.append(ShardTask(key, tuple(needs)))
 
     add(max(level), 0)
     return tasks
@@ -79,13 +79,13 @@ class WriteShard:
         return path.read_text().split() if path.exists() else []
 
 
-def work_on(tasks: Sequence[Task], folder: Path, **how: object) -> WriteShard:
+def work_on(tasks: Sequence[ShardTask], folder: Path, **how: object) -> WriteShard:
     """The work for some tasks in an empty folder."""
     folder.mkdir()
     return WriteShard(folder, {task.key: task.needs for task in tasks}, **how)
 
 
-def run(work: WriteShard, tasks: Sequence[Task], scheduler: str, workers: int) -> list[dict]:
+def run(work: WriteShard, tasks: Sequence[ShardTask], scheduler: str, workers: int) -> list[dict]:
     """Run the tasks; returns the records in the order in which they came."""
     done: list[dict] = []
     run_tasks(work, tasks, scheduler=scheduler, workers=workers, memory_bytes=MEMORY, on_done=done.append)

@@ -26,7 +26,7 @@ from headsr.render import store as stores
 from headsr.render.air import no_air
 from headsr.render.disk import DiskFullError
 from headsr.render.field import Manner, render, render_field, render_unit
-from headsr.render.plan import PlanError, plan_volume, target_grid, time_said
+from headsr.render.plan import RenderPlanError, plan_volume, target_grid, time_said
 from headsr.render.publish import Outputs, outputs_beside, publish_volume
 from headsr.render.store import StoreError
 from headsr.render.tiles import lay_out
@@ -329,7 +329,7 @@ class TestThePlan:
                 assert apart != (finer.key(level - 1, other) in needs[key])
 
     def test_too_little_memory_is_refused_before_anything_is_written(self, tmp_path):
-        with pytest.raises(PlanError, match=r"needs .* GB of memory.*0\.06 GB are allowed"):
+        with pytest.raises(RenderPlanError, match=r"needs .* GB of memory.*0\.06 GB are allowed"):
             rendered(tmp_path, Waves((300, 300, 300)), Manner(memory_bytes=2**26))
         assert list(tmp_path.iterdir()) == []
 
@@ -381,12 +381,12 @@ class TestTheGrid:
 
     @pytest.mark.parametrize("how", [{"shape": [4, 5]}, {"voxel_mm": [0]}, {"scale": [math.nan]}, {"shape": [40000]}])
     def test_that_cannot_be_is_refused(self, how):
-        with pytest.raises(PlanError):
+        with pytest.raises(RenderPlanError):
             target_grid(self.head, **how)
 
     @pytest.mark.parametrize("box", [[500, 0, 0, 510, 5, 5], [0, 0, 0, 0, 5, 5], [5, 0, 0, 0, 5, 5]])
     def test_of_a_box_without_voxels_is_refused_with_the_head_s(self, box):
-        with pytest.raises(PlanError, match="within"):
+        with pytest.raises(RenderPlanError, match="within"):
             target_grid(self.head, box_mm=box)
 
     def test_a_box_is_rendered_as_that_part_of_the_whole(self, tmp_path):

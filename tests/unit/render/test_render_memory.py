@@ -7,7 +7,7 @@ import pytest
 from known_fields import Noise
 
 from headsr.render.field import Manner, render
-from headsr.render.plan import PlanError
+from headsr.render.plan import RenderPlanError
 from headsr.render.publish import Outputs
 
 PROGRAM = Path(__file__).with_name("render_noise.py")
@@ -44,6 +44,6 @@ def test_the_planes_of_the_preview_are_within_the_memory_that_is_announced(tmp_p
 @pytest.mark.parametrize(("shape", "chunk"), [((300, 300, 300), 128), ((512, 512, 48), 32)])
 def test_too_small_a_budget_is_refused_before_anything_is_written(tmp_path, shape, chunk):
     outputs = Outputs(tmp_path / "a.ome.zarr" / "zarr.json", tmp_path / "a.nii.gz", tmp_path / "a.json")
-    with pytest.raises(PlanError, match=r"needs \d+\.\d+ GB of memory: .* 0\.02 GB are allowed"):
+    with pytest.raises(RenderPlanError, match=r"needs \d+\.\d+ GB of memory: .* 0\.02 GB are allowed"):
         render(Noise(shape), outputs, identity="noise", manner=Manner(chunk=chunk, memory_bytes=GB // 50))
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ import pytest
 from known_fields import Waves
 
 from headsr.render import plan
-from headsr.render.plan import PlanError, announce, estimate, plan_volume, target_grid, time_said
+from headsr.render.plan import RenderPlanError, announce, estimate, plan_volume, target_grid, time_said
 from headsr.volumes import Grid, Storage
 
 HEAD = Grid((40, 60, 80), np.diag([1.5, 1.0, 0.75, 1.0]))
@@ -109,7 +109,7 @@ class TestTheGridAskedFor:
         assert (grid.corners.min(0) <= 10).all() and (grid.corners.max(0) >= 11).all()
 
     def test_is_refused_where_the_box_is_longer_than_nifti_holds(self):
-        with pytest.raises(PlanError, match=r"at most 32767 a side. Render a smaller box \(--roi\)"):
+        with pytest.raises(RenderPlanError, match=r"at most 32767 a side. Render a smaller box \(--roi\)"):
             target_grid(HEAD, shape=[40000], box_mm=(0, 0, 0, 60, 1, 1))
 
     @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ class TestTheGridAskedFor:
     )
     @pytest.mark.filterwarnings("error")
     def test_of_numbers_beyond_all_sizes_is_refused_by_name(self, how, said):
-        with pytest.raises(PlanError, match=f"{said}: give one positive number"):
+        with pytest.raises(RenderPlanError, match=f"{said}: give one positive number"):
             target_grid(HEAD, **how)
 
     @pytest.mark.parametrize("odd", [math.nan, -math.inf, 1e300])
     @pytest.mark.filterwarnings("error")
     def test_of_a_box_of_no_place_is_refused(self, odd):
-        with pytest.raises(PlanError, match="holds no voxel"):
+        with pytest.raises(RenderPlanError, match="holds no voxel"):
             target_grid(HEAD, box_mm=(odd, *self.box[1:]))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from headsr.render import progress as module
-from headsr.render.progress import Progress
+from headsr.render.progress import RenderProgress
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def counted(progress, clock, *, seconds, voxels):
 
 
 def test_a_log_gets_a_line_every_ten_seconds_with_the_speed_and_the_time_left(clock, capsys):
-    counted(Progress("head", 1000), clock, seconds=4, voxels=[40] * 6)
+    counted(RenderProgress("head", 1000), clock, seconds=4, voxels=[40] * 6)
     assert capsys.readouterr().out == (
         "head: 12% of 1000 voxels, 10 voxels/s, 88 s left\nhead: 24% of 1000 voxels, 10 voxels/s, 76 s left\n"
     )
@@ -45,7 +45,7 @@ def test_a_log_gets_a_line_every_ten_seconds_with_the_speed_and_the_time_left(cl
 
 def test_a_terminal_has_one_line_that_is_written_over_twice_a_second(clock, monkeypatch):
     screen = terminal(monkeypatch)
-    counted(Progress("head", 1000), clock, seconds=0.25, voxels=[100] * 5)
+    counted(RenderProgress("head", 1000), clock, seconds=0.25, voxels=[100] * 5)
     _, first, second = screen.getvalue().split("\r")
     assert first.rstrip() == "head: 20% of 1000 voxels, 400 voxels/s, 2 s left"
     assert second.rstrip() == "head: 40% of 1000 voxels, 400 voxels/s, 2 s left"
@@ -53,7 +53,7 @@ def test_a_terminal_has_one_line_that_is_written_over_twice_a_second(clock, monk
 
 def test_what_is_written_over_a_longer_line_leaves_nothing_of_it(clock, monkeypatch):
     screen = terminal(monkeypatch)
-    progress = Progress("head", 10**6)
+    progress = RenderProgress("head", 10**6)
     counted(progress, clock, seconds=50, voxels=[1])
     counted(progress, clock, seconds=50, voxels=[10**6 - 2])
     _, longer, shorter = screen.getvalue().split("\r")
@@ -62,30 +62,30 @@ def test_what_is_written_over_a_longer_line_leaves_nothing_of_it(clock, monkeypa
 
 
 def test_the_end_is_said_at_once_in_a_log(clock, capsys):
-    counted(Progress("head", 1000), clock, seconds=1, voxels=[500, 500])
+    counted(RenderProgress("head", 1000), clock, seconds=1, voxels=[500, 500])
     assert capsys.readouterr().out == "head: 100% of 1000 voxels, 500 voxels/s, 0 s left\n"
 
 
 def test_the_end_is_the_end_of_the_line_on_a_terminal(clock, monkeypatch):
     screen = terminal(monkeypatch)
-    counted(Progress("head", 1000), clock, seconds=1, voxels=[500, 500])
+    counted(RenderProgress("head", 1000), clock, seconds=1, voxels=[500, 500])
     said = screen.getvalue()
     assert said.count("\n") == 1 and said.endswith("\n")
     assert said.split("\r")[-1].rstrip() == "head: 100% of 1000 voxels, 500 voxels/s, 0 s left"
 
 
 def test_what_an_earlier_render_made_counts_as_done_and_not_as_speed(clock, capsys):
-    counted(Progress("head", 1000, done=600), clock, seconds=10, voxels=[200])
+    counted(RenderProgress("head", 1000, done=600), clock, seconds=10, voxels=[200])
     assert capsys.readouterr().out == "head: 80% of 1000 voxels, 20 voxels/s, 10 s left\n"
 
 
 def test_chunks_of_the_pyramid_say_nothing(clock, capsys):
-    counted(Progress("head", 1000, done=1000), clock, seconds=60, voxels=[0, 0])
+    counted(RenderProgress("head", 1000, done=1000), clock, seconds=60, voxels=[0, 0])
     assert capsys.readouterr().out == ""
 
 
 def test_no_voxel_of_many_threads_is_lost(clock, capsys):
-    progress = Progress("head", 8 * 2000)
+    progress = RenderProgress("head", 8 * 2000)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: [progress.add(1) for _ in range(2000)], range(8)))
     said = capsys.readouterr().out.splitlines()
@@ -93,20 +93,20 @@ def test_no_voxel_of_many_threads_is_lost(clock, capsys):
 
 
 def test_a_copy_in_another_process_is_silent(capsys):
-    pickle.loads(pickle.dumps(Progress("head", 10))).add(10)  # noqa: S301
+    pickle.loads(pickle.dumps(RenderProgress("head", 10))).add(10)  # noqa: S301
     assert capsys.readouterr().out == ""
 
 
 def test_on_a_narrow_terminal_the_line_is_cut_so_that_it_is_not_wrapped(clock, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     screen = terminal(monkeypatch)
-    counted(Progress("sub-01_res-hi_desc-sr_T1w", 1000), clock, seconds=1, voxels=[100, 100])
+    counted(RenderProgress("sub-01_res-hi_desc-sr_T1w", 1000), clock, seconds=1, voxels=[100, 100])
     assert [len(line) for line in screen.getvalue().split("\r")] == [0, 39, 39]
 
 
 def test_a_failure_is_said_below_the_line(clock, monkeypatch):
     screen = terminal(monkeypatch)
-    progress = Progress("head", 1000)
+    progress = RenderProgress("head", 1000)
     progress.end()
     assert screen.getvalue() == ""
     counted(progress, clock, seconds=1, voxels=[100])

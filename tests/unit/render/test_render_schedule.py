@@ -18,7 +18,7 @@ from shards_of_bytes import MEMORY, listening, run, tree, work_on
 
 from headsr.render import schedule
 from headsr.render.ahead import Lanes
-from headsr.render.schedule import Task, run_tasks
+from headsr.render.schedule import ShardTask, run_tasks
 
 HERE = Path(__file__).parent
 TASKS = tree(8)
@@ -44,8 +44,8 @@ def test_one_worker_does_the_tasks_in_their_order(tmp_path):
 
 def test_one_worker_imports_no_dask():
     code = (
-        "import sys; from headsr.render.schedule import Task, run_tasks\n"
-        "run_tasks(len, [Task('ab')], scheduler='threads', workers=1, memory_bytes=1, on_done=print)\n"
+        "import sys; from headsr.render.schedule import ShardTask, run_tasks\n"
+        "run_tasks(len, [ShardTask('ab')], scheduler='threads', workers=1, memory_bytes=1, on_done=print)\n"
         "print(sorted({'dask', 'distributed', 'dask_jobqueue'} & set(sys.modules)))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "2\n[]\n"
@@ -70,7 +70,7 @@ def test_threads_write_the_same_bytes_and_tell_of_each_task_as_it_ends(tmp_path,
     "error", [OSError(errno.ENOSPC, "No space left on device", "0/c/3"), FloatingPointError("3 voxels are not finite")]
 )
 def test_an_error_on_a_thread_is_raised_as_itself_and_ends_the_run(tmp_path, error):
-    first = tuple(Task(f"0/c/{number}") for number in range(40))
+    first = tuple(ShardTask(f"0/c/{number}") for number in range(40))
     work = work_on(first, tmp_path / "shards", seconds=0.01, failing=first[3].key, error=error)
     with pytest.raises(type(error)) as raised:
         run(work, first, "threads", 2)
@@ -93,7 +93,7 @@ def test_an_error_on_a_thread_is_raised_when_the_pieces_in_work_are_done(monkeyp
             pass
         return {}
 
-    tasks = [Task(str(number)) for number in range(10)]
+    tasks = [ShardTask(str(number)) for number in range(10)]
     with pytest.raises(OSError, match="No space left on device"):
         run_tasks(write, tasks, scheduler="threads", workers=3, memory_bytes=1, on_done=pytest.fail, stop=lanes.stop)
     assert time.monotonic() - failed[0] < 3
@@ -103,7 +103,7 @@ def test_an_error_on_a_thread_is_raised_when_the_pieces_in_work_are_done(monkeyp
 INTERRUPTED = """\
 import sys, time
 from headsr.render.ahead import Lanes
-from headsr.render.schedule import Task, run_tasks
+from headsr.render.schedule import ShardTask, run_tasks
 
 lanes, workers = Lanes(2), int(sys.argv[1])
 
@@ -111,7 +111,7 @@ def write(key):
     for _ in lanes.in_order(time.sleep, [0.3] * 200):
         print(key, flush=True)
 
-tasks = [Task(str(number)) for number in range(10)]
+tasks = [ShardTask(str(number)) for number in range(10)]
 run_tasks(write, tasks, scheduler="threads", workers=workers, memory_bytes=1, on_done=print, stop=lanes.stop)
 """
 
@@ -226,9 +226,9 @@ def start_script(started: Callable[..., subprocess.Popen], folder: Path) -> subp
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        ([Task("0/c/0"), Task("0/c/0")], "two tasks would write 0/c/0"),
-        ([Task("1/c/0", ("0/c/0",))], "1/c/0 needs 0/c/0, which no task before it writes"),
-        ([Task("1/c/0", ("0/c/0",)), Task("0/c/0")], "1/c/0 needs 0/c/0, which no task before it writes"),
+        ([ShardTask("0/c/0"), ShardTask("0/c/0")], "two tasks would write 0/c/0"),
+        ([ShardTask("1/c/0", ("0/c/0",))], "1/c/0 needs 0/c/0, which no task before it writes"),
+        ([ShardTask("1/c/0", ("0/c/0",)), ShardTask("0/c/0")], "1/c/0 needs 0/c/0, which no task before it writes"),
     ],
 )
 def test_tasks_in_disorder_are_refused_before_any_work(tasks, message):
@@ -248,5 +248,5 @@ def test_a_folder_that_a_job_script_cannot_name_is_refused(tmp_path, monkeypatch
     folder.mkdir()
     monkeypatch.chdir(folder)
     with pytest.raises(ValueError, match=r"two words'.*shared-temp-directory"):
-        run_tasks(pytest.fail, [Task("0")], scheduler="slurm", workers=1, memory_bytes=MEMORY, on_done=pytest.fail)
+        run_tasks(pytest.fail, [ShardTask("0")], scheduler="slurm", workers=1, memory_bytes=MEMORY, on_done=pytest.fail)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

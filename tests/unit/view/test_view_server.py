@@ -265,7 +265,7 @@ def test_a_level_is_sent_in_little_memory(tmp_path, monkeypatch):
     shape = (64, 64, 384)
     write_store(tmp_path / "a.ome.zarr", np.zeros(shape, np.float32), Grid(shape, AFFINE), fill=1.0)
     monkeypatch.setattr(levels, "_SLAB", 64 * 64 * 16)
-    volume = levels.Volume(tmp_path / "a.ome.zarr")
+    volume = levels.StoredVolume(tmp_path / "a.ome.zarr")
     tracemalloc.start()
     size, pieces = volume.nifti(0, (0, 0, 0), shape)
     assert size == sum(map(len, pieces)) == 352 + 4 * np.prod(shape)
@@ -303,7 +303,7 @@ def test_a_store_that_is_replaced_or_deleted_is_refused(tmp_path, then):
 def test_a_store_that_is_deleted_while_it_is_read_is_read_no_further(tmp_path, monkeypatch):
     write_store(tmp_path / "a.ome.zarr", head(), Grid(SHAPE, AFFINE))
     monkeypatch.setattr(levels, "_SLAB", 16 * 70 * 33)
-    _, pieces = levels.Volume(tmp_path / "a.ome.zarr").nifti(0, (0, 0, 0), SHAPE)
+    _, pieces = levels.StoredVolume(tmp_path / "a.ome.zarr").nifti(0, (0, 0, 0), SHAPE)
     next(pieces)  # the header
     np.testing.assert_array_equal(np.frombuffer(next(pieces), np.float32)[:70], head()[:, 0, 0])
     shutil.rmtree(tmp_path / "a.ome.zarr")
