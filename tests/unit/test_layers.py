@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,30 @@ def test_acquisition_knows_volumes_only():
         if name.startswith("headsr.acquisition."):
             within = {".".join(n.split(".")[:2]) for n in imported(path) if n.startswith("headsr.")}
             assert within <= {"headsr.acquisition", "headsr.volumes", "headsr.files"}, (name, within)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    named = {name.removesuffix(".__init__"): path for name, path in MODULES.items()}
+    within = {name: {n for n in imported(path) if n in named} - {name, "headsr"} for name, path in named.items()}
+    TopologicalSorter(within).prepare()  # a CycleError names the modules of the circle
+
+
+@pytest.mark.parametrize(
+    ("package", "others"),
+    [
+        ("fields", {"render", "inr", "training"}),
+        ("render", {"inr", "training"}),
+        ("inr", {"training"}),
+        ("reconstruct", {"training"}),
+        ("evaluate", {"training"}),
+        ("weights", {"training"}),
+        ("devices", {"training"}),
+    ],
+)
+def test_what_uses_fields_and_models_does_not_know_how_they_are_made(package, others):
+    for name, path in MODULES.items():
+        if name.split(".")[1] == package:
+            assert not {n.split(".")[1] for n in imported(path) if n.startswith("headsr.")} & others, name
 
 
 def test_nothing_imports_the_command_line():
