@@ -126,12 +126,6 @@ def read_commit(repository: str | os.PathLike[str], commit: str, wanted: Callabl
     return {file.path: file for file in files if file is not None}
 
 
-def list_images(repository: str | os.PathLike[str], commit: str) -> list[tuple[str, str, int]]:
-    """Path, key and bytes of every ``.nii.gz`` in an ``anat`` folder of a commit, in the order of the paths."""
-    files = read_commit(repository, commit, lambda path: "/anat/" in path and path.endswith(".nii.gz"))
-    return sorted((file.path, file.key, file.bytes) for file in files.values())
-
-
 def get_content(
     repository: str | os.PathLike[str],
     key: str,

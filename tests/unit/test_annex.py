@@ -11,9 +11,15 @@ from pathlib import Path
 import pytest
 
 from headsr import annex
-from headsr.annex import AnnexError, DamagedError, get_content, list_images, read_commit, run_tool, verify_content
+from headsr.annex import AnnexError, DamagedError, get_content, read_commit, run_tool, verify_content
 
 ZLIB_FREE = b"12345"
+
+
+def list_images(repository: Path, commit: str) -> list[tuple[str, str, int]]:
+    """Path, key and bytes of every scan of a commit, in the order of the paths."""
+    files = read_commit(repository, commit, lambda path: "/anat/" in path and path.endswith(".nii.gz"))
+    return sorted((file.path, file.key, file.bytes) for file in files.values())
 
 
 def keys_of(repository: Path) -> dict[str, str]:

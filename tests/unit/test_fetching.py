@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from headsr import annex
-from headsr.annex import list_images, run_tool
+from headsr.annex import read_commit, run_tool
 from headsr.sourcedata import SourceDataError, fetch_scan
 
 Started = Callable[..., subprocess.Popen]
@@ -149,7 +149,7 @@ def fill(disk: Path) -> None:
 
 
 def key_of(clone: Path, wanted: str = SCAN) -> str:
-    return next(key for path, key, _ in list_images(clone, "HEAD") if path == wanted)
+    return read_commit(clone, "HEAD", lambda path: path == wanted)[wanted].key
 
 
 def publish(dataset: Path, content: bytes) -> str:

@@ -91,19 +91,17 @@ def draw_figure(
     truth: str | os.PathLike[str] | None,
     head_mask: str | os.PathLike[str],
     title: str,
-    voxel: tuple[int, int, int] | None = None,
 ) -> None:
     """Draw the comparison of one head under one degradation as a PNG of at most 250 kB.
 
     ``lowres`` are the scans that the volumes were made from (normalised; the first is shown), ``volumes`` maps each
     method's title to its published NIfTI (scan units), ``checks`` each title to its ``_desc-check_`` JSON, beside which
     the residual maps lie; ``truth`` is the preprocessed scan (None: not known, then there are no error maps). All
-    planes pass through ``voxel`` (the middle of the head when None). Raises ValueError when a volume lies on another
-    grid than the first.
+    planes pass through the middle of the head. Raises ValueError when a volume lies on another grid than the first.
     """
     protocol = read_json(sidecar_of(lowres[0]))["headsr"]
     grid = load_volume(next(iter(volumes.values()))).grid
-    head = _cut(load_volume(head_mask), grid, voxel)
+    head = _cut(load_volume(head_mask), grid)
     known = None if truth is None else _on_grid(truth, grid)
     scan = load_volume(lowres[0])
     planes = [{view: Panel(head.coarse_plane(scan, view), 0.0, DATA_RANGE) for view in _VIEWS}]
@@ -127,17 +125,14 @@ def draw_figure(
     _write_smallest(output, head, rows, columns, title=title, foot=_foot(protocol, known is not None))
 
 
-def _cut(mask: Volume, grid: Grid, voxel: tuple[int, int, int] | None) -> _Head:
+def _cut(mask: Volume, grid: Grid) -> _Head:
     """Where to cut; a mask on a coarser grid (that of a thick scan) is brought to the volumes' grid."""
     inside = mask.data[np.ix_(*_nearest(mask, grid))] > 0.5
     found = ndimage.find_objects(inside.astype(np.uint8))
     if not found:
         raise ValueError(f"no part of the head mask lies on the grid of the volumes ({grid.shape} voxels)")
     box = tuple(slice(max(0, s.start - 2), min(n, s.stop + 2)) for s, n in zip(found[0], inside.shape, strict=True))
-    centre = voxel or tuple(round(c) for c in ndimage.center_of_mass(inside))
-    if not all(0 <= c < n for c, n in zip(centre, inside.shape, strict=True)):
-        raise ValueError(f"the voxel {centre} lies outside the volume of {inside.shape}")
-    return _Head(grid, inside, box, centre)
+    return _Head(grid, inside, box, tuple(round(c) for c in ndimage.center_of_mass(inside)))
 
 
 def _nearest(scan: Volume, grid: Grid) -> list[NDArray[np.int_]]:

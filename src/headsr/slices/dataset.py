@@ -83,7 +83,6 @@ class SliceSampler:
                 f"{index}: lists no {'/'.join(sorted(wanted))} scan of split {split!r}; see the scan table"
             )
         self.crop, self.seed, self.split = crop, seed, split
-        self.source_keys = sorted(entry["source_key"] for entry in entries)
         self._scans = [_read_slices(entry, Path(root)) for entry in entries]
 
     def __len__(self) -> int:

@@ -93,11 +93,6 @@ def test_a_mask_elsewhere_is_refused(head):
         draw(head, truth=None)
 
 
-def test_a_voxel_outside_is_refused(head):
-    with pytest.raises(ValueError, match="outside"):
-        draw(head, voxel=(99, 0, 0))
-
-
 def test_thick_slices_stay_visible():
     """Every voxel of the head shows the thick slice that it lies in."""
     fine = Grid((2, 2, 12), np.eye(4))
