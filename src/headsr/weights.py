@@ -58,7 +58,7 @@ def load_model(weights: str | os.PathLike[str], *, device: str | torch.device = 
     """A trained model from its weights file alone, in evaluation mode, without gradients."""
     tensors, metadata = load_tensors(weights)
     try:
-        recipe = recipes.build(recipes.Model, metadata["recipe"], str(weights))
+        recipe = recipes.build(recipes.ModelRecipe, metadata["recipe"], str(weights))
         module = build_network(recipe.kind, recipe.network)
         if recipe.kind == "ldm":
             module = LatentDiffusion(module, build_network("autoencoder", metadata["autoencoder"]["network"]))

@@ -4,18 +4,35 @@ import torch
 
 from headsr.networks.build import build_network
 from headsr.networks.latent_diffusion import LatentDiffusion
-from headsr.recipes import Budget, Model
+from headsr.recipes import Model, ModelRecipe, build
 from headsr.weights import StateError, load_model, read_metadata, save_model, save_tensors
 
-NETWORKS = {
-    "baseline": {"architecture": "residual2d", "channels": 4, "blocks": 1},
-    "autoencoder": {"architecture": "kl", "channels": [4, 4, 8], "blocks": 1},
-    "ldm": {"architecture": "unet2d", "channels": [4, 8], "blocks": 1, "attention": [False, True], "head_width": 4},
+BLOCKS = {
+    "baseline": {"network": {"architecture": "residual2d", "channels": 4, "blocks": 1}, "losses": {"l1": 1.0}},
+    "autoencoder": {"network": {"architecture": "kl", "channels": [4, 4, 8], "blocks": 1}, "losses": {"l1": 1.0}},
+    "ldm": {
+        "network": {
+            "architecture": "unet2d",
+            "channels": [4, 8],
+            "blocks": 1,
+            "attention": [False, True],
+            "head_width": 4,
+        },
+        "losses": {"denoising": 1.0},
+        "autoencoder": "kl",
+    },
+}
+TRAINING = {
+    "data": {"kind": "slices", "suffixes": ["T1w"], "crop": 16, "degradation": "mild"},
+    "budget": {"steps": 1, "batch": 1},
+    "optimizer": {"learning_rate": 0.01},
+    "schedule": {"shape": "constant"},
+    "seed": 5,
 }
 
 
 def recipe_of(kind: str) -> Model:
-    return Model(kind, NETWORKS[kind], ("T1w",), Budget(steps=1, batch=1, crop=16), learning_rate=0.01, seed=5)
+    return build(ModelRecipe, {"kind": kind, **TRAINING, **BLOCKS[kind]}, kind)
 
 
 @pytest.mark.parametrize("damage", ["cut", "foreign", "missing"])
