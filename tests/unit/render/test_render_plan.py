@@ -81,7 +81,7 @@ class TestAnnounced:
 
     def test_a_part_takes_its_share_of_the_time(self):
         volume = volume_of((64, 64, 96), chunk=16, shard=32)
-        whole = plan.Estimate(workers=1, memory_bytes=2**30, bytes=1, files=1, seconds=12 * 3600)
+        whole = plan.RenderCost(workers=1, memory_bytes=2**30, bytes=1, files=1, seconds=12 * 3600)
         said = announce("x", volume, whole, air=None, head=volume.grids[0], part=(3, 5))
         assert said.splitlines()[-1].endswith("about 2 h 0 min")
 
