@@ -16,6 +16,7 @@ from scipy.fft import next_fast_len
 from scipy.special import j0
 from torch import Tensor
 
+from headsr.degrade.fourier import irfft2, rfft2
 from headsr.degrade.resample import mirrored, take_rows
 
 # Generalised and plateau-shaped kernels end at this many widths: the tail of a plateau has no finite mass.
@@ -121,9 +122,9 @@ def _filter(images: Tensor, rows: Tensor, transfer: Tensor) -> Tensor:
     """Multiply the spectra of images (N, R, W) with mirrored borders by transfer functions on ``rfft2``'s grid."""
     height, width = images.shape[-2:]
     (top, tall), (left, wide) = (_around(size) for size in (height, width))
-    spectrum = torch.fft.rfft2(_extended(images, rows, (top, tall), (left, wide)))
+    spectrum = rfft2(_extended(images, rows, (top, tall), (left, wide)))
     spectrum.mul_(transfer.reshape(spectrum.shape))
-    return torch.fft.irfft2(spectrum, s=(tall, wide))[:, top : top + height, left : left + width]
+    return irfft2(spectrum, shape=(tall, wide))[:, top : top + height, left : left + width]
 
 
 def _extended(images: Tensor, rows: Tensor, vertical: tuple[int, int], horizontal: tuple[int, int]) -> Tensor:

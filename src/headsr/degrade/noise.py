@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from headsr.degrade.fourier import irfft2, rfft2
+
 
 def add_rician(images: Tensor, noise: Tensor) -> Tensor:
     """The magnitude of images (N, ...) with complex noise (N, 2, ...) added."""
@@ -39,7 +41,7 @@ def correlate(noise: Tensor, width_px: Tensor) -> Tensor:
     # White noise through a filter g has variance mean(g^2); g is separable, so the means multiply.
     gain = torch.rsqrt((along_rows**2).mean(1) * (along**2).mean(1))
     transfer = (gain[:, None] * along_rows)[:, :, None] * along_half[:, None, :]
-    return torch.fft.irfft2(torch.fft.rfft2(noise) * transfer[:, None], s=shape)
+    return irfft2(rfft2(noise) * transfer[:, None], shape=shape)
 
 
 def add_poisson(images: Tensor, photons: Tensor, seeds: Sequence[int]) -> Tensor:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headsr.degrade.fourier import irfft, rfft
+
 
 def truncate_columns(images: Tensor, cutoff: Tensor, taper: Tensor | None = None) -> Tensor:
     """Keep the lowest ``cutoff`` (N,) in (0, 1] of the frequencies along the columns of images (N, R, W).
@@ -37,10 +39,10 @@ def cosine_basis(n: int) -> Tensor:
 
 def _truncate(images: Tensor, cutoff: Tensor, taper: Tensor | None, axis: int) -> Tensor:
     n = images.shape[axis]
-    spectrum = torch.fft.rfft(torch.cat([images, images.flip(axis)], axis), dim=axis)
+    spectrum = rfft(torch.cat([images, images.flip(axis)], axis), dim=axis)
     window = _window(n, cutoff, torch.zeros_like(cutoff) if taper is None else taper)
     spectrum.mul_(window.unsqueeze(3 - axis))
-    return torch.fft.irfft(spectrum, n=2 * n, dim=axis).narrow(axis, 0, n)
+    return irfft(spectrum, n=2 * n, dim=axis).narrow(axis, 0, n)
 
 
 def _window(n: int, cutoff: Tensor, taper: Tensor) -> Tensor:
