@@ -33,4 +33,4 @@ def _in_company(transform: Callable[..., Tensor], batch: Tensor, **how: Any) -> 
     """A lone image is transformed beside a copy: with AVX-512 the library rounds it otherwise than one of several."""
     if len(batch) > 1:
         return transform(batch, **how)
-    return transform(batch.expand(2, *batch.shape[1:]), **how)[:1]
+    return transform(torch.cat([batch, batch]), **how)[:1]
