@@ -13,7 +13,7 @@ import pytest
 import smoke as smoke_run
 import study as study_run
 import yaml
-from project import ROOT, delta, headsr, plan
+from project import ROOT, delta, headsr, plan, snakemake
 from study import PEOPLE, SCANS, configure, path_of, publish, save
 
 from headsr.annex import run_tool
@@ -84,6 +84,16 @@ def study_chain(scan: str) -> list[str]:
 
 
 STUDY_TABLES = [*SUMMARY, "Make the table study"]
+LARGE = """
+rule read:
+    input: "large"
+    output: "small"
+    message: "Read it"
+    shell: "wc -c < {input} > {output}"
+rule write:
+    output: "large"
+    shell: "head -c 1200000 /dev/zero > {output}"
+"""
 
 
 def touch_links(project: Path) -> None:
@@ -114,6 +124,42 @@ def pin(project: Path, *configuration: str) -> str:
     return run.stdout
 
 
+def results_of(project: Path) -> list[Path]:
+    return sorted(path for path in (project / "results").rglob("*") if path.is_file() and "clones" not in path.parts)
+
+
+def touch_preprocessed(project: Path) -> None:
+    for path in results_of(project):
+        if "preprocessed" in path.parts:
+            path.touch()
+
+
+def two_hours_ahead(project: Path) -> None:
+    """As a node with a wrong clock leaves them."""
+    for path in results_of(project):
+        if "preprocessed" in path.parts:
+            os.utime(path, (path.stat().st_mtime + 7200,) * 2)
+
+
+def at_one_time(project: Path) -> None:
+    for path in results_of(project):
+        os.utime(path, (1.7e9, 1.7e9))
+
+
+def in_reverse(project: Path) -> None:
+    """What was made first is the newest: every input is newer than all that was made from it."""
+    for path in results_of(project):
+        os.utime(path, (3.6e9 - path.stat().st_mtime,) * 2)
+
+
+def copied_without_times(project: Path) -> None:
+    """As ``cp -r`` and many a backup leave them."""
+    results = project / "results"
+    copy = shutil.copytree(results, project / "copy", symlinks=True, copy_function=shutil.copyfile)
+    remove(results)
+    copy.rename(results)
+
+
 def correct(project: Path, name: str, tag: str) -> None:
     """The dataset's makers publish a scan anew, a little brighter, as a new version."""
     origin = project / "origin"
@@ -131,6 +177,22 @@ def test_nothing_as_long_as_the_content_is_the_same(study, changes):
     for change in changes:
         change(study)
     assert plan(study, *STUDY) == []
+
+
+@pytest.mark.parametrize("change", [touch_preprocessed, two_hours_ahead, at_one_time, in_reverse, copied_without_times])
+def test_nothing_whatever_the_times_of_the_results(smoke, change):
+    change(smoke)
+    assert plan(smoke, *SMOKE) == []
+
+
+def test_nothing_for_a_touched_file_of_more_than_a_megabyte(tmp_path):
+    """Which no file of these runs has, and above which Snakemake by itself goes by times."""
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    (tmp_path / "Snakefile").write_text(LARGE)
+    assert snakemake(tmp_path, "--profile", "profiles/local").returncode == 0
+    (tmp_path / "large").touch()
+    assert plan(tmp_path) == []
+    assert plan(tmp_path, "--max-checksum-file-size", "1MB") == ["Read it"]
 
 
 def test_a_corrected_scan_of_a_test_person_redoes_its_own_chain_and_the_tables(study):
