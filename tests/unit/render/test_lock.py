@@ -1,5 +1,6 @@
 import fcntl
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -82,22 +83,27 @@ def test_a_failure_lets_go(store):
 
 
 def take_and_let_go(store, log):
+    """How often this process was inside."""
+    mine, entered = str(os.getpid()), 0
     for _ in range(30):
         try:
             with writing(store):
-                log.write_text("one\n")  # would be replaced by another who is inside
+                log.write_text(mine)  # would be replaced by another who is inside
                 time.sleep(0.002)
-                assert log.read_text() == "one\n"
+                assert log.read_text() == mine
                 log.unlink()
+                entered += 1
         except StoreError:  # too many others, for a second
             pass
+    return entered
 
 
-def test_two_are_never_inside(store):
+def test_everyone_gets_in_and_two_are_never_inside(store):
     log = store.parent.parent / "log"
     store.parent.mkdir()
     with multiprocessing.get_context("fork").Pool(4) as pool:
-        pool.starmap(take_and_let_go, [(store, log)] * 4)
+        entered = pool.starmap(take_and_let_go, [(store, log)] * 4, chunksize=1)
+    assert all(entered), entered
 
 
 def test_a_file_system_without_locks_goes_without(store, monkeypatch):

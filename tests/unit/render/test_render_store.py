@@ -251,6 +251,7 @@ def test_a_flipped_bit_in_a_shard_is_an_error_not_another_voxel(root, where):
     data = np.random.default_rng(0).normal(size=(16, 16, 16)).astype(np.float32)
     write(root, data, Grid(data.shape, np.eye(4)), shard=16)
     shard = root.parent / "0" / "c" / "0" / "0" / "0"
+    stores.read_level(root)
     content = bytearray(shard.read_bytes())
     content[int(where * len(content))] ^= 8
     shard.write_bytes(content)
