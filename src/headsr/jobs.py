@@ -23,6 +23,8 @@ def job(snakemake: Any) -> Iterator[None]:
     (headsr.provenance). A block that fails leaves no record.
     """
     log_to(snakemake.log[0])
+    warnings = _Warnings()
+    logging.getLogger().addHandler(warnings)
     yield
     results = snakemake.config["results"]
     outputs = contents_of(snakemake.output, results)
@@ -37,8 +39,21 @@ def job(snakemake: Any) -> Iterator[None]:
         beside={path: content for path, content in beside.items() if path not in outputs},
         version=headsr.__version__,
         commit=commit_at(Path(__file__).parent),
+        warnings=list(warnings.said),
     )
     write_record(record_path(results, snakemake.log[0]), record)
+
+
+class _Warnings(logging.Handler):
+    """Keeps what is logged as a warning, each text once; of Python's own, what was said and not where."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        self.said[text.splitlines()[0].split(": ", 1)[-1] if record.name == "py.warnings" else text] = None
 
 
 def log_to(path: str) -> None:

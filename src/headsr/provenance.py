@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ class Record:
     ``stage`` holds the versions of the job's stage and parts by name (headsr.stages), ``params`` its other parameters
     as plain JSON data, ``sources`` the SHA-256 of each file that it read,
     ``outputs`` the content of each file that its rule declares, ``beside`` of the others that it wrote. ``version``
-    and ``commit`` say which headsr it was; they are for people and are not compared.
+    and ``commit`` say which headsr it was, ``warnings`` what was logged as such; they are for people and
+    are not compared.
     """
 
     rule: str
@@ -50,6 +51,7 @@ class Record:
     beside: dict[str, Content]
     version: str
     commit: str
+    warnings: list[str] = field(default_factory=list)
 
 
 def record_path(results: str | os.PathLike[str], log: str | os.PathLike[str]) -> Path:

@@ -120,6 +120,7 @@ rule write_report:
         },
         names=lambda w: list(checks_by_name()),
         captions=lambda w: targets.captions(UNITS),
+        records=lambda w, output: f"{RESULTS}/records",
         commit=commit_of_code,
         stage=versions("write_report"),
     message:

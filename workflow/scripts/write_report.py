@@ -17,4 +17,5 @@ with job(snakemake):
         curves=snakemake.input.get("curves") or None,
         rulegraph=snakemake.input.rulegraph,
         commit=snakemake.params.commit,
+        records=snakemake.params.records,
     )

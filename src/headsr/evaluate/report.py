@@ -21,14 +21,16 @@ from headsr.evaluate.score import DATA_RANGE
 from headsr.evaluate.tables import Outcome, body_of, columns, groups_of, judge
 from headsr.evaluate.wording import methods_text, models_of, seeds_of
 from headsr.files import read_json, whole
+from headsr.provenance import read_record
 from headsr.recipes import Recipes, Table
 
 REPORT_BYTES = 5_000_000
 NOTICE = "Research use only, not for clinical use"
 _PICTURE_BYTES = 4_400_000
 _ROUNDING = 1.01
+_WARNINGS = 100  # so many are listed
 _HEADLINE_COLUMNS = 2  # PSNR inside the head, as estimated and projected
-_SECTIONS = ("summary", "heads", "residuals", "scores", "curves", "methods", "rules", "software", "seeds", "errors")
+_SECTIONS = ("summary", "heads", "residuals", "scores", "curves", "methods", "rules", "software", "seeds", "warnings")
 _PACKAGES = (
     "snakemake", "datalad", "git-annex", "antspyx", "nibabel", "numpy", "scipy", "scikit-image", "torch",
     "dask", "zarr", "safetensors", "mlflow", "matplotlib",
@@ -76,15 +78,16 @@ def write_report(
     figures: Mapping[str, str | os.PathLike[str]],
     curves: str | os.PathLike[str] | None,
     rulegraph: str | os.PathLike[str] | None,
+    records: str | os.PathLike[str],
     commit: str = "",
-    errors: Sequence[str] = (),
 ) -> None:
     """Write the report as one HTML file that loads nothing from elsewhere.
 
     ``tables`` maps each table's name to the scans that it is about (``demo/sub-06_T1w``), ``checks`` names each volume
     (``method degradation dataset/scan_suffix``) by its ``_desc-check_`` JSON, ``figures`` maps captions to PNG files,
-    ``curves`` and ``rulegraph`` are PNG files. ``errors`` are listed as they are. Pictures that do not fit are left out
-    and named. Raises ValueError if the file would still be too large or would load something.
+    ``curves`` and ``rulegraph`` are PNG files. ``records`` is the folder of the jobs' records, whose warnings are
+    listed. Pictures that do not fit are left out and named. Raises ValueError if the file would still be too large or
+    would load something.
     """
     rows = read_scores(scores)
     chosen = [recipes.tables[name] for name in tables]
@@ -108,11 +111,22 @@ def write_report(
         methods=methods_text(recipes, tables),
         software=Block(("Package", "Version"), software_versions()),
         seeds=Block(("What", "Seed"), [(name, str(seed)) for name, seed in seeds_of(recipes, chosen)]),
-        errors=list(errors),
+        warnings=warnings_of(records),
     )
     _refuse_unfit(output, html)
     with whole(output) as partial:
         partial.write_text(html, encoding="utf-8")
+
+
+def warnings_of(records: str | os.PathLike[str]) -> list[str]:
+    """What jobs warned of, by their records below a folder: each text once, with the first job and how many did."""
+    jobs: dict[str, list[str]] = {}
+    for path in sorted(Path(records).rglob("*.json")):
+        for text in read_record(path).warnings:
+            jobs.setdefault(text, []).append(path.relative_to(records).with_suffix("").as_posix())
+    lines = [f"{text} ({names[0]}; jobs: {len(names)})" for text, names in jobs.items()]
+    rest = len(lines) - _WARNINGS
+    return [*lines[:_WARNINGS], *([f"and {rest} more, in the logs"] if rest > 0 else [])]
 
 
 def software_versions() -> list[tuple[str, str]]:

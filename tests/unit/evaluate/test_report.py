@@ -10,6 +10,7 @@ from headsr.evaluate import report
 from headsr.evaluate.collect import collect_scores
 from headsr.evaluate.report import read_residuals, write_report
 from headsr.files import write_json
+from headsr.provenance import Record, write_record
 from headsr.recipes import Budget, Dataset, Degradation, Fit, Method, Model, Recipes, Stack, Table
 
 GAIN = {"text": "the field is above <the> spline", "degradation": "axial_x4", "method": "inr", "than": "spline"}
@@ -53,8 +54,13 @@ def inputs(tmp_path):
         "figures": {"demo/sub-06_T1w, axial_x4": tmp_path / "a.png"},
         "curves": tmp_path / "a.png",
         "rulegraph": tmp_path / "a.png",
+        "records": tmp_path / "records",
         "commit": "0123abc",
     }
+
+
+def record(path, *warnings):
+    write_record(path, Record("rule", 1, {}, {}, {}, {}, "0.1", "", list(warnings)))
 
 
 def written(tmp_path, inputs, **change):
@@ -67,7 +73,7 @@ def test_every_section_and_nothing_from_elsewhere(tmp_path, inputs):
     for section in report._SECTIONS:
         assert f'id="{section}"' in html
     assert "http" not in html
-    assert "No errors" in html
+    assert "No warnings" in html
     assert html.count("Research use only, not for clinical use") == 2
     assert html.count("data:image/png;base64,") == 3
     assert "0123abc" in html
@@ -92,11 +98,21 @@ def test_residuals_before_and_after(tmp_path, inputs):
 
 
 def test_text_is_escaped(tmp_path, inputs):
-    html = written(tmp_path, inputs, errors=['<script src="http://x"></script>', "href=http://y"])
+    record(tmp_path / "records/fit/a.json", '<script src="http://x"></script>', "href=http://y")
+    html = written(tmp_path, inputs)
     assert "<script" not in html
-    assert "No errors" not in html
+    assert "No warnings" not in html
     assert "headsr &lt;demo&gt;" in html
     assert "above &lt;the&gt; spline" in html
+
+
+def test_what_jobs_warned_of_is_listed_once_and_no_more_than_a_page_of_it(tmp_path, monkeypatch):
+    for job, said in {"fit/b": ["steep"], "fit/a": ["steep", "flat <1>"], "mask/a": []}.items():
+        record(tmp_path / f"{job}.json", *said)
+    assert report.warnings_of(tmp_path) == ["steep (fit/a; jobs: 2)", "flat <1> (fit/a; jobs: 1)"]
+    monkeypatch.setattr(report, "_WARNINGS", 1)
+    assert report.warnings_of(tmp_path) == ["steep (fit/a; jobs: 2)", "and 1 more, in the logs"]
+    assert report.warnings_of(tmp_path / "nothing") == []
 
 
 def test_seeds_versions_and_methods(tmp_path, inputs):
@@ -124,7 +140,7 @@ def test_pictures_that_do_not_fit_are_named(tmp_path, inputs):
 
 def test_too_large_is_refused_and_nothing_is_left(tmp_path, inputs):
     with pytest.raises(ValueError, match="bytes"):
-        written(tmp_path, inputs, errors=["x" * 5_000_000])
+        written(tmp_path, inputs, commit="x" * 5_000_000)
     assert not (tmp_path / "report.html").exists()
 
 
