@@ -68,7 +68,67 @@ LOSSES: dict[str, Loss] = {
 }
 
 METRICS: dict[str, Metric] = {
-    "psnr": Metric("headsr.evaluate.metrics.voxels.psnr", title="PSNR", unit="dB"),
-    "ssim": Metric("headsr.evaluate.metrics.voxels.ssim", title="SSIM", decimals=4),
-    "nrmse": Metric("headsr.evaluate.metrics.voxels.nrmse", title="NRMSE", decimals=4, larger_is_better=False),
+    "psnr": Metric(
+        "headsr.evaluate.metrics.voxels.psnr",
+        title="PSNR",
+        unit="dB",
+        words="20 log10(data range / root mean square error inside the mask)",
+    ),
+    "ssim": Metric(
+        "headsr.evaluate.metrics.voxels.ssim",
+        title="SSIM",
+        decimals=4,
+        words="mean inside the mask of the 3-D map (Gaussian window, sigma 1.5 voxels, population covariance)",
+    ),
+    "nrmse": Metric(
+        "headsr.evaluate.metrics.voxels.nrmse",
+        title="NRMSE",
+        decimals=4,
+        larger_is_better=False,
+        words="root mean square error over the root mean square of the truth, both inside the mask",
+    ),
+    "seam_ratio": Metric(
+        "headsr.evaluate.metrics.seams.seam_ratio",
+        title="Seam ratio",
+        decimals=3,
+        larger_is_better=False,
+        words="mean step across the borders of slices over that of all steps, relative to the truth's; 1: no seams",
+    ),
+    "stripe_peak": Metric(
+        "headsr.evaluate.metrics.seams.stripe_peak",
+        title="Stripe peak",
+        larger_is_better=False,
+        words="power of the rises at the frequency of the slices over that beside it, relative to the truth's; 1: none",
+    ),
+    "edge_width": Metric(
+        "headsr.evaluate.metrics.edges.edge_width",
+        title="Edge width",
+        unit="mm",
+        larger_is_better=False,
+        words="10 to 90 % rise along the thick axis of the error function fitted to the mean strong edge",
+    ),
+    "spectrum_z": Metric(
+        "headsr.evaluate.metrics.spectrum.spectrum_z",
+        title="Fine power",
+        unit="dB",
+        words="power along the thick axis above the slices' Nyquist frequency, right or wrong; 0: as the truth",
+    ),
+    "fsc_resolution": Metric(
+        "headsr.evaluate.metrics.spectrum.fsc_resolution",
+        title="FSC resolution",
+        unit="mm",
+        larger_is_better=False,
+        words="where the Fourier shell correlation with the truth, 30 degrees around the thick axis, falls below 0.5",
+    ),
+    "sharpness": Metric(
+        "headsr.evaluate.metrics.edges.sharpness",
+        title="Sharpness",
+        decimals=3,
+        words="headsr's own: share of the truth's gradients along the thick axis that the volume has; 1: as sharp",
+    ),
+    "lesion_contrast": Metric(
+        "headsr.evaluate.metrics.lesions.lesion_contrast",
+        title="Lesion contrast",
+        words="contrast of the lesions with a ring of 3 mm around them, over what it is in the truth; 1: kept",
+    ),
 }

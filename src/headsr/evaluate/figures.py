@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from headsr.evaluate.metrics import psnr
+from headsr.evaluate.metrics.comparison import Comparison
+from headsr.evaluate.metrics.voxels import psnr
 from headsr.evaluate.score import DATA_RANGE
 from headsr.files import read_json, sidecar_of, whole
 from headsr.volumes import AXES, Grid, Volume, axis_positions, load_volume
@@ -150,7 +151,8 @@ def _on_grid(path: str | os.PathLike[str], grid: Grid) -> NDArray[np.float32]:
 
 def _errors(head: _Head, data: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[str, Panel]:
     """|volume - truth| inside the head in every view; the first carries the PSNR of the whole head."""
-    decibels = psnr(data, truth, head.inside, data_range=DATA_RANGE)
+    whole = Comparison(data, truth, head.inside, DATA_RANGE, tuple(head.grid.voxel_size), (1.0, 1.0, 1.0))
+    decibels = psnr(whole)
     panels = {}
     for view in _VIEWS:
         error = np.abs(head.plane(data, view) - head.plane(truth, view)) * head.plane(head.inside, view)

@@ -16,8 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import headsr
 from headsr.evaluate.collect import Score, read_scores
-from headsr.evaluate.metrics import UNITS
-from headsr.evaluate.score import DATA_RANGE
+from headsr.evaluate.score import DATA_RANGE, UNITS
 from headsr.evaluate.tables import Outcome, body_of, columns, groups_of, judge
 from headsr.evaluate.wording import methods_text, models_of, seeds_of
 from headsr.files import read_json, whole

@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headsr.evaluate.metrics import UNITS, measure
+from headsr.evaluate.metrics.comparison import Comparison
 from headsr.files import read_json, sha256_of, sidecar_of, write_json
+from headsr.parts import METRICS
 from headsr.volumes import Volume, load_volume
 
 DATA_RANGE = 1.0  # normalised intensity: 1.0 is the 99.9th percentile inside the head mask
 VARIANTS = ("unprojected", "projected")
+SCORED = ("psnr", "ssim", "nrmse")
+UNITS = {name: METRICS[name].words for name in SCORED}
 
 
 def score_volume(
@@ -58,7 +61,7 @@ def score_volume(
         scores[variant] = None
         if path is not None:
             estimate = _normalised(_aligned(path, reference, truth), record)
-            scores[variant] = _writable(measure(estimate, reference.data, masks, data_range=DATA_RANGE))
+            scores[variant] = _writable(_measure(estimate, reference, masks))
     write_json(
         output,
         {
@@ -116,6 +119,18 @@ def _describe(volume: Volume) -> str:
 
 def _normalised(volume: Volume, record: Mapping[str, Any]) -> NDArray[np.float32]:
     return ((volume.data - np.float32(record["offset"])) / np.float32(record["scale"])).astype(np.float32)
+
+
+def _measure(
+    estimate: NDArray[np.float32], truth: Volume, masks: Mapping[str, NDArray[np.bool_]]
+) -> dict[str, dict[str, float]]:
+    """Every metric inside every mask: {mask: {metric: value}}."""
+    thin = (1.0, 1.0, 1.0)  # no metric here asks for the slices
+    comparison = Comparison(estimate, truth.data, masks["head"], DATA_RANGE, tuple(truth.grid.voxel_size), thin)
+    return {
+        name: {metric: METRICS[metric].load()(comparison.under(mask)) for metric in SCORED}
+        for name, mask in masks.items()
+    }
 
 
 def _writable(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float | str]]:
