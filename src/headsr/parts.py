@@ -57,6 +57,7 @@ NETWORKS: dict[str, Network] = {
     "residual2d": Network("headsr.networks.residual2d.ResidualSliceNetwork", kinds=("baseline", "adversarial")),
     "kl": Network("headsr.networks.autoencoder.KLAutoencoder", kinds=("autoencoder",)),
     "unet2d": Network("headsr.networks.unet2d.LatentUnet", kinds=("ldm",)),
+    "slice_encoder": Network("headsr.networks.slice_encoder.SliceEncoder", kinds=("slice_encoder",)),
 }
 
 LOSSES: dict[str, Loss] = {
@@ -65,6 +66,9 @@ LOSSES: dict[str, Loss] = {
     "wavelet": Loss("headsr.losses.wavelet.wavelet_loss"),
     "denoising": Loss("headsr.losses.pixel.mse_loss", of="residuals"),
     "kl": Loss("headsr.losses.posterior.kl_divergence", of="posterior"),
+    "plane": Loss("headsr.losses.answers.cross_entropy", of="planes"),
+    "position": Loss("headsr.losses.answers.smooth_l1", of="positions"),
+    "degradation": Loss("headsr.losses.answers.smooth_l1", of="degradations"),
 }
 
 METRICS: dict[str, Metric] = {
