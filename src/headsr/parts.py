@@ -75,4 +75,20 @@ METRICS: dict[str, Metric] = {
     "psnr": Metric("headsr.evaluate.metrics.voxels.psnr", title="PSNR", unit="dB"),
     "ssim": Metric("headsr.evaluate.metrics.voxels.ssim", title="SSIM", decimals=4),
     "nrmse": Metric("headsr.evaluate.metrics.voxels.nrmse", title="NRMSE", decimals=4, larger_is_better=False),
+    "kid": Metric(
+        "headsr.evaluate.metrics.sets.kid",
+        family="set",
+        title="KID",
+        decimals=4,
+        larger_is_better=False,
+        words="kernel distance of the slices' features from the truth's, unbiased; ± its standard error over N slices",
+    ),
+    "slice_fid": Metric(
+        "headsr.evaluate.metrics.sets.fid",
+        family="set",
+        title="SliceFID",
+        decimals=3,
+        larger_is_better=False,
+        words="Fréchet distance of the slices' features from the truth's; grows as N gets small, so compare equal N",
+    ),
 }
