@@ -57,6 +57,7 @@ NETWORKS: dict[str, Network] = {
     "residual2d": Network("headsr.networks.residual2d.ResidualSliceNetwork", kinds=("baseline", "adversarial")),
     "kl": Network("headsr.networks.autoencoder.KLAutoencoder", kinds=("autoencoder",)),
     "unet2d": Network("headsr.networks.unet2d.LatentUnet", kinds=("ldm",)),
+    "slice_encoder": Network("headsr.networks.slice_encoder.SliceEncoder", kinds=("slice_encoder",)),
 }
 
 LOSSES: dict[str, Loss] = {
@@ -65,6 +66,9 @@ LOSSES: dict[str, Loss] = {
     "wavelet": Loss("headsr.losses.wavelet.wavelet_loss"),
     "denoising": Loss("headsr.losses.pixel.mse_loss", of="residuals"),
     "kl": Loss("headsr.losses.posterior.kl_divergence", of="posterior"),
+    "plane": Loss("headsr.losses.answers.cross_entropy", of="planes"),
+    "position": Loss("headsr.losses.answers.smooth_l1", of="positions"),
+    "degradation": Loss("headsr.losses.answers.smooth_l1", of="degradations"),
 }
 
 METRICS: dict[str, Metric] = {
@@ -130,5 +134,21 @@ METRICS: dict[str, Metric] = {
         "headsr.evaluate.metrics.lesions.lesion_contrast",
         title="Lesion contrast",
         words="contrast of the lesions with a ring of 3 mm around them, over what it is in the truth; 1: kept",
+    ),
+    "kid": Metric(
+        "headsr.evaluate.metrics.sets.kid",
+        family="set",
+        title="KID",
+        decimals=4,
+        larger_is_better=False,
+        words="kernel distance of the slices' features from the truth's, unbiased; ± its standard error over N slices",
+    ),
+    "slice_fid": Metric(
+        "headsr.evaluate.metrics.sets.fid",
+        family="set",
+        title="SliceFID",
+        decimals=3,
+        larger_is_better=False,
+        words="Fréchet distance of the slices' features from the truth's; grows as N gets small, so compare equal N",
     ),
 }

@@ -8,12 +8,15 @@ is v-prediction (F = -v; Salimans and Ho 2022, appendix D; Karras 2022, section 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from headsr.diffusion.schedule import SCHEDULE, Schedule
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
 
 
 class Denoiser(Protocol):
@@ -56,18 +59,30 @@ def sample(
     start: int | None = None,
     schedule: Schedule = SCHEDULE,
 ) -> Tensor:
-    """Clean latents (N, C, h, w) by DDIM with eta = 0 (Song 2021, equation 12), in ``steps`` network calls.
+    """Clean latents (N, C, h, w) by diffusers' DDIM with eta = 0 (Song 2021, equation 12), in ``steps`` network calls.
 
     ``noise`` is z at time step ``start`` (the end of the chain when None, where it is standard normal). Time steps are
     trailing: the first call is at ``start`` itself, which few-step sampling needs.
     """
     last = schedule.steps - 1 if start is None else start
-    times = torch.linspace(last, -1, steps + 1).round().long()[:-1].to(noise.device)
-    latents = clean = noise
-    for index, now in enumerate(times):
-        timesteps = now.expand(len(latents))
-        clean = predict_clean(unet, latents, timesteps, condition, plane, schedule=schedule)
-        if index + 1 < len(times):
-            residual = schedule.noise(latents, clean, timesteps)
-            latents = schedule.add_noise(clean, residual, times[index + 1].expand(len(latents)))
-    return clean
+    times = torch.linspace(last, -1, steps + 1).round().long()[:-1]
+    chain, latents = _chain_through(times, schedule), noise
+    for place, now in zip(chain.timesteps, times.to(noise.device), strict=True):
+        clean = predict_clean(unet, latents, now, condition, plane, schedule=schedule)
+        latents = chain.step(clean, place, latents).prev_sample
+    return latents
+
+
+def _chain_through(times: Tensor, schedule: Schedule) -> DDIMScheduler:
+    """A scheduler whose whole chain are these falling time steps (Nichol and Dhariwal 2021, section 4).
+
+    Given all time steps, diffusers goes down by their number // ``steps``, which is right only where that divides them:
+    in 7 of 1000 the result is off by 0.13, in 400 by 0.25.
+    """
+    from diffusers import DDIMScheduler  # 2 to 3 s that only who samples shall pay
+
+    kept = schedule.alphas_bar[times.flip(0)]
+    betas = 1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])
+    chain = DDIMScheduler(len(betas), trained_betas=betas.numpy(), prediction_type="sample", clip_sample=False)
+    chain.set_timesteps(len(betas))
+    return chain

@@ -27,11 +27,6 @@ class Schedule:
         signal, deviation = self.signal_and_noise(timesteps, latents)
         return signal * latents + deviation * noise
 
-    def noise(self, noisy: Tensor, clean: Tensor, timesteps: Tensor) -> Tensor:
-        """The noise e that lies between clean latents and z_t."""
-        signal, deviation = self.signal_and_noise(timesteps, noisy)
-        return (noisy - signal * clean) / deviation
-
     def posterior(self, noisy: Tensor, mean: Tensor, deviation: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of z_0 given z_t, if z_0 was normal with ``mean`` and ``deviation`` (Wiener)."""
         signal, noise = self.signal_and_noise(timesteps, noisy)

@@ -1,8 +1,7 @@
 """The KL autoencoder between slices and latents, and its latents normalised to mean 0 and deviation 1.
 
-Own code, not diffusers' AutoencoderKL: importing that costs 4 to 7 s in every job that uses the prior, and its
-GroupNorms pool over the whole crop, so that a tile decodes otherwise than the slice it was cut from. Here every layer
-is local.
+Own code, not diffusers' AutoencoderKL: its GroupNorms pool over the whole crop, so that a tile decodes otherwise than
+the slice it was cut from. Here every layer is local.
 """
 
 from __future__ import annotations

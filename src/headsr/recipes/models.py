@@ -47,6 +47,16 @@ class Slices(Data):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MarkedSlices(Data):
+    """2-D crops with plane, position and degradation; every second one is degraded by ``degradation``."""
+
+    kind: ClassVar[str] = "marked_slices"
+    part: ClassVar[Part] = Part("headsr.training.data.marked_slices.MarkedSampler")
+    crop: Annotated[int, Range(4, 4096), Doc("Pixels a side of a crop.")]
+    degradation: Annotated[str, Names("blind"), Doc("The blind degradation of every second crop.")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Patches(Data):
     """3-D blocks of preprocessed heads."""
 
@@ -77,7 +87,7 @@ class Studies(Data):
     tilt_degrees: Annotated[float, Range(0, 45), Doc("Greatest turn of a scan.")] = 0.0
 
 
-DATA: dict[str, type[Data]] = {one.kind: one for one in (Slices, Patches, Studies)}
+DATA: dict[str, type[Data]] = {one.kind: one for one in (Slices, MarkedSlices, Patches, Studies)}
 DataRecipe = Annotated[Data, Kinds(DATA)]
 
 
@@ -217,7 +227,8 @@ class SliceEncoder(Model):
 
     kind: ClassVar[str] = "slice_encoder"
     part: ClassVar[Part] = Part("headsr.training.tasks.slice_encoder.SliceEncoderTask")
-    losses_of: ClassVar[tuple[str, ...]] = ("answers",)
+    losses_of: ClassVar[tuple[str, ...]] = ("planes", "positions", "degradations")
+    data_kinds: ClassVar[tuple[str, ...]] = ("marked_slices",)
 
 
 MODELS: dict[str, type[Model]] = {one.kind: one for one in (Baseline, Adversarial, Autoencoder, Ldm, SliceEncoder)}

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -35,6 +38,34 @@ class Oracle:
         return (self.truth - mean) / deviation
 
 
+class TwoPoints:
+    """The ideal denoiser of latents that lie around 1 and -1, with deviation 0.3: nothing about it is linear."""
+
+    def estimate(self, condition):
+        return torch.zeros(len(condition), 4, 2, 2).to(condition), torch.ones(4, 1, 1).to(condition)
+
+    def __call__(self, noisy, times, condition, plane):
+        signal, noise = SCHEDULE.signal_and_noise(times, noisy)
+        total = (0.3 * signal).square() + noise.square()
+        point = torch.tanh(signal * noisy / total)
+        clean = point + signal * 0.09 / total * (noisy - signal * point)
+        mean, deviation = SCHEDULE.posterior(noisy, *self.estimate(condition), times)
+        return (clean - mean) / deviation
+
+
+def ddim(unet, noise, condition, plane, *, steps, start):
+    """DDIM with eta = 0 (Song 2021, equation 12) in our own words."""
+    times = torch.linspace(start, -1, steps + 1).round().long()[:-1].tolist()
+    latents = noise
+    for now, then in zip(times, [*times[1:], None], strict=True):
+        clean = predict_clean(unet, latents, now, condition, plane)
+        if then is None:
+            return clean
+        signal, deviation = SCHEDULE.signal_and_noise(torch.tensor([now]), latents)
+        residual = (latents - signal * clean) / deviation
+        latents = SCHEDULE.add_noise(clean, residual, torch.tensor([then]))
+
+
 def nothing(n):
     return torch.zeros(n, 1, 8, 8), torch.zeros(n, dtype=torch.long)
 
@@ -66,3 +97,32 @@ def test_times_are_trailing_and_fall():
     denoiser = Gaussian()
     sample(denoiser, torch.randn(1, 4, 2, 2), *nothing(1), steps=4)
     assert denoiser.times == [999, 749, 499, 249]
+
+
+@pytest.mark.parametrize("start", [999, 612, 300, 50])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 10, 33, 50])
+def test_the_chain_of_diffusers_goes_where_equation_12_says(steps, start):
+    """In fp64, for steps that divide the chain and for steps that do not; in fp32 within its roundings."""
+    noise = torch.randn(16, 4, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    slices, planes = nothing(16)
+    exact = ddim(TwoPoints(), noise, slices.double(), planes, steps=steps, start=start)
+    single = sample(TwoPoints(), noise.float(), slices, planes, steps=steps, start=start)
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double(), exact, atol=5e-6, rtol=0)
+
+
+def test_a_whole_chain_through_all_time_steps_is_the_same_too():
+    noise = torch.randn(16, 4, 2, 2, generator=torch.Generator().manual_seed(3))
+    ours = ddim(TwoPoints(), noise, *nothing(16), steps=1000, start=999)
+    assert torch.allclose(sample(TwoPoints(), noise, *nothing(16), steps=1000), ours, atol=2e-5, rtol=0)
+
+
+def test_sampling_twice_gives_the_same_bytes():
+    noise = torch.randn(16, 4, 2, 2, generator=torch.Generator().manual_seed(3))
+    first, second = (sample(TwoPoints(), noise, *nothing(16), steps=7) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_only_sampling_imports_diffusers():
+    code = "import sys, headsr.diffusion.sample, headsr.inr.prior; sys.exit('diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

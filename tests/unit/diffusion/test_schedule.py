@@ -17,13 +17,6 @@ def test_noise_has_the_right_variance():
     assert noisy.var().item() == pytest.approx(1 - 0.115, abs=0.03)
 
 
-@pytest.mark.parametrize("time", [0, 1, 500, 999])
-def test_the_noise_is_given_back(time):
-    latents, noise = torch.randn(3, 4, 5, 2), torch.randn(3, 4, 5, 2)
-    times = torch.full((3,), time)
-    assert torch.allclose(SCHEDULE.noise(SCHEDULE.add_noise(latents, noise, times), latents, times), noise, atol=1e-4)
-
-
 @pytest.mark.parametrize("time", [0, 300, 999])
 def test_around_zero_with_deviation_one_the_posterior_is_that_of_v_prediction(time):
     noisy, times = torch.randn(3, 4, 5, 2), torch.full((3,), time)

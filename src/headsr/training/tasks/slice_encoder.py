@@ -1,0 +1,52 @@
+"""The slice encoder: what is known of a crop without labels is asked of its features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from headsr.networks.slice_encoder import SliceEncoder
+from headsr.training.task import Setting
+
+
+class SliceEncoderTask:
+    """Losses of the answers on plane, position and degradation; how often and how nearly they are right."""
+
+    turns = ("network",)
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The encoder alone."""
+        return {"network": self.setting.build(self.setting.recipe.network)}
+
+    def begin(self, networks: Mapping[str, nn.Module]) -> None:
+        """Nothing is known before."""
+
+    def terms(self, turn: str, networks: Mapping[str, nn.Module], step: int) -> dict[str, Tensor]:
+        """Losses of one batch."""
+        images, *known = self.setting.train.batch(step)
+        answers = networks["network"](images)
+        names = ("planes", "positions", "degradations")
+        return self.setting.losses({name: pair for name, *pair in zip(names, answers, known, strict=True)})
+
+    @torch.no_grad()
+    def validate(self, network: SliceEncoder) -> dict[str, float]:
+        """Share of planes that are right; mean absolute errors of positions and of the parts of the degradation."""
+        images, planes, positions, degradations = self.setting.validation
+        answers = network(images)
+        errors = (answers.degradations.float() - degradations).abs().mean(dim=0).tolist()
+        return {
+            "val_plane_accuracy": float((answers.planes.argmax(dim=1) == planes).float().mean()),
+            "val_position_error": float(F.l1_loss(answers.positions.float(), positions)),
+            **{f"val_{part}_error": error for part, error in zip(("blur", "thickness", "noise"), errors, strict=True)},
+        }
+
+    @torch.no_grad()
+    def finish(self, network: SliceEncoder) -> dict[str, float]:
+        """Its features are used as they are."""
+        return {}
