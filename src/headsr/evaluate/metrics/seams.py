@@ -29,9 +29,10 @@ def seam_ratio(comparison: Comparison) -> float:
 def stripe_peak(comparison: Comparison) -> float:
     """Power at the frequency of the slices over the mean power beside it, relative to the truth's. 1: no stripes.
 
+    A notch counts like a peak of the same height: slices joined by straight lines leave one. Wherever the slices begin.
     The spectrum is that of the rises max(v[i + 1] - v[i], 0) of every line along the thick axis, summed over the lines.
     Rises answer in the first order to stripes of brightness and to steps or sharpness that come and go with the
-    slices; absolute steps miss the former, intensities the latter. Wherever the slices begin.
+    slices; absolute steps miss the former, intensities the latter.
     """
     return worst_axis(comparison, _stripe_peak_along, max)
 
@@ -61,7 +62,8 @@ def _stripe_peak_along(comparison: Comparison, axis: int) -> float:
     box = comparison.box(0)
     inside = steps_inside(comparison.mask[box], axis)
     steps = (steps_along(volume[box], axis) for volume in (comparison.volume, comparison.truth))
-    return _ratio(*(_peak(np.maximum(s, 0) * inside, comparison.spacings[axis]) for s in steps))
+    volume, truth = (_peak(np.maximum(s, 0) * inside, comparison.spacings[axis]) for s in steps)
+    return max(_ratio(volume, truth), _ratio(truth, volume))
 
 
 def _peak(rises: NDArray[np.float32], spacing: float) -> float:
