@@ -10,8 +10,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from monai.metrics.fid import get_fid_score
 from numpy.typing import NDArray
 
 _SIZES = 10
@@ -34,6 +32,9 @@ def fid(features: NDArray, reference: NDArray) -> Distance:
     error of 1e-7 of the product's size, and refuses features of large size; so features come to it in units of
     their spread. Biased upwards by about D / N of the spread.
     """
+    import torch
+    from monai.metrics.fid import get_fid_score
+
     n = _smaller(features, reference)
     both = [np.asarray(rows, dtype=np.float64) for rows in (features, reference)]
     spread = math.sqrt(sum(rows.var(axis=0).sum() for rows in both))
