@@ -1,4 +1,4 @@
-# make demo: the whole pipeline on an embedded data set.   make test: all tests.   make lint   make bench   make versions
+# make demo: the whole pipeline on an embedded data set.   make test, test-long: all tests.   make lint, bench, versions
 # Each sets up what it needs in .venv first: Python 3.11 or 3.12 with its venv module, git and the network are enough.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -10,10 +10,11 @@ READY := .venv/installed
 # git-annex, datalad and snakemake are found by the programs that call them, in .venv and nowhere else first.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help demo test lint bench versions
+.PHONY: help demo test test-long lint bench versions
 help:
 	@echo "make demo   the whole pipeline on an embedded data set; prints where report, volumes and MLflow database are"
-	@echo "make test   all tests, two at once; ARGS='-k volumes' for some, ARGS='-n 0 --pdb' for one at a time"
+	@echo "make test   every promise, two tests at once; ARGS='-k volumes' for some, ARGS='-n 0 --pdb' for one at a time"
+	@echo "make test-long  what nobody waits for: the whole pipeline through SLURM, series of kills, quality on real heads"
 	@echo "make lint   style of Python and Snakefiles"
 	@echo "make bench  benchmarks: ratios measured in one run"
 	@echo "make versions  record the code of stages and parts once it is decided whether results differ; ARGS=loss.l1 for some"
@@ -21,8 +22,14 @@ help:
 demo: $(READY)
 	headsr demo
 
+# A thread for each of two test processes: with one for every core in both, they wait for each other most of the time.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --no-loadscope-reorder
+
 test: $(READY)
-	python -m pytest -n 2 --no-loadscope-reorder $(ARGS)
+	$(PYTEST) -m "not long" $(ARGS)
+
+test-long: $(READY)
+	$(PYTEST) -m long $(ARGS)
 
 lint: $(READY)
 	ruff check .

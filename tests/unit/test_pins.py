@@ -79,6 +79,7 @@ def rules_of_workflow() -> dict[str, tuple[str, str]]:
             if script:
                 assert environment, f"rule {name} names no conda environment"
                 found[name] = (environment[1], script[1])
+    assert {script for _, script in found.values()} == {path.stem for path in (ROOT / "workflow/scripts").glob("*.py")}
     return found
 
 

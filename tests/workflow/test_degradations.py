@@ -31,6 +31,7 @@ def project(smoke):
     return smoke
 
 
+@pytest.mark.long
 def test_volumes_under_the_papers_degradations_agree_with_their_scans(project):
     truth = nib.load(next(project.glob("results/preprocessed/demo/sub-03/sub-03_desc-preproc_T1w.nii.gz")))
     for degradation in (*SIMULATED, REFINED):

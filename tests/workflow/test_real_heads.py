@@ -14,6 +14,7 @@ from project import ROOT, copy_project, delta, environment, snakemake
 
 SHARED = ROOT.parent / "shared/data/scans"
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.shared,
     pytest.mark.skipif(
         not SHARED.exists(), reason="the real scans (../shared/data/scans) are not beside this checkout"

@@ -182,6 +182,7 @@ def slurm_project(cluster, finished_project, tmp_path_factory):
     return project
 
 
+@pytest.mark.long
 @pytest.mark.slurm
 def test_the_workflow_asks_for_the_gpu_where_a_rule_needs_it_and_nowhere_else(cluster, slurm_project):
     seen = cluster.visible_devices()
@@ -198,6 +199,7 @@ def test_the_workflow_asks_for_the_gpu_where_a_rule_needs_it_and_nowhere_else(cl
         assert int(memory.removesuffix("M")) >= 300, job["Comment"]
 
 
+@pytest.mark.long
 @pytest.mark.slurm
 @pytest.mark.parametrize(("method", "degradation"), UNITS)
 def test_the_result_is_that_of_this_machine(finished_project, slurm_project, method, degradation):

@@ -40,8 +40,9 @@ def test_every_volume_agrees_with_its_scan(project):
     checks = list(project.glob("results/reconstructions/demo/*/sub-03/anat/*_desc-check_T1w.json"))
     assert len(checks) == 6
     for path in checks:
-        for view in json.loads(path.read_text())["headsr"]["views"].values():
-            assert view["rms_after"] <= view["allowed"] * 1.01, path
+        views = json.loads(path.read_text())["headsr"]["views"]
+        assert len(views) == (1 if "axial_x4" in str(path) else 3), path
+        assert all(view["rms_after"] <= view["allowed"] * 1.01 for view in views.values()), path
 
 
 def test_mlflow_has_every_training_fit_score_and_check(project):

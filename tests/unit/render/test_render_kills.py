@@ -20,12 +20,14 @@ def found(tmp_path_factory):
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
+@pytest.mark.long
 def test_killed_at_fifty_random_moments_a_marked_store_is_always_whole(found):
     assert found["random"]["kills"] == 50
     assert found["random"]["wrong"] == []
     assert found["random"]["finished"] >= 3  # else all kills fell into the beginning
 
 
+@pytest.mark.long
 def test_killed_before_each_change_on_disk_it_ends_in_the_same_folder_hidden_leftovers_included(found):
     every = found["every"]
     assert every["wrong"] == []
@@ -33,6 +35,7 @@ def test_killed_before_each_change_on_disk_it_ends_in_the_same_folder_hidden_lef
     assert every["marked"] >= 1  # killed between the commit and the deletion of the notes
 
 
+@pytest.mark.long
 def test_a_kill_costs_no_more_than_the_shard_in_work(found):
     every = found["every"]
     assert every["evaluated"] < found["chunks"] + CHUNKS_OF_A_SHARD * every["kills"]
@@ -40,25 +43,30 @@ def test_a_kill_costs_no_more_than_the_shard_in_work(found):
     assert nothing["same"] and nothing["evaluated"] <= found["chunks"] + CHUNKS_OF_A_SHARD - found["damaged"]["before"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "empty", "gone"])
 def test_a_shard_damaged_after_a_kill_is_noticed_and_rendered_again(found, damage):
     left = found["damaged"]["nothing"]["evaluated"]
     assert found["damaged"][damage] == {"same": True, "evaluated": left + CHUNKS_OF_A_SHARD}
 
 
+@pytest.mark.long
 def test_a_damaged_shard_of_the_pyramid_is_averaged_again(found):
     assert found["damaged"]["mean"] == found["damaged"]["nothing"]
 
 
+@pytest.mark.long
 def test_a_shard_whose_note_a_kill_cut_short_is_rendered_again_and_no_other(found):
     left = found["damaged"]["nothing"]["evaluated"]
     assert found["damaged"]["torn note"] == {"same": True, "evaluated": left + CHUNKS_OF_A_SHARD}
 
 
+@pytest.mark.long
 def test_notes_that_are_not_text_are_no_harm(found):
     assert found["damaged"]["garbled notes"] == found["damaged"]["nothing"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", ["field", "stage", "grid", "dtype", "chunks", "air"])
 def test_shards_of_another_render_are_never_mixed_in(found, change):
     assert found["changed"][change] == {"same": True, "kept": 0}

@@ -127,7 +127,8 @@ def test_an_interrupt_waits_for_the_pieces_in_work_alone(workers, started):
     assert errors.endswith("\nKeyboardInterrupt\n") and errors.count("Traceback") == 1
 
 
-def test_killed_workers_are_replaced_and_only_what_they_were_doing_is_done_again(tmp_path, expected):
+def test_killed_workers_are_replaced_and_only_what_they_were_doing_is_done_again(tmp_path, expected, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     killed = frozenset(task.key for task in TASKS[::3])  # a third: leaves and shards of the pyramid
     work = work_on(TASKS, tmp_path / "shards", killed=killed)
     done = run(work, TASKS, "local", 2)

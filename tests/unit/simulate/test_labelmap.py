@@ -102,7 +102,9 @@ def test_vessels_are_thin_and_long():
     assert thick <= 3 and longest > 15
 
 
-@pytest.mark.parametrize(("coarse", "times"), [(2.0, (2, 2, 2)), ((1.0, 2.0, 4.0), (1, 2, 4))])
+@pytest.mark.parametrize(
+    ("coarse", "times"), [pytest.param(2.0, (2, 2, 2), marks=pytest.mark.long), ((1.0, 2.0, 4.0), (1, 2, 4))]
+)
 def test_one_person_at_two_voxel_sizes_is_one_head(ball, coarse, times):
     fine = simulate_head(ball, suffix="T1w", voxel_mm=1.0, seed=3, lesions="mild", noise=0)
     thick = simulate_head(ball, suffix="T1w", voxel_mm=coarse, seed=3, lesions="mild", noise=0)

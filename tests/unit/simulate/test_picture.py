@@ -1,6 +1,7 @@
 import shutil
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from headsr.simulate import picture
@@ -8,6 +9,7 @@ from headsr.simulate.head import simulate_head
 from headsr.volumes import save_volume
 
 
+@pytest.mark.long
 def test_the_picture_shows_eight_panels_and_is_small(tmp_path, ball, ball_folder, monkeypatch):
     monkeypatch.setattr(picture, "_BELOW_TOP_MM", 30.0)
     monkeypatch.setattr(picture, "_VOXEL_MM", 4.0)

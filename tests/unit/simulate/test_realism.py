@@ -68,6 +68,7 @@ def scans(shared):
     )
 
 
+@pytest.mark.long
 @pytest.mark.shared
 def test_a_simulated_head_is_as_near_to_a_real_one_as_two_real_ones_are(scans):
     found = distances(scans.real, scans.simulated)
@@ -81,6 +82,7 @@ def test_a_simulated_head_is_as_near_to_a_real_one_as_two_real_ones_are(scans):
     assert found.spectrum_db < 2.5
 
 
+@pytest.mark.long
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("name", "measures"),
