@@ -39,10 +39,11 @@ class Measurement:
 class Protocol:
     """How one low-resolution scan was made; written beside it as JSON.
 
-    ``view`` is axial, coronal or sagittal (the plane of its thick slices) or isotropic (coarse along all three axes),
+    ``view`` is axial, coronal or sagittal (the plane of its slices) or isotropic (coarse along all three axes),
     ``thickness`` in mm (None: as thick as its voxels), ``noise`` a standard deviation in the scan's normalised
     intensities, ``head_shape`` and ``head_affine`` the grid to reconstruct on, and normalised intensity * ``scale`` +
-    ``offset`` gives the original scan's units.
+    ``offset`` gives the original scan's units. ``coarse`` are the axes along which it is coarse, where it is not across
+    its slices alone.
     """
 
     view: str
@@ -55,6 +56,7 @@ class Protocol:
     offset: float
     degradation: str
     source_key: str
+    coarse: tuple[int, ...] | None = None
 
     @property
     def head(self) -> Grid:
@@ -95,6 +97,7 @@ def load_study(paths: Sequence[str | os.PathLike[str]], *, device: torch.device 
             axis=AXES.get(protocol.view),
             profile=protocol.profile,
             thickness=protocol.thickness,
+            coarse=protocol.coarse,
             device=device,
         )
         data = torch.as_tensor(volume.data, device=device)

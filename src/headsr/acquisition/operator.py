@@ -1,10 +1,10 @@
 """The acquisition operator A of one scan: a linear map from the head's grid to the scan's, wherever the scan lies.
 
-A = W R. W samples along the scan's own axes, one matrix for each: the slice profile along the thick axis, the mean over
-a pixel along the others. Where these axes are parallel to the head's, W works on the head's voxels themselves and R is
-the identity. Otherwise R interpolates the head linearly at the cells of a grid along the scan's axes whose cells are no
-larger than the head's voxels. Linear interpolation is the mean over a unit cell of voxels that are cells, so both ways
-agree where the axes come to be parallel.
+A = W R. W samples along the scan's own axes, one matrix for each: the slice profile along the coarse ones, the mean
+over a pixel along the others. Where the axes are parallel to the head's, W works on the head's voxels themselves and R
+is the identity. Otherwise R interpolates the head linearly at the cells of a grid along the scan's axes whose cells are
+no larger than the head's voxels. Linear interpolation is the mean over a unit cell of voxels that are cells, so both
+ways agree where the axes come to be parallel.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ class Acquisition:
     """How one scan samples the head.
 
     ``forward`` maps tensors (..., X, Y, Z) on ``head`` to (..., x, y, z) on ``scan``, whose affine may place it
-    anywhere; ``adjoint`` is its transpose, and both are differentiable. ``thickness`` is the slice thickness in mm
-    along ``axis`` (the scan's own voxel size there when None: no gap); along the other axes a sample is the mean over
-    its pixel. With ``axis`` None the profile acts along all three. A constant stays that constant: a sample that
+    anywhere; ``adjoint`` is its transpose, and both are differentiable. ``axis`` is the one that the slices are stacked
+    along (None: it has no slices) and ``coarse`` are those along which the profile acts: that one or, without slices,
+    all three, where nothing else is said. ``thickness`` is in mm along these (the scan's own voxel size when None: no
+    gap); along the other axes a sample is the mean over its pixel. A constant stays that constant: a sample that
     reaches outside the head's grid is the mean of what lies inside; one that lies wholly outside is zero, and not
     ``covered``. An integer factor with a box profile is the exact block mean.
     """
@@ -45,16 +46,16 @@ class Acquisition:
         axis: int | None,
         profile: str = "box",
         thickness: float | None = None,
+        coarse: Sequence[int] | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
         refuse_unknown(profile)
         self.head, self.scan, self.axis, self.thickness = head, scan, axis, thickness
-        thick = [i == axis or axis is None for i in range(3)]
-        self._profiles = [profile if along else "box" for along in thick]
+        self.coarse = tuple(coarse) if coarse is not None else (0, 1, 2) if axis is None else (axis,)
+        self._profiles = [profile if i in self.coarse else "box" for i in range(3)]
         self._extents = [
-            thickness if along and thickness is not None else size
-            for along, size in zip(thick, scan.voxel_size, strict=True)
+            thickness if i in self.coarse and thickness is not None else size for i, size in enumerate(scan.voxel_size)
         ]
         self._interpolation, cells = None, head
         if not _parallel(scan, head):
@@ -73,6 +74,11 @@ class Acquisition:
         for i, matrix in reversed(self._matrices):
             data = _along(matrix.T, data, i)
         return data if self._interpolation is None else _Spread.apply(data, self._interpolation)
+
+    @property
+    def coarse_in_plane(self) -> bool:
+        """Whether the rows or columns of its slices are coarse."""
+        return self.axis is not None and any(i != self.axis for i in self.coarse)
 
     @property
     def covered(self) -> Tensor:

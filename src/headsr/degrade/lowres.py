@@ -48,15 +48,13 @@ def simulate_lowres(
     if degradation.kind == "simulated":
         seed = seed_of(degradation.seed, degradation_name, name, view)
         scan, data, protocol = _simulate(source, _stack_of(view, degradation, degradation_name), degradation, seed)
-    elif degradation.kind == ACQUIRED:
+    else:
         if head_mask is None:
             raise VolumeError(f"{name}: needs its head mask to measure the noise of an acquired scan")
         stated = float(thickness) if thickness not in (None, "") else None
         protocol = _acquired(source, view, name, stated, degradation.stacks[0] if degradation.stacks else None)
         protocol["noise"] = _measure_noise(source, head_mask)
         scan, data = source.grid, torch.as_tensor(source.data)
-    else:
-        raise RecipeError(f"{degradation_name}.kind: {degradation.kind!r} must be simulated or acquired")
     intensity = read_json(sidecar_of(volume))["headsr"]
     protocol |= {"scale": float(intensity["scale"]), "offset": float(intensity["offset"])}
     save_measurement(output, data, scan, Protocol(**protocol, degradation=degradation_name, source_key=source_key))
@@ -82,15 +80,14 @@ def stack_operator(head: Grid, stack: Stack) -> Acquisition:
 
     Slices begin at the head's first face; those of ``zoom`` keep its outermost centres instead.
     """
-    axis = AXES.get(stack.view)
-    scan, thickness = head, None
-    for along in range(3) if axis is None else (axis,):
-        thick = scan.thick(along, stack.factor, stack.thickness)
-        scan = scan.zoomed(along, stack.factor) if stack.profile == "zoom" else thick
-    if axis is not None:
+    axis, scan, thickness = AXES.get(stack.view), head, None
+    for along in stack.coarse:
+        factor = stack.along[along]
+        scan = scan.zoomed(along, factor) if stack.profile == "zoom" else scan.thick(along, factor, stack.thickness)
+    if axis is not None and stack.factor is not None:
         cells = stack.factor if stack.thickness is None else stack.thickness
         thickness = float(head.voxel_size[axis] * cells)
-    return Acquisition(head, scan, axis=axis, profile=stack.profile, thickness=thickness)
+    return Acquisition(head, scan, axis=axis, profile=stack.profile, thickness=thickness, coarse=stack.coarse)
 
 
 def _simulate(source: Volume, stack: Stack, degradation: Degradation, seed: int) -> tuple[Grid, Tensor, dict]:
@@ -101,6 +98,8 @@ def _simulate(source: Volume, stack: Stack, degradation: Degradation, seed: int)
     if sigma > 0:
         data = add_rician(data[None], sigma * white_noise([seed], tuple(data.shape), "cpu"))[0]
     protocol = _protocol(stack.view, stack.profile, operator.thickness, source.grid)
+    if stack.factors is not None:
+        protocol["coarse"] = operator.coarse
     return operator.scan, data, protocol | {"noise": sigma}
 
 

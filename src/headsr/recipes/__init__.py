@@ -7,18 +7,30 @@ from headsr.recipes.load import (
     every_part,
     load_config,
     load_recipes,
+    model_references,
     parts_of_method,
     parts_of_model,
     versions,
 )
-from headsr.recipes.methods import METHODS, Fit, GridField, Inr, Method, MethodRecipe
+from headsr.recipes.methods import (
+    METHODS,
+    Average,
+    Fit,
+    GridField,
+    Inr,
+    Method,
+    MethodRecipe,
+    SliceNetwork,
+    Spline,
+    Tikhonov,
+)
 from headsr.recipes.models import DATA, MODELS, Budget, Data, DataRecipe, Ldm, Model, ModelRecipe
 from headsr.recipes.tables import VARIANTS, Column, Expectation, Table
 
 __all__ = [
-    "DATA", "METHODS", "MODELS", "PROFILES", "VARIANTS", "VIEWS", "Blind", "BlindStage", "Budget", "Column", "Data",
-    "DataRecipe", "Dataset", "Degradation", "Expectation", "Fit", "GridField", "Inr", "Ldm", "Method", "MethodRecipe",
-    "Model", "ModelRecipe", "RecipeError", "Recipes", "Stack", "Table", "build", "every_part", "expanded",
-    "load_config", "load_recipes", "merged", "parts_of_method", "parts_of_model", "plain", "tracked",
-    "versions",
+    "DATA", "METHODS", "MODELS", "PROFILES", "VARIANTS", "VIEWS", "Average", "Blind", "BlindStage", "Budget", "Column",
+    "Data", "DataRecipe", "Dataset", "Degradation", "Expectation", "Fit", "GridField", "Inr", "Ldm", "Method",
+    "MethodRecipe", "Model", "ModelRecipe", "RecipeError", "Recipes", "SliceNetwork", "Spline", "Stack", "Table",
+    "Tikhonov", "build", "every_part", "expanded", "load_config", "load_recipes", "merged", "model_references",
+    "parts_of_method", "parts_of_model", "plain", "tracked", "versions",
 ]  # fmt: skip

@@ -152,6 +152,8 @@ def references(hint: Any, value: Any, where: str) -> Iterator[Reference]:
     kind, marks = _parted(hint)
     if value is None:
         return
+    if type(None) in get_args(kind):
+        kind, marks = _parted(get_args(kind)[0])
     for mark in marks:
         if isinstance(mark, Names):
             yield Reference(value, mark.part, mark.kinds, where)

@@ -10,6 +10,7 @@ from headsr.recipes.convert import FOR_PEOPLE, Ascending, Doc, Range, RecipeErro
 from headsr.scans import SPLITS, SUFFIXES
 
 VIEWS = ("axial", "coronal", "sagittal", "isotropic")  # of simulated scans
+_ACROSS = ("sagittal", "coronal", "axial")  # the view whose slices are stacked along x, y, z
 PROFILES = ("box", "gaussian", "cubic", "zoom")  # headsr.acquisition.profile says what they are
 DEGRADATION_KINDS = ("simulated", "acquired")
 KERNELS = (
@@ -95,9 +96,24 @@ class Stack:
         """How many voxels of the head one of the scan spans from centre to centre, along x, y and z."""
         if self.factors is not None:
             return self.factors
-        return tuple(
-            self.factor if self.view in (view, "isotropic") else 1.0 for view in ("sagittal", "coronal", "axial")
-        )
+        return tuple(self.factor if self.view in (view, "isotropic") else 1.0 for view in _ACROSS)
+
+    @property
+    def coarse(self) -> tuple[int, ...]:
+        """The axes along which its profile acts: across its slices, all three, or those whose factor is above 1."""
+        if self.factors is not None:
+            return tuple(axis for axis, factor in enumerate(self.factors) if factor > 1)
+        return tuple(axis for axis, view in enumerate(_ACROSS) if self.view in (view, "isotropic"))
+
+    @property
+    def seen(self) -> str | None:
+        """How 2-D slices show what it leaves out: edge_on (thick, from the side) or in_plane (its own, coarse).
+
+        None where it has no slices.
+        """
+        if self.view == "isotropic":
+            return None
+        return "in_plane" if any(_ACROSS[axis] != self.view for axis in self.coarse) else "edge_on"
 
 
 @dataclass(frozen=True)
@@ -128,6 +144,11 @@ class Degradation:
             raise ValueError("together: stacks simulated from one head lie together already; leave it out")
         if len(set(views)) < len(views):
             raise ValueError(f"stacks: one stack a view, not {', '.join(views)}")
+
+    @property
+    def seen(self) -> set[str | None]:
+        """How 2-D slices show what its scans leave out (Stack.seen); an acquired scan has thick slices."""
+        return {"edge_on"} if self.kind == "acquired" else {stack.seen for stack in self.stacks}
 
 
 @dataclass(frozen=True)

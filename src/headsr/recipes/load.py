@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -44,8 +45,12 @@ class Recipes:
 
     def models_of(self, part: str, name: str) -> list[str]:
         """The models that a recipe uses itself: a method's network or prior, a model's autoencoder."""
-        found = references(None, getattr(self, part)[name], name)
-        return list(dict.fromkeys(one.name for one in found if one.part == "models"))
+        return list(dict.fromkeys(one.name for one in model_references(getattr(self, part)[name])))
+
+
+def model_references(recipe: Method | Model) -> list[Reference]:
+    """Where a recipe names a trained model, and of which kinds that must be."""
+    return [one for one in references(None, recipe, recipe.kind) if one.part == "models"]
 
 
 def load_config(deltas: Sequence[str]) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def load_recipes(config: Mapping[str, Any]) -> Recipes:
         _refuse_wrong_bids_names(dataset, f"{_where(files['datasets'], name)}.bids_names")
     for name, table in recipes.tables.items():
         _refuse_elsewhere(table, _where(files["tables"], name))
-        _refuse_sliceless(table, recipes, _where(files["tables"], name))
+        _refuse_other_slices(table, recipes, _where(files["tables"], name))
     for name, model in recipes.models.items():
         _refuse_wrong_pool(model, recipes, _where(files["models"], name))
     for table in config["tables"]:
@@ -109,7 +114,8 @@ def parts_of_model(model: Model) -> list[str]:
 
 def parts_of_method(method: Method, recipes: Recipes) -> list[str]:
     """The names of the parts that a method works by: its own, and the networks of the models that it uses."""
-    models = [recipes.models[name] for one in references(None, method, "") for name in _models_behind(one, recipes)]
+    behind = recipes.used_by("models", [one.name for one in model_references(method)])["models"]
+    models = [recipes.models[name] for name in behind]
     networks = [f"network.{model.network['architecture']}" for model in models]
     return sorted({f"method.{method.kind}", *networks})
 
@@ -125,10 +131,6 @@ def versions(stage: str, parts: Iterable[str] = ()) -> dict[str, int]:
         if name not in known:
             raise ValueError(unknown("stage or part", name, known))
     return {name: known[name] for name in used}
-
-
-def _models_behind(reference: Reference, recipes: Recipes) -> set[str]:
-    return recipes.used_by("models", [reference.name])["models"] if reference.part == "models" else set()
 
 
 def _read_blocks(path: str) -> dict[str, Any]:
@@ -209,15 +211,24 @@ def _refuse_elsewhere(table: Table, where: str) -> None:
                 raise RecipeError(f"{where}.expectations[{number}].{key}: {said}")
 
 
-def _refuse_sliceless(table: Table, recipes: Recipes, where: str) -> None:
-    """A network or prior of 2-D slices needs slices; a scan that is coarse alike along every axis has none."""
-    for degradation in table.degradations:
-        if any(stack.view == "isotropic" for stack in recipes.degradations[degradation].stacks):
-            for name in table.methods:
-                if recipes.methods[name].needs_slices:
+def _refuse_other_slices(table: Table, recipes: Recipes, where: str) -> None:
+    """A model of 2-D slices serves scans whose slices show what they leave out as those that it was trained on did."""
+    for method, degradation in itertools.product(table.methods, table.degradations):
+        for model in recipes.models_of("methods", method):
+            trained = getattr(recipes.models[model].data, "view", None)
+            for seen in recipes.degradations[degradation].seen:
+                if trained not in (None, seen):
                     raise RecipeError(
-                        f"{where}: {name!r} needs thick slices, and {degradation!r} has none; leave one out"
+                        f"{where}: {method!r} has the model {model!r}, trained on {_SLICES[trained]}; the scans of "
+                        f"{degradation!r} have {_SLICES[seen]}. Leave one out"
                     )
+
+
+_SLICES = {
+    "edge_on": "thick slices seen from the side",
+    "in_plane": "slices whose rows and columns are coarse",
+    None: "no slices, but are coarse alike along every axis",
+}
 
 
 def _refuse_wrong_pool(model: Model, recipes: Recipes, where: str) -> None:

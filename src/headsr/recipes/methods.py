@@ -15,8 +15,7 @@ class Method:
     """A named way to make a volume from the low-resolution scans of one head.
 
     ``makes`` says whether its code returns the volume itself or a field that is rendered; ``gpu`` whether it wants a
-    GPU; ``bytes_per_voxel`` what it takes in memory per voxel of the head beside a fixed part; ``needs_slices`` whether
-    it sees 2-D slices, so that a scan that is coarse alike along all axes is nothing for it.
+    GPU; ``bytes_per_voxel`` what it takes in memory per voxel of the head beside a fixed part.
     """
 
     kind: ClassVar[str]
@@ -24,7 +23,6 @@ class Method:
     makes: ClassVar[Literal["volume", "field"]] = "volume"
     gpu: ClassVar[bool] = False
     bytes_per_voxel: ClassVar[int]
-    needs_slices: ClassVar[bool] = False
     title: Annotated[str, FOR_PEOPLE, Doc("What people call it; empty is its name.")] = ""
 
     def words(self) -> str:
@@ -84,7 +82,6 @@ class SliceNetwork(Method):
     part: ClassVar[Part] = Part("headsr.reconstruct.slicewise.slice_network")
     gpu: ClassVar[bool] = True
     bytes_per_voxel: ClassVar[int] = 120
-    needs_slices: ClassVar[bool] = True
     model: Annotated[str, Names("models", ("baseline", "adversarial")), Doc("The trained network.")]
 
     def words(self) -> str:
@@ -143,11 +140,6 @@ class Inr(Method):
     def __post_init__(self) -> None:
         if self.fit.prior_weight and not self.prior:
             raise ValueError("fit.prior_weight: weighs a prior, and none is named; add 'prior: NAME' or leave it out")
-
-    @property
-    def needs_slices(self) -> bool:
-        """A prior of 2-D slices needs thick slices; the data term alone does not."""
-        return bool(self.prior)
 
     def words(self) -> str:
         """See Method."""

@@ -46,6 +46,28 @@ def test_adjoint_dot_product(placement, profile, axis, factor, dtype, tolerance)
 
 @pytest.mark.parametrize("placement", PLACED)
 @pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("factors", [(4, 4, 1), (2, 2, 3.3), (1, 2.5, 1)])
+@pytest.mark.parametrize(("dtype", "tolerance"), EXACT)
+def test_adjoint_dot_product_of_scans_coarse_within_their_slices(placement, profile, factors, dtype, tolerance):
+    scan = HEAD
+    for axis, factor in enumerate(factors):
+        scan = scan.thick(axis, factor)
+    coarse = [axis for axis, factor in enumerate(factors) if factor > 1]
+    scan = placed(scan, *PLACED[placement])
+    operator = Acquisition(HEAD, scan, axis=2, coarse=coarse, profile=profile, dtype=dtype)
+    assert operator.coarse_in_plane
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(HEAD.shape, generator=generator, dtype=dtype)
+    y = torch.rand(operator.scan.shape, generator=generator, dtype=dtype)
+    forward = torch.sum(operator.forward(x).double() * y.double())
+    adjoint = torch.sum(x.double() * operator.adjoint(y).double())
+    assert abs(forward - adjoint) <= tolerance * abs(forward)
+    measured = operator.forward(torch.full(HEAD.shape, 2.5, dtype=dtype))
+    torch.testing.assert_close(measured, 2.5 * operator.covered.to(dtype), atol=5 * tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("placement", PLACED)
+@pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("thickness", [None, 2.0, 5.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), EXACT)
 def test_a_constant_stays_that_constant(placement, profile, thickness, dtype, tolerance):

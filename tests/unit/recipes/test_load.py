@@ -49,7 +49,18 @@ def test_a_name_that_nothing_defines_is_refused(path, value, message):
             r"thickness: 0 is out of range; it must be above 0",
         ),
         ({"stacks": [{"view": "axial", "factor": 4}, {"view": "axial", "factor": 2}]}, "one stack a view"),
-        ({"stacks": [{"view": "isotropic", "factor": 4}]}, "'slice_network' needs thick slices, and 'axial_x4' has no"),
+        (
+            {"stacks": [{"view": "isotropic", "factor": 4}]},
+            r"'slice_network' has the model 'edsr', trained on thick slices seen from the side; .* have no slices",
+        ),
+        (
+            {"stacks": [{"view": "axial", "factors": [4, 4, 1]}]},
+            r"'edsr', trained on thick slices .*; .* have slices whose rows and columns are coarse",
+        ),
+        ({"stacks": [{"view": "axial", "factors": [4, 4, 1], "factor": 4}]}, "'factor' is missing, or 'factors'"),
+        ({"stacks": [{"view": "axial", "factors": [4, 4]}]}, r"factors: needs 3 values, not 2"),
+        ({"stacks": [{"view": "isotropic", "factors": [4, 4, 1]}]}, "name the plane of the slices as the view"),
+        ({"kind": "acquired", "stacks": [{"view": "axial", "factors": [1, 1, 4]}]}, "give a factor"),
         ({"kind": "acquired", "stacks": [{"view": "isotropic", "factor": 4}]}, "is refined along one view"),
         ({"together": True}, r"axial_x4: together: stacks simulated from one head lie together already"),
     ],
@@ -78,6 +89,34 @@ def test_every_degradation_of_the_papers_is_named():
         assert all(names[f"rows_x{factor}_{profile}"].stacks[0].thickness == 1 for factor in (2, 4, 8))
         assert [names[f"orthogonal_x5_{profile}_noise{p}"].noise_percent for p in range(1, 6)] == [1, 2, 3, 4, 5]
     assert names["through_plane_x4"].kind == "acquired"
+
+
+def test_scans_that_are_coarse_within_their_slices_are_named():
+    names = load_recipes(load_config([])).degradations
+    in_plane = {name: names[name] for name in ("inplane_x4", "inplane_x4_noise1", "inplane_x4_noise3")}
+    assert [one.noise_percent for one in in_plane.values()] == [0, 1, 3]
+    assert all(one.seen == {"in_plane"} and one.stacks[0].coarse == (0, 1) for one in in_plane.values())
+    assert names["arssr_2x2x3.3_gaussian"].stacks[0].along == (2, 2, 3.3)
+    assert names["axial_x3_box"].stacks[0].along == (1, 1, 3) and names["isotropic_x2_box"].stacks[0].along == (2, 2, 2)
+    assert names["orthogonal_x4"].seen == names["acquired"].seen == {"edge_on"} and names["isotropic_x2_box"].seen == {
+        None
+    }
+
+
+def test_a_model_serves_the_slices_that_it_was_trained_on_and_no_others():
+    config = load_config([])
+    data = {"data": {"view": "in_plane"}}
+    config["overrides"] = {
+        "models": {"edsr": data},
+        "tables": {
+            name: {"methods": ["spline", "slice_network"], "degradations": ["inplane_x4"], "expectations": []}
+            for name in ("three_orthogonal", "one_thick")
+        },
+    }
+    load_recipes(config)
+    config["overrides"]["tables"]["one_thick"]["degradations"] = ["axial_x4"]
+    with pytest.raises(RecipeError, match="'axial_x4' have thick slices seen from the side"):
+        load_recipes(config)
 
 
 @pytest.mark.parametrize(
