@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headsr.acquisition.profile import profile_matrix
+from headsr.recipes.data import RESIZE_MODES
 from headsr.volumes import spline_matrix
 
 # Factor and phase are drawn in steps of 1/8, so that a training meets the same few hundred matrices again and again.
 STEPS = 8
-MODES = ("area", "bilinear", "bicubic", "nearest")
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ def interpolate_rows(images: Tensor, n: int, thick: Sequence[ThickSlices]) -> Te
 
 
 def resize_columns(images: Tensor, width: int, modes: Sequence[str]) -> Tensor:
-    """Resize images (N, R, W) along their columns to ``width``, each in its own mode of ``MODES``."""
+    """Resize images (N, R, W) along their columns to ``width``, each in its own mode of ``RESIZE_MODES``."""
     weights = torch.stack([resize_matrix(images.shape[2], width, mode) for mode in modes])
     return images @ weights.to(images.device).mT
 
 
 def resize_rows(images: Tensor, height: int, modes: Sequence[str]) -> Tensor:
-    """Resize images (N, H, W) along their rows to ``height``, each in its own mode of ``MODES``."""
+    """Resize images (N, H, W) along their rows to ``height``, each in its own mode of ``RESIZE_MODES``."""
     return torch.stack([resize_matrix(images.shape[1], height, mode) for mode in modes]).to(images.device) @ images
 
 
@@ -91,7 +91,7 @@ def resize_matrix(n: int, m: int, mode: str) -> Tensor:
     elif mode == "nearest":
         weights = np.eye(n)[np.floor(centres + 0.5).astype(int)]
     else:
-        raise ValueError(f"unknown resize mode {mode!r}; choose one of {', '.join(MODES)}")
+        raise ValueError(f"unknown resize mode {mode!r}; choose one of {', '.join(RESIZE_MODES)}")
     return torch.as_tensor(weights, dtype=torch.float32)
 
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headsr.acquisition.operator import Acquisition
-from headsr.degrade.pipeline import FIXED_ORDER, KERNELS, NOISES, BlindDegradation
-from headsr.degrade.resample import MODES
-from headsr.recipes import Blind, BlindStage, RecipeError, load_config, load_recipes
+from headsr.degrade.pipeline import _BLURS, _NOISES, FIXED_ORDER, BlindDegradation
+from headsr.recipes import Blind, BlindStage, RecipeError, build, load_config, load_recipes, plain
+from headsr.recipes.data import KERNELS, NOISES, RESIZE_MODES
 from headsr.volumes import Grid, Volume, spline_resample
 
 STAGE = BlindStage(
@@ -34,7 +34,7 @@ WIDE = dataclasses.replace(
     blur_kernels=dict.fromkeys(KERNELS, 1.0),
     resize_probability=0.5,
     resize_scale=(0.4, 1.4),
-    resize_modes=dict.fromkeys(MODES, 1.0),
+    resize_modes=dict.fromkeys(RESIZE_MODES, 1.0),
     ringing_taper=(0.0, 0.5),
     noise_kinds=dict.fromkeys(NOISES, 1.0),
     jinc_probability=0.5,
@@ -100,7 +100,7 @@ def test_replaying_the_metadata_gives_the_same_image(order):
     stages = [stage for sample in metadata for stage in sample["stages"]]
     assert {stage["blur"]["kernel"] for stage in stages if stage["blur"]} == set(KERNELS)
     assert {stage["noise"]["kind"] for stage in stages if stage["noise"]} == set(NOISES)
-    assert {stage["resize"]["mode"] for stage in stages if stage["resize"]} == set(MODES)
+    assert {stage["resize"]["mode"] for stage in stages if stage["resize"]} == set(RESIZE_MODES)
     again = blind(NOTHING).replay(images, metadata)
     assert torch.equal(again.images, degraded.images) and torch.equal(again.clean, degraded.clean)
 
@@ -146,7 +146,7 @@ def test_each_operation_alone_changes_every_image_and_keeps_its_place(change):
         assert (((degraded - images.roll(shift, dims)) ** 2).mean((1, 2, 3)) > here).all()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", RESIZE_MODES)
 def test_resizing_has_the_size_asked_for_and_is_undone_on_the_same_grid(mode):
     ramp = torch.linspace(0, 1, 60)[:, None].expand(60, 50) + torch.linspace(0, 1, 50)
     stage = {"resize_probability": 1.0, "resize_scale": (0.5, 0.5), "resize_modes": {mode: 1.0}}
@@ -255,46 +255,54 @@ def test_the_second_stage_comes_with_its_probability():
 
 @pytest.mark.parametrize("deltas", [[], ["config/demo.yaml"]])
 def test_the_shipped_recipes_are_possible_and_the_demo_is_narrow(deltas):
-    for model in load_recipes(load_config(deltas)).models.values():
-        degraded = BlindDegradation(model.degradation)(slices(24), pixels(24), list(range(24)))
+    for recipe in load_recipes(load_config(deltas)).blind.values():
+        degraded = BlindDegradation(recipe)(slices(24), pixels(24), list(range(24)))
         kernels = {s["blur"]["kernel"] for m in degraded.metadata for s in m["stages"] if s["blur"]}
         assert torch.isfinite(degraded.images).all()
         assert (kernels <= {"isotropic", "anisotropic"}) == bool(deltas)
 
 
-@pytest.mark.parametrize(
-    ("change", "key"),
-    [
-        ({"thick_factor": (0.5, 4.0)}, "thick_factor"),
-        ({"noise_sigma": (0.2, 0.1)}, "noise_sigma"),
-        ({"ringing_cutoff": (0.5, 1.5)}, "ringing_cutoff"),
-        ({"compression_quality": (50.0, 100.0)}, "compression_quality"),
-        ({"blur_probability": 1.2}, "blur_probability"),
-        ({"jinc_probability": -0.1}, "jinc_probability"),
-        ({"jinc_cutoff": (0.0, 1.0)}, "jinc_cutoff"),
-        ({"resize_scale": (0.0, 1.0)}, "resize_scale"),
-        ({"ringing_taper": (0.0, 1.1)}, "ringing_taper"),
-        ({"noise_photons": (0.0, 10.0)}, "noise_photons"),
-        ({"blur_kernels": {"gauss": 1.0}}, "blur_kernels: unknown name 'gauss'; choose among isotropic"),
-        ({"resize_modes": {"area": -1.0}}, "resize_modes.area"),
-        ({"noise_kinds": {"rician": 0.0}}, "noise_kinds: at least one weight"),
-    ],
-)
-def test_impossible_ranges_are_refused_by_name(change, key):
-    with pytest.raises(RecipeError, match=rf"degradation\.first\.{key}"):
-        blind(dataclasses.replace(STAGE, **change))
+STAGE_BLOCK, SECOND = plain(STAGE), {"second_probability": 0.5}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"order": "random"}, "order: 'random' must be one of fixed, shuffled"),
-        ({"bias_on": "high"}, "bias_on: 'high' must be one of both, low"),
+        ({"thick_factor": [0.5, 4.0]}, "thick_factor"),
+        ({"noise_sigma": [0.2, 0.1]}, "noise_sigma"),
+        ({"ringing_cutoff": [0.5, 1.5]}, "ringing_cutoff"),
+        ({"compression_quality": [50.0, 100.0]}, "compression_quality"),
+        ({"blur_probability": 1.2}, "blur_probability"),
+        ({"jinc_probability": -0.1}, "jinc_probability"),
+        ({"jinc_cutoff": [0.0, 1.0]}, "jinc_cutoff"),
+        ({"resize_scale": [0.0, 1.0]}, "resize_scale"),
+        ({"ringing_taper": [0.0, 1.1]}, "ringing_taper"),
+        ({"noise_photons": [0.0, 10.0]}, "noise_photons"),
+        ({"blur_kernels": {"gauss": 1.0}}, "blur_kernels: unknown blur_kernels 'gauss'"),
+        ({"resize_modes": {"area": -1.0}}, "resize_modes.area"),
+        ({"noise_kinds": {"rician": 0.0}}, "noise_kinds: at least one weight"),
+    ],
+)
+def test_impossible_ranges_are_refused_by_name(change, message):
+    with pytest.raises(RecipeError, match=rf"mild\.first\.{message}"):
+        build(Blind, {"first": {**STAGE_BLOCK, **change}, "second": STAGE_BLOCK, **SECOND}, "mild")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"order": "random"}, "order: unknown order 'random'; known: fixed, shuffled"),
+        ({"bias_on": "high"}, "bias_on: unknown bias_on 'high'; known: both, low"),
         ({"bias_probability": 2.0}, "bias_probability"),
-        ({"bias_strength": (0.2, 1.5)}, "bias_strength"),
+        ({"bias_strength": [0.2, 1.5]}, "bias_strength"),
         ({"pool": -1}, "pool"),
     ],
 )
 def test_other_impossible_keys_are_refused_by_name(change, message):
-    with pytest.raises(RecipeError, match=rf"degradation\.{message}"):
-        blind(**change)
+    with pytest.raises(RecipeError, match=rf"mild\.{message}"):
+        build(Blind, {"first": STAGE_BLOCK, "second": STAGE_BLOCK, **SECOND, **change}, "mild")
+
+
+def test_every_name_of_a_recipe_is_implemented_and_no_other():
+    assert set(_BLURS) == set(KERNELS)
+    assert {kind for kind, _ in _NOISES} == set(NOISES)

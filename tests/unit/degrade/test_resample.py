@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from headsr.degrade.resample import (
-    MODES,
     STEPS,
     ThickSlices,
     interpolate_rows,
@@ -14,6 +13,7 @@ from headsr.degrade.resample import (
     resize_rows,
     sample_thick,
 )
+from headsr.recipes.data import RESIZE_MODES
 from headsr.volumes import Grid
 
 
@@ -62,7 +62,7 @@ def test_every_image_has_its_own_slices():
         torch.testing.assert_close(together[i : i + 1], sample_thick(images[i : i + 1], 20, slices[i : i + 1]))
 
 
-@pytest.mark.parametrize("mode", [*MODES, "spline"])
+@pytest.mark.parametrize("mode", [*RESIZE_MODES, "spline"])
 @pytest.mark.parametrize(("n", "m"), [(40, 40), (40, 10), (40, 23), (33, 47), (8, 9)])
 def test_resizing_keeps_the_field_of_view_and_a_constant(mode, n, m):
     weights = resize_matrix(n, m, mode)
