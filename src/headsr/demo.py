@@ -20,7 +20,7 @@ _SECONDS = {
     "train_baseline": 95,
     "train_autoencoder": 35,
     "train_ldm_segment": 35,
-    "fit_inr": 30,
+    "fit_field": 30,
 }
 _PLAN = f"""\
 headsr demo: the whole pipeline on 7 simulated heads at {VOXEL_MM} mm, about 8 minutes on 2 cores, under 6 GB of memory.

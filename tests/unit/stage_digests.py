@@ -52,7 +52,7 @@ Place = tuple[str, str]  # a module, and a name in it
 WAYS_OUT = """
 Could results differ? Raise the number: a stage's in src/headsr/stages.py, that of a part (network.rrdb) in its line of
 src/headsr/parts.py, that of a kind (task, data, method) in its class in src/headsr/recipes. What uses it is computed
-again, and what follows. Are they the same? Leave the number. Then, either way: make versions (ARGS='fit_inr loss.l1'
+again, and what follows. Are they the same? Leave the number. Then, either way: make versions (ARGS='fit_field loss.l1'
 for some only), and commit tests/unit/stage_digests.json together with the change."""
 
 

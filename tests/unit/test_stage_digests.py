@@ -343,8 +343,8 @@ def test_comments_and_docstrings_of_the_real_code_change_nothing(real):
 @pytest.mark.parametrize(
     ("name", "old", "new", "changed", "same"),
     [
-        ("acquisition/operator.py", "atol=1e-6", "atol=1e-5", "fit_inr", "make_table"),
-        ("reconstruct/projected.py", "not np.isfinite", "np.isnan", "fit_inr", "render_volume"),
+        ("acquisition/operator.py", "atol=1e-6", "atol=1e-5", "fit_field", "make_table"),
+        ("reconstruct/projected.py", "not np.isfinite", "np.isnan", "reconstruct_volume", "render_volume"),
         ("preprocess/ants_process.py", "ANTS_RANDOM_SEED", "ANTS_SEED", "correct_bias", "mask_head"),
         ("evaluate/report.html.j2", "<html", "<HTML", "write_report", "make_table"),
         (

@@ -263,8 +263,8 @@ def test_what_is_not_a_record_is_refused_by_name(tmp_path, text):
 
 
 def test_a_record_lies_where_the_log_does():
-    path = record_path("results/demo", "results/demo/logs/fit_inr/a/sub-01_T1w.log")
-    assert path.as_posix() == "results/demo/records/fit_inr/a/sub-01_T1w.json"
+    path = record_path("results/demo", "results/demo/logs/fit_field/a/sub-01_T1w.log")
+    assert path.as_posix() == "results/demo/records/fit_field/a/sub-01_T1w.json"
 
 
 def test_params_are_compared_as_json_gives_them_back():

@@ -40,9 +40,8 @@ def test_jobs_of_the_whole_plan(project):
         2,
         1,
     )
-    assert jobs["interpolate_volume"] == 2 * test
-    assert jobs["solve_volume"] == jobs["upsample_volume"] == test
-    assert jobs["fit_inr"] == jobs["render_volume"] == 2 * test
+    assert (jobs["reconstruct_volume"], jobs["reconstruct_volume_gpu"]) == (3 * test, test)
+    assert jobs["fit_field"] == jobs["render_volume"] == 2 * test
     assert jobs["check_volume"] == jobs["score_volume"] == methods * test
     assert jobs["make_table"] == 2
     assert jobs["draw_figure"] == 2 * test
@@ -56,7 +55,7 @@ def test_larger_volumes_are_rendered_from_the_same_fields(project):
         {"render": {"larger": {"fine": {"scale": [2], "dtype": "uint16"}, "huge": {"shape": [4096]}}}},
     )
     jobs, test = planned(project, *SMOKE, "larger.yaml"), 2
-    assert (jobs["fit_inr"], jobs["render_volume"]) == (2 * test, 3 * 2 * test)
+    assert (jobs["fit_field"], jobs["render_volume"]) == (2 * test, 3 * 2 * test)
     assert jobs["check_volume"] == jobs["score_volume"] == 6 * test  # on the head's own grid alone
 
 
@@ -127,8 +126,12 @@ def test_a_scan_that_is_itself_thick_needs_no_truth(project):
 
 
 def rules_of(path: Path) -> dict[str, str]:
-    parts = re.split(r"^rule (\w+):\n", path.read_text(), flags=re.M)
-    return dict(zip(parts[1::2], (re.split(r"^\S", body, flags=re.M)[0] for body in parts[2::2]), strict=True))
+    """Every rule of a file by its name; one that uses another rule after that rule's own words."""
+    parts = re.split(r"^(?:rule (\w+)|use rule (\w+) as (\w+) with):\n", path.read_text(), flags=re.M)[1:]
+    rules: dict[str, str] = {}
+    for name, used, new, body in zip(*(parts[i::4] for i in range(4)), strict=True):
+        rules[name or new] = rules.get(used, "") + re.split(r"^\S", body, flags=re.M)[0]
+    return rules
 
 
 RULES = {name: body for path in (ROOT / "workflow/rules").glob("*.smk") for name, body in rules_of(path).items()}
@@ -139,12 +142,12 @@ WORKING = {name: body for name, body in RULES.items() if "script:" in body}
 def test_every_rule_says_what_it_needs(name):
     for directive in ("log:", "threads:", "mem_mb=", "runtime=", "conda:", "message:", "stage="):
         assert directive in WORKING[name], f"{name} has no {directive}"
-    assert f"../scripts/{name}.py" in WORKING[name]
+    assert f"../scripts/{name.removesuffix('_gpu')}.py" in WORKING[name]
 
 
 def test_the_gpu_is_asked_for_by_the_rules_that_use_it():
     asking = {name for name, body in WORKING.items() if "gpu=1" in body}
-    assert asking == {"train_baseline", "train_autoencoder", "train_ldm_segment", "upsample_volume", "fit_inr"}
+    assert asking == {"train_baseline", "train_autoencoder", "train_ldm_segment", "reconstruct_volume_gpu", "fit_field"}
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "workflow/scripts").glob("*.py")), ids=lambda path: path.stem)

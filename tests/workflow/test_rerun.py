@@ -26,10 +26,10 @@ METHODS = {
     "axial_x4": ("spline", "inr"),
 }
 MAKE = {
-    "average": ("Interpolate {scan} under {degradation}: average",),
-    "spline": ("Interpolate {scan} under {degradation}: spline",),
-    "tikhonov": ("Solve for {scan} under {degradation} by regularised least squares",),
-    "slice_network": ("Upsample {scan} under {degradation} by the network of slice_network",),
+    "average": ("Reconstruct {scan} under {degradation}: average",),
+    "spline": ("Reconstruct {scan} under {degradation}: spline",),
+    "tikhonov": ("Reconstruct {scan} under {degradation}: tikhonov",),
+    "slice_network": ("Reconstruct {scan} under {degradation}: slice_network",),
     "inr": ("Fit the field of {scan} under {degradation}: inr", "Render {scan} under {degradation}: inr, hi"),
     "inr_prior": (
         "Fit the field of {scan} under {degradation}: inr_prior",
@@ -319,9 +319,8 @@ def test_nothing_for_a_comment_in_the_source_or_a_touched_script(with_source):
 @pytest.mark.parametrize(
     ("stage", "methods"),
     [
-        ("solve_volume", {"orthogonal_x4": ["tikhonov"]}),
         ("simulate_lowres", METHODS),
-        ("interpolate_volume", {"orthogonal_x4": ["average"], "axial_x4": ["spline"]}),
+        ("reconstruct_volume", {"orthogonal_x4": ["average", "tikhonov", "slice_network"], "axial_x4": ["spline"]}),
     ],
 )
 def test_a_bumped_stage_and_what_depends_on_it(with_source, stage, methods):
@@ -334,6 +333,13 @@ def test_a_bumped_stage_and_what_depends_on_it(with_source, stage, methods):
         expected = [job for d, names in methods.items() for method in names for job in volume(scan, d, method)]
         expected += [f"Draw {scan} under {degradation}" for degradation in methods]
     assert plan(with_source, *SMOKE) == sorted([*expected, *TABLES])
+
+
+def test_a_bumped_method_redoes_its_own_volumes(with_source):
+    recipes = with_source / "src/headsr/recipes/methods.py"
+    recipes.write_text(recipes.read_text().replace('tikhonov.least_squares")', 'tikhonov.least_squares", version=99)'))
+    made = volume("sub-03_T1w", "orthogonal_x4", "tikhonov")
+    assert plan(with_source, *SMOKE) == sorted([*made, "Draw sub-03_T1w under orthogonal_x4", *TABLES])
 
 
 def test_new_slices_train_anew_even_after_a_kill_in_between(smoke):

@@ -219,7 +219,7 @@ def test_the_profile_sends_the_gpu_rules_and_only_them_to_the_gpu_partition():
 def gpu_rules() -> set[str]:
     """The rules of the workflow that ask for a GPU."""
     text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
-    rules = re.split(r"^(?:rule|checkpoint) (\w+):", text, flags=re.M)
+    rules = re.split(r"^(?:rule|checkpoint|use rule \w+ as) (\w+)(?: with)?:", text, flags=re.M)
     return {name for name, body in zip(rules[1::2], rules[2::2], strict=True) if re.search(r"^\s+gpu=1\b", body, re.M)}
 
 

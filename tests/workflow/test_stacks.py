@@ -69,7 +69,7 @@ def project(tmp_path_factory):
     pin = headsr(project, "pin", "demo", *CONFIG)
     assert pin.returncode == 0, pin.stdout
     jobs = planned(project, *CONFIG)
-    assert (jobs["simulate_lowres"], jobs["align_scan"], jobs["solve_volume"]) == (2, 1, 1)
+    assert (jobs["simulate_lowres"], jobs["align_scan"], jobs["reconstruct_volume"]) == (2, 1, 1)
     run = snakemake(
         project, "--cores", "2", "--profile", "profiles/local", *CONFIG, "--", f"{VOLUME}_desc-check_T1w.json"
     )

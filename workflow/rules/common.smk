@@ -33,6 +33,8 @@ RESULTS = config["results"]
 SCORED = targets.scored(UNITS, RECIPES)
 MODELS = targets.models_of(UNITS, RECIPES)
 TRAINING_SCANS = {name: targets.training_scans(SCANS, RECIPES.models[name]) for name in MODELS}
+PARTS_OF_METHOD = {name: parts_of_method(method, RECIPES) for name, method in RECIPES.methods.items()}
+MODELS_OF_METHOD = {name: RECIPES.models_of("methods", name) for name in RECIPES.methods}
 SCAN_OF = {(scan.stem, scan.suffix): scan for scan in SCANS}
 STUDIES = targets.studies(SCANS)
 UNITS_OF_HEAD = targets.units_of_heads(UNITS, [RECIPES.tables[name] for name in config["tables"]])
@@ -154,13 +156,28 @@ def all_segments(wildcards):
     return range(RECIPES.models[wildcards.model].budget.segments)
 
 
+def methods_that(do):
+    """A wildcard constraint: the methods whose recipe is as asked."""
+    return one_of(name for name, method in RECIPES.methods.items() if do(method))
+
+
+def models_of_method(wildcards):
+    """The trained models that a method uses itself; their weights hold what they need in turn."""
+    return MODELS_OF_METHOD[wildcards.method]
+
+
 def method_weights(wildcards):
-    return f"{RESULTS}/models/{RECIPES.methods[wildcards.method].model}/weights.safetensors"
+    return [f"{RESULTS}/models/{model}/weights.safetensors" for model in models_of_method(wildcards)]
 
 
-def prior_weights(wildcards):
-    prior = RECIPES.methods[wildcards.method].prior
-    return f"{RESULTS}/models/{prior}/weights.safetensors" if prior else []
+def memory_of_method(base):
+    """Memory in MB by what a method takes per voxel."""
+    by_method = {name: memory(base, method.bytes_per_voxel) for name, method in RECIPES.methods.items()}
+
+    def megabytes(wildcards, attempt):
+        return by_method[wildcards.method](wildcards, attempt)
+
+    return megabytes
 
 
 def weights_behind(wildcards):

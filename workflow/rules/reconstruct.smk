@@ -1,61 +1,8 @@
-# Volumes: from the low-resolution scans of a head to its super-resolved volume, by every method.
+# Volumes: from the low-resolution scans of a head to its super-resolved volume. Rules differ by what they need; what a
+# method computes is said by its recipe.
 
 
-rule interpolate_volume:
-    input:
-        lowres=lowres_of,
-    output:
-        store="<volume>_res-hi_desc-sr_{suffix}.ome.zarr/zarr.json",
-        preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
-        sidecar="<volume>_res-hi_desc-sr_{suffix}.json",
-        unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
-    log:
-        "<logs>/interpolate_volume/<unit>.log",
-    wildcard_constraints:
-        method=one_of(METHODS_OF_KIND["spline"] + METHODS_OF_KIND["average"]),
-    conda:
-        "../envs/torch.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(1200, 80),
-        runtime=30,
-    params:
-        recipe=recipe_of("methods"),
-        stage=versions("interpolate_volume"),
-    message:
-        "Interpolate {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
-    script:
-        "../scripts/interpolate_volume.py"
-
-
-rule solve_volume:
-    input:
-        lowres=lowres_of,
-    output:
-        store="<volume>_res-hi_desc-sr_{suffix}.ome.zarr/zarr.json",
-        preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
-        sidecar="<volume>_res-hi_desc-sr_{suffix}.json",
-        unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
-    log:
-        "<logs>/solve_volume/<unit>.log",
-    wildcard_constraints:
-        method=one_of(METHODS_OF_KIND["tikhonov"]),
-    conda:
-        "../envs/torch.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(1200, 120),
-        runtime=60,
-    params:
-        recipe=recipe_of("methods"),
-        stage=versions("solve_volume"),
-    message:
-        "Solve for {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation} by regularised least squares"
-    script:
-        "../scripts/solve_volume.py"
-
-
-rule upsample_volume:
+rule reconstruct_volume:
     input:
         lowres=lowres_of,
         weights=method_weights,
@@ -65,53 +12,63 @@ rule upsample_volume:
         sidecar="<volume>_res-hi_desc-sr_{suffix}.json",
         unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
     log:
-        "<logs>/upsample_volume/<unit>.log",
+        "<logs>/reconstruct_volume/<unit>.log",
     wildcard_constraints:
-        method=one_of(METHODS_OF_KIND["slice_network"]),
+        method=methods_that(lambda method: method.makes == "volume" and not method.gpu),
     conda:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        gpu=1,
-        mem_mb=memory(1500, 120),
+        mem_mb=memory_of_method(1200),
         runtime=60,
     params:
         recipe=recipe_of("methods"),
-        stage=versions("upsample_volume"),
+        models=models_of_method,
+        stage=lambda wildcards: versions("reconstruct_volume", PARTS_OF_METHOD[wildcards.method]),
     message:
-        "Upsample {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation} by the network of {wildcards.method}"
+        "Reconstruct {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
     script:
-        "../scripts/upsample_volume.py"
+        "../scripts/reconstruct_volume.py"
 
 
-rule fit_inr:
+use rule reconstruct_volume as reconstruct_volume_gpu with:
+    wildcard_constraints:
+        method=methods_that(lambda method: method.makes == "volume" and method.gpu),
+    resources:
+        gpu=1,
+        mem_mb=memory_of_method(1500),
+        runtime=60,
+
+
+rule fit_field:
     input:
         lowres=lowres_of,
-        prior=prior_weights,
+        weights=method_weights,
     output:
         field="<volume>_desc-field_{suffix}.safetensors",
         unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
         history="<volume>_desc-fit_{suffix}.jsonl",
     log:
-        "<logs>/fit_inr/<unit>.log",
+        "<logs>/fit_field/<unit>.log",
     benchmark:
-        "<benchmarks>/fit_inr/<unit>.tsv"
+        "<benchmarks>/fit_field/<unit>.tsv"
     wildcard_constraints:
-        method=one_of(METHODS_OF_KIND["inr"]),
+        method=methods_that(lambda method: method.makes == "field"),
     conda:
         "../envs/torch.yaml"
     threads: 1
     resources:
         gpu=1,
-        mem_mb=memory(1500, 600),
+        mem_mb=memory_of_method(1500),
         runtime=120,
     params:
         recipe=recipe_of("methods"),
-        stage=versions("fit_inr"),
+        models=models_of_method,
+        stage=lambda wildcards: versions("fit_field", PARTS_OF_METHOD[wildcards.method]),
     message:
         "Fit the field of {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
     script:
-        "../scripts/fit_inr.py"
+        "../scripts/fit_field.py"
 
 
 rule render_volume:
@@ -126,7 +83,7 @@ rule render_volume:
     benchmark:
         "<benchmarks>/render_volume/<unit>_{grid}.tsv"
     wildcard_constraints:
-        method=one_of(METHODS_OF_KIND["inr"]),
+        method=methods_that(lambda method: method.makes == "field"),
         grid=one_of(["hi", *config["render"]["larger"]]),
     conda:
         "../envs/torch.yaml"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,21 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headsr import recipes
 from headsr.acquisition.consistency import allowed
-from headsr.acquisition.measurement import Study, load_study
-from headsr.devices import choose_device, generator_of
+from headsr.acquisition.measurement import Study
+from headsr.devices import generator_of
 from headsr.fields.dense import DenseField
-from headsr.fields.load import save_field
-from headsr.files import sha256_of, sidecar_of, write_json
-from headsr.history import write_history
-from headsr.inr.grid_network import FieldDesign, GridNetwork
+from headsr.inr.grid_network import GridNetwork
 from headsr.inr.prior import SlicePrior
 from headsr.progress import Progress
+from headsr.recipes import Fit, Inr
+from headsr.reconstruct.estimate import FieldEstimate
 from headsr.reconstruct.interpolate import fused_average
-from headsr.reconstruct.projected import describe_study, project_onto
-from headsr.render.describe import describe_volume
-from headsr.volumes import save_volume
+from headsr.reconstruct.projected import project_onto
+from headsr.weights import TrainedModel
 
 _EDGE = 0.02  # second differences above this (normalised intensity) count as edges, which smoothing spares
 _LOG_EVERY = 10
@@ -37,41 +33,20 @@ class FitError(RuntimeError):
     """A fit cannot go on. The message says at which step and what to try."""
 
 
-def fit_inr(
-    lowres: Sequence[str | os.PathLike[str]],
-    *,
-    method: recipes.Method,
-    prior: str | os.PathLike[str] | None,
-    field: str | os.PathLike[str],
-    unprojected: str | os.PathLike[str],
-    history: str | os.PathLike[str],
-) -> None:
-    """Fit the field of one head and write it.
+def fit_field(study: Study, method: Inr, models: Mapping[str, TrainedModel]) -> FieldEstimate:
+    """The field of a fit (recipes.Inr), which agrees with the scans at the head's voxels, to within their noise.
 
-    ``field`` agrees with the scans at the head's voxels, to within their noise; ``unprojected`` is the NIfTI (scan
-    units) of the field before that correction; ``history`` holds JSON lines of the losses. ``prior`` are the weights of
-    an ldm.
-    Raises ValueError if method and prior do not belong together, FitError if the loss stops being finite.
+    Raises FitError if the loss stops being finite.
     """
-    if method.fit is None or (prior is None) != (not method.prior):
-        raise ValueError(
-            f"method {method.title!r}: an inr needs a fit block, and weights if and only if it names a prior"
-        )
-    study = load_study(lowres, device=choose_device())
     start = _start(study, method.fit)
-    slice_prior = None if prior is None else SlicePrior(prior, study, fit=method.fit)
-    network, lines = fit_network(study, start, fit=method.fit, prior=slice_prior, label=Path(field).stem)
-    record = {**describe_study(study), "method": recipes.plain(method), "steps": method.fit.steps}
-    if prior is not None:
-        record["prior_sha256"] = sha256_of(prior)
-    fitted, estimate = consistent_field(network, start, study, record=record)
-    _save_unprojected(unprojected, estimate, fitted)
-    write_history(history, lines)
-    save_field(field, fitted)
+    prior = SlicePrior(models[method.prior], study, fit=method.fit) if method.prior else None
+    network, history = fit_network(study, start, fit=method.fit, prior=prior)
+    field, volume, agreement = consistent_field(network, start, study)
+    return FieldEstimate(volume, {"consistency": agreement}, field=field, history=history)
 
 
 def fit_network(
-    study: Study, start: NDArray[np.float32], *, fit: recipes.Fit, prior: SlicePrior | None = None, label: str = "fit"
+    study: Study, start: NDArray[np.float32], *, fit: Fit, prior: SlicePrior | None = None
 ) -> tuple[GridNetwork, list[dict[str, float]]]:
     """Minimise, over the field f on the head's voxels, with Adam and a cosine rate:
 
@@ -82,12 +57,12 @@ def fit_network(
     """
     device = study.scans[0].data.device
     generator = generator_of(fit.seed, study.source_key, "field")
-    network = GridNetwork(study.head.shape, field_design(fit), generator=generator).to(device)
+    network = GridNetwork(study.head.shape, fit.field, generator=generator).to(device)
     optimizer = torch.optim.Adam(network.parameter_groups(fit.learning_rate), betas=(0.9, 0.99), eps=1e-15, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step / fit.steps))
     carried, lines = torch.as_tensor(start, device=device), []
-    print(f"{label}: fitting {'x'.join(map(str, study.head.shape))} voxels to {len(study.scans)} scans on {device}")
-    progress = Progress(label, first=0, last=fit.steps)
+    print(f"fitting {'x'.join(map(str, study.head.shape))} voxels to {len(study.scans)} scans on {device}")
+    progress = Progress("fit", first=0, last=fit.steps)
     for step in range(1, fit.steps + 1):
         volume = carried + network()
         measures = _ask(prior, volume.detach(), step, fit)
@@ -104,38 +79,22 @@ def fit_network(
 
 
 def consistent_field(
-    network: GridNetwork, start: NDArray[np.float32], study: Study, *, record: dict[str, Any]
-) -> tuple[DenseField, NDArray[np.float32]]:
-    """The field with the correction that makes it agree with the scans, and its voxels (X, Y, Z) before it."""
-    scale, offset = study.scale, study.offset
-    raw = network.as_field(study.head, start, scale=scale, offset=offset, record=record)
-    estimate = raw.evaluate(study.head)
-    projected, agreement = project_onto(estimate, study)
-    fitted = network.as_field(
-        study.head,
-        start + (projected - estimate),
-        scale=scale,
-        offset=offset,
-        record={**record, "consistency": agreement},
-    )
-    return fitted, estimate
+    network: GridNetwork, start: NDArray[np.float32], study: Study
+) -> tuple[DenseField, NDArray[np.float32], list[dict[str, Any]]]:
+    """The field that agrees with the scans, its voxels (X, Y, Z) before it did, and what that changed for each scan."""
+    raw = network.as_field(study.head, start, scale=study.scale, offset=study.offset)
+    volume = raw.evaluate(study.head)
+    projected, agreement = project_onto(volume, study)
+    return replace(raw, carried=start + (projected - volume)), volume, agreement
 
 
-def field_design(fit: recipes.Fit) -> FieldDesign:
-    """The field block of a fit's recipe; RecipeError names an unknown key or a wrong value."""
-    try:
-        return recipes.build(FieldDesign, fit.field, "fit.field")
-    except ValueError as error:
-        raise recipes.RecipeError(str(error)) from None
-
-
-def _start(study: Study, fit: recipes.Fit) -> NDArray[np.float32]:
-    if field_design(fit).start == "average":
+def _start(study: Study, fit: Fit) -> NDArray[np.float32]:
+    if fit.field.start == "average":
         return fused_average(study)
     return np.zeros(study.head.shape, dtype=np.float32)
 
 
-def _ask(prior: SlicePrior | None, volume: Tensor, step: int, fit: recipes.Fit) -> dict[str, float]:
+def _ask(prior: SlicePrior | None, volume: Tensor, step: int, fit: Fit) -> dict[str, float]:
     """Let the prior see the volume where it is due; what it wants to change, for the history."""
     done = step - 1 - math.ceil(fit.prior_from * fit.steps)
     if prior is None or done < 0 or done % fit.prior_every:
@@ -143,7 +102,7 @@ def _ask(prior: SlicePrior | None, volume: Tensor, step: int, fit: recipes.Fit) 
     return {"prior_change": prior.visit(volume)}
 
 
-def _terms(volume: Tensor, study: Study, fit: recipes.Fit, prior: SlicePrior | None) -> dict[str, Tensor]:
+def _terms(volume: Tensor, study: Study, fit: Fit, prior: SlicePrior | None) -> dict[str, Tensor]:
     terms = {"data": _misfit(volume, study), "smoothness": fit.smoothness * _roughness(volume, study)}
     if prior is not None and prior.visits:
         terms["prior"] = prior.penalty(volume)
@@ -179,15 +138,3 @@ def _line(step: int, terms: dict[str, Tensor], measures: dict[str, float]) -> di
     if not all(math.isfinite(value) for value in line.values()):
         raise FitError(f"the fit diverged by step {step} ({line}). Lower fit.learning_rate in the method's recipe")
     return line
-
-
-def _save_unprojected(path: str | os.PathLike[str], estimate: NDArray[np.float32], fitted: DenseField) -> None:
-    target = Path(path)
-    name = target.name.removesuffix(".gz").removesuffix(".nii")
-    scale, offset, grid = fitted.scale, fitted.offset, fitted.grid
-    sidecar = describe_volume(
-        name, grid, preview=grid, scale=scale, offset=offset, record=fitted.record, projected=False
-    )
-    write_json(sidecar_of(target), sidecar)
-    data = estimate * np.float32(scale) + np.float32(offset)
-    save_volume(target, data, grid, description="headsr research use only")

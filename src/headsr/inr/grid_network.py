@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,38 +11,17 @@ from torch import Tensor, nn
 
 from headsr.fields.dense import DenseField
 from headsr.fields.lattice import level_shape, linear_nodes
+from headsr.recipes import GridField
 from headsr.volumes import Grid
 
 _START = 1e-4  # features start nearly at zero (methods e.7), so the field starts as what it is added to
 _CHUNK = {"cpu": 16384, "cuda": 4194304}  # voxels at once: on a CPU the hidden layer stays in the cache
 
 
-@dataclass(frozen=True)
-class FieldDesign:
-    """The ``field`` block of a fit's recipe.
-
-    ``cells`` are the cell sizes of the feature grids in head voxels, ``features`` the features of each, ``hidden`` the
-    width of the MLP's one layer, ``start`` what the field is added to: the fused ``average`` of the scans, or ``none``.
-    """
-
-    cells: tuple[int, ...] = (8, 4, 2, 1)
-    features: tuple[int, ...] = (2, 2, 2, 2)
-    hidden: int = 16
-    start: str = "average"
-
-    def __post_init__(self) -> None:
-        if len(self.cells) != len(self.features) or not self.cells or min(*self.cells, *self.features, self.hidden) < 1:
-            raise ValueError(
-                f"field: cells {self.cells}, features {self.features} and hidden must be positive and pair up"
-            )
-        if self.start not in ("average", "none"):
-            raise ValueError(f"field.start {self.start!r} is not known; choose average or none")
-
-
 class GridNetwork(nn.Module):
     """Dense feature grids of several cell sizes and a one-layer MLP, evaluated at every head voxel at once."""
 
-    def __init__(self, shape: tuple[int, int, int], design: FieldDesign, *, generator: torch.Generator) -> None:
+    def __init__(self, shape: tuple[int, int, int], design: GridField, *, generator: torch.Generator) -> None:
         super().__init__()
         self.shape, self.design = shape, design
         total = sum(design.features)
@@ -70,9 +48,7 @@ class GridNetwork(nn.Module):
         return [{"params": list(self.levels), "lr": learning_rate}, {"params": shared, "lr": learning_rate / 5}]
 
     @torch.no_grad()
-    def as_field(
-        self, grid: Grid, carried: np.ndarray, *, scale: float, offset: float, record: dict[str, Any]
-    ) -> DenseField:
+    def as_field(self, grid: Grid, carried: np.ndarray, *, scale: float, offset: float) -> DenseField:
         """The field as it is now, added to ``carried`` (X, Y, Z)."""
 
         def array(tensor: Tensor) -> np.ndarray:
@@ -89,7 +65,6 @@ class GridNetwork(nn.Module):
             output_weight=array(self.output_weight[0]),
             output_bias=array(self.output_bias[0, 0]),
             carried=carried,
-            record=record,
         )
 
     @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 import torch
@@ -16,9 +15,9 @@ from headsr.networks.autoencoder import decode, encode
 from headsr.networks.blocks import padded
 from headsr.recipes import Fit
 from headsr.reconstruct.interpolate import spline_of
-from headsr.reconstruct.slicewise import edge_on_orders
+from headsr.reconstruct.slicewise import slice_orders
 from headsr.volumes import Grid
-from headsr.weights import load_model
+from headsr.weights import TrainedModel
 
 _HEAD_LEVEL, _HEAD_SHARE = 0.1, 0.05  # a slice is asked about if this share of it is brighter than this
 
@@ -37,21 +36,18 @@ class SlicePrior:
     The two routes of methods e.3 in one: each visit moves a few slices x to x + (D(z0) - D(z)), z = E(x), z0 the clean
     latent that the model expects behind z with noise at a random time; the difference of two decodings cancels what the
     autoencoder itself loses. The visited targets are kept, and the fit regresses on them in every step ("sample, then
-    fit"), each with RED-diff's weight min(s/a, 1) of its noise. The slices are those that show a scan's thick slices
-    edge-on, conditioned on that scan's interpolation, exactly as in training.
+    fit"), each with RED-diff's weight min(s/a, 1) of its noise. The slices are those that show what a scan leaves out
+    (``slice_orders``), conditioned on that scan's interpolation, exactly as in training.
 
     The pull is stronger the more the scans leave open: the recipe's weight times the unknowns per measured number
     beyond one, 3 for one scan of factor 4 and 1/3 for three. A model that sees one scan at a time knows less than three
     scans together: the pull that gave one scan 1.6 dB cost three scans 0.3 to 0.7 dB.
     """
 
-    def __init__(self, weights: str | os.PathLike[str], study: Study, *, fit: Fit) -> None:
+    def __init__(self, model: TrainedModel, study: Study, *, fit: Fit) -> None:
         device = study.scans[0].data.device
-        recipe, self.model = load_model(weights, device=device)
-        if recipe.kind != "ldm":
-            raise ValueError(f"{weights}: holds a model of kind {recipe.kind!r}; the prior of a fit is an ldm")
-        self.fit, self.source_key = fit, study.source_key
-        self.precision = choose_precision(recipe.precision, device)
+        self.model, self.fit, self.source_key = model.module, fit, study.source_key
+        self.precision = choose_precision(model.recipe.precision, device)
         self.families = [family for scan in study.scans for family in _families(scan, study.head, device)]
         self.total = torch.zeros(study.head.shape, device=device)
         self.weight = torch.zeros(study.head.shape, device=device)
@@ -108,7 +104,7 @@ class SlicePrior:
 
 def _families(scan: Measurement, head: Grid, device: torch.device) -> list[_Family]:
     interpolated, families = spline_of(scan, head), []
-    for order in edge_on_orders(scan.operator.axis):
+    for order in slice_orders(scan.operator):
         condition = torch.as_tensor(interpolated, device=device).permute(order).contiguous()
         shown = torch.nonzero((condition > _HEAD_LEVEL).float().mean(dim=(1, 2)) >= _HEAD_SHARE).flatten().cpu()
         if len(shown):

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headsr.acquisition.measurement import Measurement, Study, load_study
-from headsr.recipes import Method
-from headsr.reconstruct.projected import publish_projected
-from headsr.render.publish import Outputs
+from headsr.acquisition.measurement import Measurement, Study
+from headsr.recipes import Average, Spline
+from headsr.reconstruct.estimate import Estimate
 from headsr.volumes import Grid, Volume, spline_resample
 
+if TYPE_CHECKING:
+    from headsr.weights import TrainedModel
 
-def interpolate_volume(lowres: Sequence[str | os.PathLike[str]], *, method: Method, outputs: Outputs) -> None:
-    """Reconstruct by interpolation: kind ``spline`` uses the first scan only, ``average`` the mean over all scans.
 
-    Whatever the kind, the volume is projected onto every scan. Raises ValueError for another kind.
-    """
-    study = load_study(lowres)
-    if method.kind not in ("spline", "average"):
-        raise ValueError(f"interpolate_volume cannot make a {method.kind!r} volume; the kinds are spline and average")
-    used = study.scans[:1] if method.kind == "spline" else study.scans
-    estimate = average_of(used, study.head)
-    publish_projected(estimate, study, method=method, outputs=outputs, record={"interpolated_scans": len(used)})
+def spline(study: Study, method: Spline, models: Mapping[str, TrainedModel]) -> Estimate:
+    """The interpolation of the first scan alone."""
+    return Estimate(average_of(study.scans[:1], study.head), {"interpolated_scans": 1})
+
+
+def average(study: Study, method: Average, models: Mapping[str, TrainedModel]) -> Estimate:
+    """The fused average of all scans."""
+    return Estimate(fused_average(study), {"interpolated_scans": len(study.scans)})
 
 
 def fused_average(study: Study) -> NDArray[np.float32]:

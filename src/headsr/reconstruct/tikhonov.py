@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,18 +12,18 @@ from torch import Tensor
 
 from headsr.acquisition.consistency import allowed
 from headsr.acquisition.least_squares import conjugate_gradients, roughness
-from headsr.acquisition.measurement import Measurement, Study, load_study
-from headsr.recipes import Method
+from headsr.acquisition.measurement import Measurement, Study
+from headsr.recipes import Tikhonov
+from headsr.reconstruct.estimate import Estimate
 from headsr.reconstruct.interpolate import fused_average
-from headsr.reconstruct.projected import publish_projected
-from headsr.render.publish import Outputs
+
+if TYPE_CHECKING:
+    from headsr.weights import TrainedModel
 
 
-def solve_volume(lowres: Sequence[str | os.PathLike[str]], *, method: Method, outputs: Outputs) -> None:
-    """Reconstruct by Tikhonov least squares with ``method.weight`` and ``method.iterations``, project and publish."""
-    study = load_study(lowres)
-    estimate = tikhonov(study, weight=method.weight, iterations=method.iterations)
-    publish_projected(estimate, study, method=method, outputs=outputs, record={})
+def least_squares(study: Study, method: Tikhonov, models: Mapping[str, TrainedModel]) -> Estimate:
+    """The estimate of Tikhonov least squares (recipes.Tikhonov)."""
+    return Estimate(tikhonov(study, weight=method.weight, iterations=method.iterations))
 
 
 def tikhonov(study: Study, *, weight: float, iterations: int) -> NDArray[np.float32]:

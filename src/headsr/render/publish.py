@@ -76,15 +76,15 @@ def publish_volume(
     """
     if (unprojected is None) != (outputs.unprojected is None):
         raise ValueError(f"{outputs.name}: the volume before projection and its path must be given together")
-    data = _in_scan_units(volume, grid, outputs, scale, offset)
-    before = None if unprojected is None else _in_scan_units(unprojected, grid, outputs, scale, offset)
+    data = _in_scan_units(volume, grid, outputs.name, scale, offset)
+    before = None if unprojected is None else _in_scan_units(unprojected, grid, outputs.name, scale, offset)
     plan = plan_volume(grid, Storage())
     fingerprint = hashlib.sha256(data.tobytes() + grid.affine.tobytes()).hexdigest()
     with writing(outputs.store):
         discard_partials(outputs)
         begin_outputs(outputs, fingerprint)
         if before is not None:
-            _publish_unprojected(before, grid, outputs, scale=scale, offset=offset, record=record)
+            _write_unprojected(outputs.unprojected, before, grid, scale=scale, offset=offset, record=record)
         shards = _write_levels(data, plan, outputs)
         publish_beside(plan, outputs, scale=scale, offset=offset, record=record)
         stores.commit(
@@ -96,6 +96,20 @@ def publish_volume(
             fingerprint=fingerprint,
             record=RESEARCH_ONLY,
         )
+
+
+def publish_unprojected(
+    path: str | os.PathLike[str],
+    volume: NDArray[np.float32],
+    grid: Grid,
+    *,
+    scale: float,
+    offset: float,
+    record: dict[str, Any],
+) -> None:
+    """Write a volume from before the projection alone, as NIfTI and JSON; arguments and errors as publish_volume."""
+    data = _in_scan_units(volume, grid, _name_of(Path(path)), scale, offset)
+    _write_unprojected(Path(path), data, grid, scale=scale, offset=offset, record=record)
 
 
 def begin_outputs(outputs: Outputs, fingerprint: str, *, replace: bool = True) -> None:
@@ -126,11 +140,10 @@ def discard_partials(outputs: Outputs) -> None:
             partial.unlink()
 
 
-def _publish_unprojected(
-    data: NDArray[np.float32], grid: Grid, outputs: Outputs, *, scale: float, offset: float, record: dict[str, Any]
+def _write_unprojected(
+    path: Path, data: NDArray[np.float32], grid: Grid, *, scale: float, offset: float, record: dict[str, Any]
 ) -> None:
-    path = outputs.unprojected
-    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    name = _name_of(path)
     sidecar = describe_volume(name, grid, preview=grid, scale=scale, offset=offset, record=record, projected=False)
     write_json(path.with_name(f"{name}.json"), sidecar)
     save_volume(path, data, grid, description="headsr research use only")
@@ -151,13 +164,17 @@ def _write_levels(data: NDArray[np.float32], volume: PlannedVolume, outputs: Out
     return shards
 
 
+def _name_of(nifti: Path) -> str:
+    return nifti.name.removesuffix(".gz").removesuffix(".nii")
+
+
 def _in_scan_units(
-    data: NDArray[np.float32], grid: Grid, outputs: Outputs, scale: float, offset: float
+    data: NDArray[np.float32], grid: Grid, name: str, scale: float, offset: float
 ) -> NDArray[np.float32]:
     if data.shape != grid.shape:
-        raise ValueError(f"{outputs.name}: a volume of shape {data.shape} does not fit the grid {grid.shape}")
+        raise ValueError(f"{name}: a volume of shape {data.shape} does not fit the grid {grid.shape}")
     data = data.astype(np.float32) * np.float32(scale) + np.float32(offset)
     bad = int((~np.isfinite(data)).sum())
     if bad:
-        raise FloatingPointError(f"{outputs.name}: {bad} of {data.size} voxels are not finite; nothing was written")
+        raise FloatingPointError(f"{name}: {bad} of {data.size} voxels are not finite; nothing was written")
     return data

@@ -3,29 +3,30 @@ import pytest
 import torch
 
 from headsr.inr import grid_network
-from headsr.inr.grid_network import FieldDesign, GridNetwork
+from headsr.inr.grid_network import GridNetwork
+from headsr.recipes import GridField
 from headsr.volumes import Grid
 
 
-def network(shape: tuple[int, int, int], design: FieldDesign, seed: int = 0) -> GridNetwork:
+def network(shape: tuple[int, int, int], design: GridField, seed: int = 0) -> GridNetwork:
     return GridNetwork(shape, design, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (11, 9, 13), (5, 1, 3)])
 def test_it_starts_at_nothing_and_is_the_field_that_it_exports(shape: tuple[int, int, int]) -> None:
-    trained = network(shape, FieldDesign(cells=(4, 2, 1), features=(2, 3, 1), hidden=5))
+    trained = network(shape, GridField(cells=(4, 2, 1), features=(2, 3, 1), hidden=5))
     assert trained().abs().max() < 1e-3
     with torch.no_grad():
         for parameter in trained.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     start = np.random.default_rng(2).random(shape, dtype=np.float32)
     grid = Grid(shape, np.diag([2.0, 2.0, 2.0, 1.0]))
-    field = trained.as_field(grid, start, scale=1.0, offset=0.0, record={})
+    field = trained.as_field(grid, start, scale=1.0, offset=0.0)
     np.testing.assert_allclose(field.evaluate(grid), start + trained().detach().numpy(), atol=1e-4)
 
 
 def test_every_parameter_is_in_one_group_and_gets_a_gradient() -> None:
-    trained = network((6, 7, 5), FieldDesign(cells=(2, 1), features=(2, 2), hidden=4))
+    trained = network((6, 7, 5), GridField(cells=(2, 1), features=(2, 2), hidden=4))
     trained().square().sum().backward()
     grouped = [parameter for group in trained.parameter_groups(0.02) for parameter in group["params"]]
     assert {id(parameter) for parameter in grouped} == {id(parameter) for parameter in trained.parameters()}
@@ -33,7 +34,7 @@ def test_every_parameter_is_in_one_group_and_gets_a_gradient() -> None:
 
 
 def test_a_seed_decides_the_weights() -> None:
-    design = FieldDesign()
+    design = GridField()
     first, same, other = (network((9, 9, 9), design, seed).hidden_weight for seed in (0, 0, 1))
     assert torch.equal(first, same) and not torch.equal(first, other)
 
@@ -53,12 +54,3 @@ def test_values_and_gradients_in_chunks_are_those_of_autograd(monkeypatch: pytes
         torch.autograd.grad(found, inputs, slope), torch.autograd.grad(expected, inputs, slope), strict=True
     ):
         torch.testing.assert_close(mine, theirs)
-
-
-@pytest.mark.parametrize(
-    "block",
-    [{"cells": (2, 1), "features": (2,)}, {"cells": (), "features": ()}, {"hidden": 0}, {"start": "zero"}],
-)
-def test_a_design_that_does_not_work_is_refused(block: dict) -> None:
-    with pytest.raises(ValueError, match="field"):
-        FieldDesign(**block)

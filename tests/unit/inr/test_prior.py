@@ -1,43 +1,52 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from headsr import recipes
-from headsr.acquisition.measurement import Study, load_study
-from headsr.fields.load import load_field
+from headsr.acquisition.measurement import Measurement, Study, load_study
+from headsr.degrade.lowres import stack_operator
 from headsr.inr import prior as prior_module
-from headsr.inr.fit import fit_inr
+from headsr.inr.fit import fit_field
 from headsr.inr.prior import SlicePrior
 from headsr.networks.build import build_network
 from headsr.networks.latent_diffusion import LatentDiffusion
-from headsr.recipes import Budget, Fit, Method, Model
-from headsr.weights import save_model
+from headsr.recipes import Fit, MethodRecipe, ModelRecipe, Stack, build
+from headsr.reconstruct.estimate import estimate_of
+from headsr.weights import TrainedModel
 
-FIELD = {"cells": [4, 1], "features": [2, 2], "hidden": 4}
-
-
-def model(kind: str, network: dict) -> Model:
-    return Model(kind=kind, network=network, suffixes=("T1w",), budget=Budget(1, 1, 16), learning_rate=1e-3, seed=0)
-
-
-AUTOENCODER = model("autoencoder", {"architecture": "kl", "channels": [4, 4, 4], "blocks": 1, "latent_channels": 2})
-LDM = model(
-    "ldm",
-    {"architecture": "unet2d", "channels": [32, 32], "blocks": 1, "attention": [False, True], "latent_channels": 2},
-)
+FIT = {
+    "field": {"cells": [4, 1], "features": [2, 2], "hidden": 4},
+    "steps": 8,
+    "learning_rate": 0.02,
+    "prior_weight": 0.5,
+    "prior_slices": 5,
+}
+AUTOENCODER = {"architecture": "kl", "channels": [4, 4, 4], "blocks": 1, "latent_channels": 2}
+LDM = {
+    "kind": "ldm",
+    "autoencoder": "kl",
+    "network": {
+        "architecture": "unet2d",
+        "channels": [32, 32],
+        "blocks": 1,
+        "attention": [False, True],
+        "latent_channels": 2,
+    },
+    "data": {"kind": "slices", "suffixes": ["T1w"], "crop": 16, "degradation": "mild"},
+    "budget": {"steps": 1, "batch": 1},
+    "optimizer": {"learning_rate": 0.01},
+    "schedule": {"shape": "constant"},
+    "seed": 0,
+    "losses": {"denoising": 1.0},
+}
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ldm() -> TrainedModel:
     """A tiny untrained latent diffusion model."""
     torch.manual_seed(0)
-    autoencoder = build_network("autoencoder", AUTOENCODER.network)
-    module = LatentDiffusion(build_network("ldm", LDM.network), autoencoder)
-    path = tmp_path_factory.mktemp("models") / "ldm" / "weights.safetensors"
-    save_model(path, module, LDM, record={"autoencoder": {"network": recipes.plain(AUTOENCODER.network)}})
-    return path
+    autoencoder = build_network("autoencoder", AUTOENCODER)
+    module = LatentDiffusion(build_network("ldm", LDM["network"]), autoencoder)
+    return TrainedModel(build(ModelRecipe, LDM, "ldm"), module.eval().requires_grad_(False))
 
 
 @pytest.fixture
@@ -46,13 +55,13 @@ def study(measure) -> Study:
 
 
 def fit_block(**change) -> Fit:
-    return Fit(**{"field": FIELD, "steps": 8, "learning_rate": 0.02, "prior_weight": 0.5, "prior_slices": 5, **change})
+    return build(Fit, {**FIT, **change}, "fit")
 
 
 def test_visits_ask_about_every_slice_that_shows_the_head_once_a_round(
-    study: Study, weights: Path, monkeypatch
+    study: Study, ldm: TrainedModel, monkeypatch
 ) -> None:
-    prior = SlicePrior(weights, study, fit=fit_block())
+    prior = SlicePrior(ldm, study, fit=fit_block())
     asked = []
     monkeypatch.setattr(
         SlicePrior,
@@ -80,9 +89,9 @@ def test_visits_ask_about_every_slice_that_shows_the_head_once_a_round(
     assert float(prior.penalty(volume)) == pytest.approx(0.5 * prior.strength * 0.25**2 * float(seen.sum()), rel=1e-4)
 
 
-def test_the_pull_is_stronger_the_more_the_scans_leave_open(measure, weights: Path) -> None:
+def test_the_pull_is_stronger_the_more_the_scans_leave_open(measure, ldm: TrainedModel) -> None:
     def strength(views: list[str]) -> float:
-        return SlicePrior(weights, load_study(measure(views)), fit=fit_block(prior_weight=0.5)).strength
+        return SlicePrior(ldm, load_study(measure(views)), fit=fit_block(prior_weight=0.5)).strength
 
     # 16 axial voxels in 4 slices: 3 unknowns more per measured number; 18 and 21 need 5 and 6 slices.
     assert strength(["axial"]) == pytest.approx(0.5 * 3)
@@ -90,8 +99,10 @@ def test_the_pull_is_stronger_the_more_the_scans_leave_open(measure, weights: Pa
     assert strength(["axial"] * 4) == 0
 
 
-def test_a_clean_latent_that_is_the_volume_s_own_asks_for_no_change(study: Study, weights: Path, monkeypatch) -> None:
-    prior = SlicePrior(weights, study, fit=fit_block())
+def test_a_clean_latent_that_is_the_volume_s_own_asks_for_no_change(
+    study: Study, ldm: TrainedModel, monkeypatch
+) -> None:
+    prior = SlicePrior(ldm, study, fit=fit_block())
     monkeypatch.setattr(prior_module.SCHEDULE, "add_noise", lambda latents, noise, times: latents)
     monkeypatch.setattr(prior_module, "predict_clean", lambda unet, latents, *rest: latents)
     volume = torch.rand(study.head.shape, generator=torch.Generator().manual_seed(0))
@@ -99,9 +110,9 @@ def test_a_clean_latent_that_is_the_volume_s_own_asks_for_no_change(study: Study
     assert float(prior.penalty(volume)) == pytest.approx(0, abs=1e-9)
 
 
-def test_visits_depend_on_the_seed_and_on_nothing_else(study: Study, weights: Path) -> None:
+def test_visits_depend_on_the_seed_and_on_nothing_else(study: Study, ldm: TrainedModel) -> None:
     volume = torch.rand(study.head.shape, generator=torch.Generator().manual_seed(0))
-    first, same, other = (SlicePrior(weights, study, fit=fit_block(seed=seed)) for seed in (0, 0, 1))
+    first, same, other = (SlicePrior(ldm, study, fit=fit_block(seed=seed)) for seed in (0, 0, 1))
     for prior in (first, same, other):
         for _ in range(3):
             prior.visit(volume)
@@ -109,22 +120,25 @@ def test_visits_depend_on_the_seed_and_on_nothing_else(study: Study, weights: Pa
     assert torch.isfinite(first.total).all()
 
 
-def test_a_fit_with_a_prior_ends_consistent_and_says_which_prior(measure, weights: Path, tmp_path: Path) -> None:
-    method = Method(kind="inr", title="INR with prior", prior="ldm", fit=fit_block())
-    paths = {name: tmp_path / f"out/{name}" for name in ("field.safetensors", "u.nii.gz", "h.jsonl")}
-    field, unprojected, history = paths.values()
-    lowres = measure(["axial"])
-    fit_inr(lowres, method=method, prior=weights, field=field, unprojected=unprojected, history=history)
-    fitted = load_field(field)
-    assert len(fitted.record["prior_sha256"]) == 64
-    assert all(entry["rms_after"] <= entry["allowed"] for entry in fitted.record["consistency"])
-    assert "prior_change" in history.read_text()
-    with pytest.raises(ValueError, match="if and only if"):
-        fit_inr(lowres, method=method, prior=None, field=field, unprojected=unprojected, history=history)
+def test_a_fit_with_a_prior_ends_consistent_and_says_what_the_prior_wanted(measure, ldm: TrainedModel) -> None:
+    method = build(MethodRecipe, {"kind": "inr", "prior": "ldm", "fit": FIT}, "inr_prior")
+    estimate = estimate_of(load_study(measure(["axial"])), method, {"ldm": ldm})
+    assert all(entry["rms_after"] <= entry["allowed"] for entry in estimate.record["consistency"])
+    assert any("prior_change" in line for line in estimate.history)
 
 
-def test_weights_of_another_kind_are_refused(study: Study, tmp_path: Path) -> None:
-    path = tmp_path / "kl" / "weights.safetensors"
-    save_model(path, build_network("autoencoder", AUTOENCODER.network), AUTOENCODER, record={})
-    with pytest.raises(ValueError, match="kind 'autoencoder'"):
-        SlicePrior(path, study, fit=fit_block())
+def test_the_prior_pulls_the_fit(measure, ldm: TrainedModel) -> None:
+    study = load_study(measure(["axial"]))
+    alone, pulled = (
+        fit_field(study, build(MethodRecipe, {"kind": "inr", "fit": {**FIT, **fit}, **prior}, "inr"), {"ldm": ldm})
+        for fit, prior in (({"prior_weight": 0.0}, {}), ({}, {"prior": "ldm"}))
+    )
+    assert np.abs(alone.volume - pulled.volume).max() > 1e-4
+
+
+def test_a_prior_sees_coarse_slices_as_they_are(tiny_head, ldm: TrainedModel) -> None:
+    truth, grid = tiny_head
+    operator = stack_operator(grid, Stack("coronal", factors=(2, 1, 2)))
+    scan = Measurement("coronal", operator, operator.forward(torch.from_numpy(truth)), 0.0)
+    (family,) = SlicePrior(ldm, Study(grid, (scan,), 1.0, 0.0, "some", "KEY"), fit=fit_block()).families
+    assert family.order == (1, 2, 0) and family.condition.shape == (21, 16, 18)

@@ -1,33 +1,21 @@
-import json
-from pathlib import Path
-
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from tiny_methods import METHODS
 
 from headsr.acquisition.measurement import Measurement, load_study
 from headsr.acquisition.operator import Acquisition
-from headsr.recipes import Method
-from headsr.reconstruct.interpolate import average_of, fused_average, in_view, interpolate_volume, spline_of
-from headsr.render.publish import Outputs
+from headsr.reconstruct.estimate import estimate_of
+from headsr.reconstruct.interpolate import average_of, fused_average, in_view, spline_of
 from headsr.volumes import Grid
-
-
-def outputs_in(folder: Path) -> Outputs:
-    stem = "sub-01_res-hi_desc"
-    return Outputs(
-        folder / f"{stem}-sr_T1w.ome.zarr/zarr.json",
-        folder / f"{stem}-sr_T1w.nii.gz",
-        folder / f"{stem}-sr_T1w.json",
-        folder / f"{stem}-unprojected_T1w.nii.gz",
-    )
 
 
 def test_the_average_uses_all_scans_and_the_spline_the_first(measure, psnr_of) -> None:
     study = load_study(measure(["coronal", "axial", "sagittal"]))
     splines = [spline_of(scan, study.head) for scan in study.scans]
+    np.testing.assert_array_equal(estimate_of(study, METHODS["spline"], {}).volume, splines[0])
+    np.testing.assert_array_equal(estimate_of(study, METHODS["average"], {}).volume, fused_average(study))
     assert all(volume.shape == study.head.shape for volume in splines)
     np.testing.assert_allclose(fused_average(study), sum(splines) / 3, atol=1e-6)
     assert psnr_of(fused_average(study)) > max(map(psnr_of, splines))
@@ -68,26 +56,3 @@ def test_a_turned_scan_is_interpolated_where_it_lies(measure) -> None:
     assert 0.6 < inside.mean() < 1.0
     error = (spline_of(turned, study.head) - spline_of(scan, study.head))[inside]
     assert np.sqrt(np.mean(error**2)) < 0.25 * spline_of(scan, study.head)[inside].std()
-
-
-@pytest.mark.parametrize("kind", ["spline", "average"])
-def test_what_is_published_agrees_with_every_scan(measure, tmp_path: Path, kind: str) -> None:
-    lowres, outputs = measure(["axial", "coronal"]), outputs_in(tmp_path / "out")
-    interpolate_volume(lowres, method=Method(kind=kind, title=kind), outputs=outputs)
-    study = load_study(lowres)
-    before = nib.load(outputs.unprojected).get_fdata() / study.scale
-    expected = spline_of(study.scans[0], study.head) if kind == "spline" else fused_average(study)
-    np.testing.assert_allclose(before, expected, atol=1e-5)
-    record = json.loads(outputs.sidecar.read_text())["headsr"]
-    assert [entry["view"] for entry in record["consistency"]] == ["axial", "coronal"]
-    assert all(entry["rms_after"] <= entry["allowed"] < entry["rms_before"] for entry in record["consistency"])
-    assert record["interpolated_scans"] == (1 if kind == "spline" else 2) and record["method"]["kind"] == kind
-    assert outputs.store.exists() and nib.load(outputs.preview).shape == study.head.shape
-
-
-def test_another_kind_is_refused(measure, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="tikhonov"):
-        interpolate_volume(
-            measure(["axial"]), method=Method(kind="tikhonov", title=""), outputs=outputs_in(tmp_path / "out")
-        )
-    assert not (tmp_path / "out").exists()

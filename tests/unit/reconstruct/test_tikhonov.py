@@ -1,15 +1,13 @@
 import dataclasses
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
+from tiny_methods import METHODS
 
 from headsr.acquisition.measurement import load_study
-from headsr.recipes import Method
+from headsr.reconstruct.estimate import estimate_of
 from headsr.reconstruct.interpolate import fused_average
-from headsr.reconstruct.tikhonov import solve_volume, tikhonov
-from headsr.render.publish import Outputs
+from headsr.reconstruct.tikhonov import tikhonov
 
 ORTHOGONAL = ("axial", "coronal", "sagittal")
 
@@ -44,17 +42,7 @@ def test_no_iterations_leave_the_average_and_weight_smooths(measure) -> None:
     assert smooth < 0.7 * sharp
 
 
-def test_the_volume_is_published_in_scan_units(measure, tmp_path: Path) -> None:
-    lowres = measure(ORTHOGONAL)
-    outputs = Outputs(
-        tmp_path / "sub-01_res-hi_desc-sr_T1w.ome.zarr/zarr.json",
-        tmp_path / "sub-01_res-hi_desc-sr_T1w.nii.gz",
-        tmp_path / "sub-01_res-hi_desc-sr_T1w.json",
-        tmp_path / "sub-01_res-hi_desc-unprojected_T1w.nii.gz",
-    )
-    solve_volume(lowres, method=Method(kind="tikhonov", title="", weight=1e-3, iterations=5), outputs=outputs)
-    study = load_study(lowres)
-    unprojected = nib.load(outputs.unprojected).get_fdata()
-    np.testing.assert_allclose(
-        unprojected, study.scale * tikhonov(study, weight=1e-3, iterations=5), rtol=1e-4, atol=0.01
-    )
+def test_its_recipe_decides_weight_and_iterations(measure) -> None:
+    study, method = load_study(measure(ORTHOGONAL)), METHODS["tikhonov"]
+    expected = tikhonov(study, weight=method.weight, iterations=method.iterations)
+    np.testing.assert_array_equal(estimate_of(study, method, {}).volume, expected)

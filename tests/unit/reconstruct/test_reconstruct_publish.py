@@ -1,0 +1,93 @@
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from tiny_methods import METHODS
+
+from headsr.acquisition.consistency import allowed, residuals
+from headsr.acquisition.measurement import load_study
+from headsr.evaluate.check import check_volume
+from headsr.evaluate.figures import draw_figure
+from headsr.fields.load import load_field
+from headsr.files import sha256_of
+from headsr.recipes import Stack, plain
+from headsr.reconstruct.estimate import estimate_of
+from headsr.reconstruct.publish import reconstruct_field, reconstruct_volume
+from headsr.volumes import load_volume, save_volume
+
+VOLUMES = {name: method for name, method in METHODS.items() if method.makes == "volume"}
+
+
+def weights_of(method, weights):
+    return weights if method.kind == "slice_network" else {}
+
+
+@pytest.mark.parametrize("method", VOLUMES.values(), ids=VOLUMES)
+def test_what_is_published_is_the_estimate_made_to_agree_with_every_scan(measure, models, weights, outputs, method):
+    lowres = measure(["axial", "coronal"])
+    reconstruct_volume(lowres, method=method, weights=weights_of(method, weights), outputs=outputs)
+    study = load_study(lowres)
+    before = nib.load(outputs.unprojected).get_fdata() / study.scale
+    np.testing.assert_allclose(before, estimate_of(study, method, models).volume, atol=1e-5)
+    record = json.loads(outputs.sidecar.read_text())["headsr"]
+    assert [entry["view"] for entry in record["consistency"]] == record["views"] == ["axial", "coronal"]
+    assert all(entry["rms_after"] <= min(entry["allowed"], entry["rms_before"]) for entry in record["consistency"])
+    assert record["method"] == plain(method) and record["source_key"] == study.source_key
+    assert record["weights_sha256"] == {n: sha256_of(p) for n, p in weights_of(method, weights).items()}
+    assert outputs.store.exists() and nib.load(outputs.preview).shape == study.head.shape
+
+
+@pytest.mark.parametrize("factors", [(4, 4, 1), (2, 2, 3.3)])
+@pytest.mark.parametrize("method", VOLUMES.values(), ids=VOLUMES)
+def test_a_volume_from_coarse_slices_is_checked_and_drawn_like_any_other(
+    simulate, tiny_head, weights, outputs, tmp_path, method, factors
+):
+    lowres = simulate(Stack("axial", factors=factors))
+    reconstruct_volume(lowres, method=method, weights=weights_of(method, weights), outputs=outputs)
+    check = outputs.sidecar.with_name("sub-01_desc-check_T1w.json")
+    check_volume(outputs.store, outputs.preview, lowres, check, unprojected=outputs.unprojected)
+    view = json.loads(check.read_text())["headsr"]["views"]["axial"]
+    assert view["rms_after"] <= 1.01 * view["allowed"]
+    save_volume(tmp_path / "mask.nii.gz", (tiny_head[0] > 0.1).astype(np.uint8), tiny_head[1])
+    assert load_volume(check.with_name(view["map"])).grid.same_as(load_volume(lowres[0]).grid)
+    draw_figure(
+        tmp_path / "figure.png", lowres=lowres, volumes={"it": outputs.preview}, checks={"it": check}, truth=None,
+        head_mask=tmp_path / "mask.nii.gz", title="sub-01",
+    )  # fmt: skip
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_a_field_is_published_with_what_it_was_before_and_how_it_was_fitted(measure, tmp_path):
+    lowres, stem = measure(["axial", "coronal"]), tmp_path / "out" / "sub-01"
+    field, unprojected, history = (f"{stem}{end}" for end in (".safetensors", "_desc-unprojected_T1w.nii.gz", ".jsonl"))
+    reconstruct_field(lowres, method=METHODS["inr"], weights={}, field=field, unprojected=unprojected, history=history)
+    study, fitted = load_study(lowres), load_field(field)
+    for scan, residual in zip(
+        study.scans, residuals(torch.from_numpy(fitted.evaluate(study.head)), study.scans), strict=True
+    ):
+        assert scan.rms(residual) <= 1.01 * allowed(scan)
+    estimate = estimate_of(study, METHODS["inr"], {})
+    np.testing.assert_allclose(nib.load(unprojected).get_fdata() / study.scale, estimate.volume, atol=1e-5)
+    sidecar = json.loads((tmp_path / "out" / "sub-01_desc-unprojected_T1w.json").read_text())["headsr"]
+    assert sidecar["projected"] is False and sidecar["method"] == plain(METHODS["inr"])
+    assert fitted.record["views"] == ["axial", "coronal"] and len(fitted.record["consistency"]) == 2
+    assert [json.loads(line) for line in Path(history).read_text().splitlines()] == estimate.history
+
+
+def test_a_method_that_makes_no_field_is_refused_where_one_is_wanted(measure, tmp_path):
+    paths = {name: tmp_path / "out" / name for name in ("field", "unprojected", "history")}
+    with pytest.raises(TypeError, match="makes a field is needed"):
+        reconstruct_field(measure(["axial"]), method=METHODS["spline"], weights={}, **paths)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_estimate_that_is_not_finite_is_refused_and_nothing_is_written(measure, outputs, monkeypatch):
+    monkeypatch.setattr(
+        "headsr.reconstruct.interpolate.spline_of", lambda scan, head: np.full(head.shape, np.nan, "f4")
+    )
+    with pytest.raises(FloatingPointError, match="NaN"):
+        reconstruct_volume(measure(["axial"]), method=METHODS["spline"], weights={}, outputs=outputs)
+    assert not outputs.store.parent.parent.exists()
