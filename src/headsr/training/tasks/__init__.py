@@ -1,0 +1,1 @@
+"""What each kind of model is trained on and for: one file a kind, named by its recipe's class (headsr.recipes.models)."""
