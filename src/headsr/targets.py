@@ -204,6 +204,21 @@ def histories(results: str, units: Sequence[Unit], recipes: Recipes) -> Mapping[
     return {**models, **fits}
 
 
+def histories_so_far(results: str, model: str, segments: int) -> list[str]:
+    """Where the history of a model that is still trained lies, in the order of its steps: some may not be there yet."""
+    done = [f"{results}/models/{model}/segment-{segment}.jsonl" for segment in range(segments)]
+    return [*done, f"{results}/models/{model}/rolling.jsonl"]
+
+
+def keys_of_training(units: Sequence[Unit], recipes: Recipes, scans: Sequence[Scan]) -> dict[str, list[str]]:
+    """The content keys that every training and fit sees, by the name of what is trained."""
+    models = models_of(units, recipes)
+    return {
+        **{name: [scan.key for scan in training_scans(scans, recipes.models[name])] for name in models},
+        **{f"{unit.method} {unit.degradation} {unit.scan.name}": [unit.scan.key] for unit in units},
+    }
+
+
 def _unit_key(unit: Unit) -> tuple[str, str, str, str]:
     return unit.degradation, unit.scan.dataset, unit.scan.path, unit.method
 

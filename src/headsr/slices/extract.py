@@ -27,9 +27,9 @@ def extract_slices(
 ) -> None:
     """Write the slices of a preprocessed scan that show a head; ``output`` is the path of the store's root zarr.json.
 
-    The store holds float32 arrays axial (z, y, x), coronal (y, z, x) and sagittal (x, z, y), each a file of chunks of one
-    slice, so that a training reads the slices that it draws and no other; and, as attributes,
-    ``source_key``, ``pixel_mm`` (row and column spacing), ``counts`` per plane and ``content``, the hash of all slices.
+    The store holds float32 arrays axial (z, y, x), coronal (y, z, x) and sagittal (x, z, y), each a file of chunks of
+    one slice, so that a training reads the slices that it draws and no other; and, as attributes, ``source_key``,
+    ``pixel_mm`` (row and column spacing), ``counts`` per plane and ``content``, the hash of all slices.
     Same scan, same bytes.
     Raises VolumeError when the mask does not fit the scan or leaves no slice.
     """

@@ -22,7 +22,7 @@ from headsr.training.loop import Plan, finite, forget_rolling, train
 from headsr.training.schedules import rate_of
 from headsr.training.state import load_average, refuse_other, save_state
 from headsr.training.task import Setting
-from headsr.weights import assembled, companion_of, load_model, read_metadata, save_model
+from headsr.weights import companion_of, load_model, read_metadata, save_model
 
 
 @dataclass(frozen=True)

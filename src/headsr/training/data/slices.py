@@ -74,7 +74,7 @@ class SlicePairs:
 
 
 def _coarsen_columns(draws: Sequence[dict[str, Any]]) -> None:
-    """Make columns as coarse as the thick slices make rows: a pixel is the mean over its cell, right after the slices."""
+    """Make columns as coarse as thick slices make rows: right after these, a pixel is the mean over its cell."""
     for stage in (stage for sample in draws for stage in sample["stages"]):
         if stage["thick"]:
             stage["resize"] = {"scale": 1 / stage["thick"]["factor"], "mode": "area"}

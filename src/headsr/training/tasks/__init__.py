@@ -1,1 +1,1 @@
-"""What each kind of model is trained on and for: one file a kind, named by its recipe's class (headsr.recipes.models)."""
+"""How each kind of model is trained: one file a kind, named by its recipe's class (headsr.recipes.models)."""
