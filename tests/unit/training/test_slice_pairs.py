@@ -50,17 +50,25 @@ def test_a_bias_field_on_both_is_in_the_clean_slice_too(pairs):
     assert 0.6 - 1e-5 < ratio.min() < 0.85 and 1.15 < ratio.max() < 1.4 + 1e-5
 
 
+def of_white_noise(drawer):
+    drawn = drawer.sampler.batch
+    noise = torch.randn(64, 1, 48, 48, generator=torch.Generator().manual_seed(1))
+    drawer.sampler.batch = lambda step, size: dataclasses.replace(drawn(step, size), images=noise)
+    return drawer
+
+
 def roughness(images, axis):
     return images.diff(dim=axis).square().mean().item()
 
 
 def test_in_plane_rows_and_columns_are_coarse_alike(pairs):
     quiet = dataclasses.replace(pairs().degradation.recipe.first, noise_probability=0.0)
-    edge_on, in_plane = (pairs(view=view, first=quiet).batch(3, 64) for view in ("edge_on", "in_plane"))
+    edge_on, in_plane = (of_white_noise(pairs(view=view, first=quiet)).batch(3, 64) for view in ("edge_on", "in_plane"))
     assert torch.equal(edge_on.clean, in_plane.clean)
-    lost = [roughness(in_plane.degraded, axis) / roughness(in_plane.clean, axis) for axis in (-2, -1)]
-    assert lost[0] == pytest.approx(lost[1], rel=0.35) and max(lost) < 0.7
-    assert roughness(edge_on.degraded, -1) > 0.8 * roughness(edge_on.clean, -1)
+    spread = in_plane.degraded.var() / edge_on.degraded.var()
+    assert 1 / 5 < spread < 1 / 2, "a second mean over three to four pixels, less what splines and borders leave"
+    assert roughness(in_plane.degraded, -2) == pytest.approx(roughness(in_plane.degraded, -1), rel=0.3)
+    assert roughness(edge_on.degraded, -2) < 0.3 * roughness(edge_on.degraded, -1)
 
 
 @pytest.mark.parametrize("order", pipeline.ORDERS)

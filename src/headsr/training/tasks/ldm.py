@@ -47,10 +47,10 @@ class DenoisingTask:
         gram, cross, squares, count = 0.0, 0.0, 0.0, 0
         for step in range(_ESTIMATE_BATCHES):
             clean, degraded, _ = self.setting.train.batch(step, _ESTIMATE_BATCH)
+            targets = self.latents(clean).permute(0, 2, 3, 1).flatten(0, 2).double()
             gathered = F.pixel_unshuffle(degraded, unet.condition_factor)
             inputs = F.unfold(F.pad(gathered, (1, 1, 1, 1)), 3).transpose(1, 2).flatten(0, 1).double()
             inputs = F.pad(inputs, (0, 1), value=1.0)
-            targets = self.latents(clean).permute(0, 2, 3, 1).flatten(0, 2).double()
             gram, cross = gram + inputs.mT @ inputs, cross + inputs.mT @ targets
             squares, count = squares + targets.square().sum(dim=0), count + len(inputs)
         ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
