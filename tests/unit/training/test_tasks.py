@@ -36,7 +36,7 @@ def test_a_baseline_beats_the_spline_that_it_starts_from(recipe_of, model):
 
 
 def test_an_autoencoder_learns_to_reconstruct_and_its_latents_are_normal(recipe_of, model, task_of):
-    recipe = recipe_of("autoencoder", steps=60)
+    recipe = recipe_of("autoencoder", steps=60, schedule={"shape": "cosine"})
     weights = model(recipe, "kl")
     first, *_, last = lines_of(weights)
     # In 60 steps of 4 channels only the clean slices gain for sure; the degraded ones must not pay for it.
