@@ -235,10 +235,6 @@ def keys_of_training():
     return targets.keys_of_training(UNITS, RECIPES, SCANS)
 
 
-def recipes_of_fits():
-    return {f"{u.method} {u.degradation} {u.scan.name}": RECIPES.methods[u.method] for u in UNITS}
-
-
 # Changes with the workflow files: what the picture of their graph depends on.
 RULE_DIGEST = digest_of(
     [
