@@ -37,7 +37,9 @@ rule check_model:
         mem_mb=memory(1000),
         runtime=5,
     params:
-        recipes=lambda w: {name: training_recipe(name) for name in RECIPES.used_by("models", [w.model])["models"]},
+        recipes=lambda w: {
+            name: training_recipe(name) for name in sorted(RECIPES.used_by("models", [w.model])["models"])
+        },
         stage=versions_of_model("check_model"),
     message:
         "Check the recipe of {wildcards.model}"
