@@ -51,7 +51,7 @@ def test_a_wrong_block_is_named(kind, change, message):
     ],
 )
 def test_what_a_constructor_cannot_take_is_refused_without_numbers(kind, change):
-    with pytest.raises(ValueError, match="network|feedforward"):
+    with pytest.raises(ValueError, match=r"network|feedforward"):
         check_network({**BLOCKS[kind], **change})
 
 
