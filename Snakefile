@@ -22,7 +22,8 @@ pathvars:
 localrules:
     all,
     fetch_scan,
-    list_training_slices,
+    list_training_data,
+    check_model,
     describe_derivatives,
     models,
     reconstructions,

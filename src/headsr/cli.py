@@ -99,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("--port", type=int, default=0, help="of the local server (default: any that is free)")
     view.set_defaults(command=_view)
 
+    mlflow = commands.add_parser("mlflow", help="mirror all trainings and fits to MLflow, also those that run")
+    mlflow.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
+    mlflow.set_defaults(command=_mlflow)
+
     demo = commands.add_parser("demo", help="make the embedded dataset and run everything on it")
     demo.add_argument("--cores", type=int, default=os.cpu_count(), help="how many processor cores (default: all)")
     demo.set_defaults(command=_demo)
@@ -197,6 +201,30 @@ def _view(options: argparse.Namespace) -> int:
     from headsr.view.server import serve
 
     serve(options.stores, port=options.port)
+    return OK
+
+
+def _mlflow(options: argparse.Namespace) -> int:
+    from headsr import targets
+    from headsr.provenance import commit_at
+    from headsr.recipes import load_config, load_recipes, plain
+    from headsr.scans import read_scans
+    from headsr.training.tracking import mirror_trainings
+
+    config = load_config(options.configfile)
+    recipes, scans = load_recipes(config), read_scans(config["scans"])
+    units = targets.all_units(config["tables"], recipes, scans)
+    synced = mirror_trainings(
+        config["mlflow"],
+        experiment=f"headsr {config['results']}",
+        histories=targets.histories_so_far(config["results"], units, recipes),
+        recipes=plain(targets.recipes_of_training(units, recipes)),
+        keys=targets.keys_of_training(units, recipes, scans),
+        commit=commit_at("."),
+    )
+    if synced is None:
+        return FAILED
+    print(f"{config['mlflow']}: {synced.written} runs written, {synced.unchanged} are as they were")
     return OK
 
 

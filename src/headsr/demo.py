@@ -17,9 +17,7 @@ _SECONDS = {
     "make_template": 12,
     "correct_bias": 4,
     "register_to_template": 8,
-    "train_baseline": 95,
-    "train_autoencoder": 35,
-    "train_ldm_segment": 35,
+    "train_segment": 50,
     "fit_field": 30,
 }
 _PLAN = f"""\
@@ -60,7 +58,7 @@ def _run_workflow(cores: int) -> int:
         f"gpu={_gpus(cores)}",
     ]
     # Networks this small gain nothing from a second thread: two trainings side by side do.
-    threads = ["--set-threads", *(f"{rule}=1" for rule in ("train_baseline", "train_autoencoder", "train_ldm_segment"))]
+    threads = ["--set-threads", "train_segment=1"]
     command = [sys.executable, "-m", "snakemake", *profile, *threads, "--configfile", DELTA]
     progress = WorkflowProgress()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

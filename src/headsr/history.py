@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from headsr.files import whole
@@ -16,5 +17,18 @@ def write_history(path: str | os.PathLike[str], history: list[dict[str, float]])
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The lines of a history that write_history wrote."""
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    """The lines of a history; one that is still being written does not count yet."""
+    whole_lines, _, _ = Path(path).read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole_lines.splitlines()]
+
+
+def history_so_far(paths: Iterable[str | os.PathLike[str]]) -> list[dict[str, float]]:
+    """The history of a training that may still be running, from those of its files that are there, in their order.
+
+    Where a file begins at a step that an earlier one has gone beyond, that part was trained anew, and the later counts.
+    """
+    history: list[dict[str, float]] = []
+    for lines in (read_history(path) for path in paths if Path(path).exists()):
+        first = min((line["step"] for line in lines), default=float("inf"))
+        history = [*(line for line in history if line["step"] < first), *lines]
+    return history

@@ -36,9 +36,13 @@ class Network(Part):
 
 @dataclass(frozen=True)
 class Loss(Part):
-    """A loss. ``of`` says what it compares, and so which trainings can have it."""
+    """A loss. ``of`` says what it compares, and so which trainings can have it.
+
+    ``features``: it compares what another model makes of both, which the recipe must name.
+    """
 
     of: str = "images"
+    features: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ NETWORKS: dict[str, Network] = {
     "kl": Network("headsr.networks.autoencoder.KLAutoencoder", kinds=("autoencoder",)),
     "unet2d": Network("headsr.networks.unet2d.LatentUnet", kinds=("ldm",)),
     "slice_encoder": Network("headsr.networks.slice_encoder.SliceEncoder", kinds=("slice_encoder",)),
+    "patch_discriminator": Network("headsr.networks.patch_discriminator.PatchDiscriminator", kinds=("discriminator",)),
 }
 
 LOSSES: dict[str, Loss] = {
@@ -69,6 +74,9 @@ LOSSES: dict[str, Loss] = {
     "plane": Loss("headsr.losses.answers.cross_entropy", of="planes"),
     "position": Loss("headsr.losses.answers.smooth_l1", of="positions"),
     "degradation": Loss("headsr.losses.answers.smooth_l1", of="degradations"),
+    "perceptual": Loss("headsr.losses.perceptual.perceptual_loss", features=True),
+    "vanilla": Loss("headsr.losses.adversarial.vanilla_loss", of="verdicts"),
+    "relativistic": Loss("headsr.losses.adversarial.relativistic_loss", of="verdicts"),
 }
 
 METRICS: dict[str, Metric] = {

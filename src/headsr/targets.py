@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headsr.scans import Scan
 
@@ -202,6 +202,33 @@ def histories(results: str, units: Sequence[Unit], recipes: Recipes) -> Mapping[
         if recipes.methods[unit.method].makes == "field"
     }
     return {**models, **fits}
+
+
+def histories_so_far(results: str, units: Sequence[Unit], recipes: Recipes) -> dict[str, list[str]]:
+    """Where every history lies while its training or fit may still be running: the files that make it up, in order."""
+    parts = {
+        name: [*(f"segment-{segment}" for segment in range(recipes.models[name].budget.segments)), "rolling"]
+        for name in models_of(units, recipes)
+    }
+    return {
+        name: [f"{results}/models/{name}/{part}.jsonl" for part in parts[name]] if name in parts else [path]
+        for name, path in histories(results, units, recipes).items()
+    }
+
+
+def recipes_of_training(units: Sequence[Unit], recipes: Recipes) -> dict[str, Any]:
+    """The recipe of every training and fit, by the name of what is trained."""
+    models = {name: recipes.models[name] for name in models_of(units, recipes)}
+    return {**models, **{f"{u.method} {u.degradation} {u.scan.name}": recipes.methods[u.method] for u in units}}
+
+
+def keys_of_training(units: Sequence[Unit], recipes: Recipes, scans: Sequence[Scan]) -> dict[str, list[str]]:
+    """The content keys that every training and fit sees, by the name of what is trained."""
+    models = models_of(units, recipes)
+    return {
+        **{name: [scan.key for scan in training_scans(scans, recipes.models[name])] for name in models},
+        **{f"{unit.method} {unit.degradation} {unit.scan.name}": [unit.scan.key] for unit in units},
+    }
 
 
 def _unit_key(unit: Unit) -> tuple[str, str, str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from headsr import recipes
-from headsr.files import whole
+from headsr.files import sha256_of, whole
 from headsr.networks.build import build_network
-from headsr.networks.latent_diffusion import LatentDiffusion
 
+FORMAT = 1
 _KEY = "headsr"
 
 
@@ -31,45 +31,67 @@ class StateError(ValueError):
 
 
 class TrainedModel(NamedTuple):
-    """A model as its users see it: its recipe and its network in evaluation mode.
+    """A model as its users see it: its kind, its network in evaluation mode, and the precision that it asks for.
 
-    ``module`` is a ResidualSliceNetwork (baseline), a KLAutoencoder (autoencoder) or a LatentDiffusion (ldm), which has
-    ``.unet`` and ``.autoencoder``.
+    ``module`` is the network of a baseline or an autoencoder, a LatentDiffusion of an ldm, which has ``.unet`` and
+    ``.autoencoder``.
     """
 
-    recipe: recipes.Model
+    kind: str
     module: nn.Module
-
-    @property
-    def kind(self) -> str:
-        """baseline, autoencoder or ldm."""
-        return self.recipe.kind
+    precision: str
 
 
 def save_model(
-    path: str | os.PathLike[str], module: nn.Module, recipe: recipes.Model, *, record: Mapping[str, Any]
+    path: str | os.PathLike[str],
+    module: nn.Module,
+    recipe: recipes.Model,
+    *,
+    companions: Mapping[str, Mapping[str, Any]] | None = None,
+    record: Mapping[str, Any],
 ) -> None:
-    """Write the weights of a trained model with its recipe and ``record`` (training_keys, stage, ...)."""
-    metadata = {**record, "model": Path(path).parent.name, "recipe": recipes.plain(recipe)}
-    save_tensors(path, module.state_dict(), metadata)
+    """Write the weights of a trained model, all that load_model needs, and ``record`` (training_keys, stage, ...).
+
+    ``companions`` says what the models are that ``module`` holds beside its network, by role (``companion_of``).
+    """
+    made = {"task": recipe.kind, "network": recipes.plain(recipe.network), "companions": dict(companions or {})}
+    for_reading = {"model": Path(path).parent.name, "recipe": recipes.plain(recipe)}
+    save_tensors(
+        path, module.state_dict(), {**record, **for_reading, **made, "precision": recipe.precision, "format": FORMAT}
+    )
 
 
 def load_model(weights: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> TrainedModel:
-    """A trained model from its weights file alone, in evaluation mode, without gradients."""
+    """A trained model from its weights file alone, in evaluation mode, without gradients.
+
+    The recipe in the file is for people: renamed fields of recipes leave old weights as good as they were.
+    """
     tensors, metadata = load_tensors(weights)
+    if metadata.get("format") != FORMAT:
+        raise StateError(f"{weights}: is of format {metadata.get('format')}, not {FORMAT}. Train the model again")
     try:
-        recipe = recipes.build(recipes.ModelRecipe, metadata["recipe"], str(weights))
-        module = build_network(recipe.kind, recipe.network)
-        if recipe.kind == "ldm":
-            module = LatentDiffusion(module, build_network("autoencoder", metadata["autoencoder"]["network"]))
+        module = assembled(metadata)
         module.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise StateError(f"{weights}: does not fit this version of headsr ({error}). Train the model again") from error
-    return TrainedModel(recipe, module.to(device).eval().requires_grad_(False))
+    return TrainedModel(metadata["task"], module.to(device).eval().requires_grad_(False), metadata["precision"])
+
+
+def assembled(model: Mapping[str, Any], build: Callable[[Mapping[str, Any]], nn.Module] = build_network) -> nn.Module:
+    """The network of plain data (``task``, ``network``, ``companions``), in one piece with those it is used with."""
+    network = build(model["network"])
+    companions = {role: assembled(one, build) for role, one in model["companions"].items()}
+    return recipes.MODELS[model["task"]].assembly.load()(network, **companions) if companions else network
+
+
+def companion_of(weights: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a model's weights say that it is, as another model's weights keep it, with the hash of the file."""
+    metadata = read_metadata(weights)
+    return {**{key: metadata[key] for key in ("task", "network", "companions")}, "sha256": sha256_of(weights)}
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Only the metadata: model, recipe, training_keys, stage (and autoencoder for an ldm) of a weights file."""
+    """Only the metadata: format, task, network, companions, training_keys, stage ... of a weights file."""
     with _opened(path) as (_, metadata):
         return metadata
 

@@ -8,6 +8,7 @@ import pytest
 
 from headsr.cli import main
 from headsr.demo import WorkflowProgress
+from headsr.training.tracking import Synced
 from headsr.volumes import Grid, save_volume
 
 
@@ -34,6 +35,20 @@ def test_check_accepts_a_scan_and_rejects_a_constant(tmp_path, capsys):
     assert main(["check", str(tmp_path / "good.nii.gz"), str(tmp_path / "flat.nii.gz")]) == 3
     said = capsys.readouterr().out
     assert "4 x 5 x 6 voxels of 1 x 1 x 1 mm" in said and f"REJECTED {tmp_path}/flat.nii.gz" in said
+
+
+def test_mlflow_asks_for_every_training_of_the_configuration(monkeypatch, capsys):
+    asked = {}
+
+    def mirror(database, **what):
+        asked.update(what)
+        return Synced(2, 1)
+
+    monkeypatch.setattr("headsr.training.tracking.mirror_trainings", mirror)
+    assert main(["mlflow"]) == 0
+    assert asked["histories"]["ldm"][-2:] == ["results/models/ldm/segment-3.jsonl", "results/models/ldm/rolling.jsonl"]
+    assert {"edsr", "kl_f4", "ldm"} <= asked["recipes"].keys() & asked["keys"].keys()
+    assert "2 runs written, 1 are as they were" in capsys.readouterr().out
 
 
 def test_an_unknown_dataset_is_a_usage_error(capsys):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import safetensors.torch
 import torch
@@ -5,8 +7,9 @@ import torch
 from headsr.networks.build import build_network
 from headsr.networks.latent_diffusion import LatentDiffusion
 from headsr.recipes import Model, ModelRecipe, build
-from headsr.weights import StateError, load_model, read_metadata, save_model, save_tensors
+from headsr.weights import StateError, companion_of, load_model, read_metadata, save_model, save_tensors
 
+OLD, OLD_SUM = Path(__file__).parent / "data" / "weights_v1.safetensors", 45.4280
 BLOCKS = {
     "baseline": {"network": {"architecture": "residual2d", "channels": 4, "blocks": 1}, "losses": {"l1": 1.0}},
     "autoencoder": {"network": {"architecture": "kl", "channels": [4, 4, 8], "blocks": 1}, "losses": {"l1": 1.0}},
@@ -49,23 +52,38 @@ def test_an_unusable_file_is_named(tmp_path, damage):
 
 @pytest.mark.parametrize("kind", ["baseline", "autoencoder", "ldm"])
 def test_a_model_is_loaded_from_its_weights_alone(tmp_path, kind):
-    recipe = recipe_of(kind)
-    module, record = build_network(kind, recipe.network), {"stage": 1, "training_keys": "k"}
+    recipe, companions = recipe_of(kind), {}
+    module, record = build_network(recipe.network), {"stage": {"train_segment": 1}, "training_keys": "k"}
     if kind == "ldm":
-        other = recipe_of("autoencoder").network
-        module = LatentDiffusion(module, build_network("autoencoder", other))
-        record["autoencoder"] = {"network": other}
-    save_model(tmp_path / "edsr" / "weights.safetensors", module, recipe, record=record)
-    found = load_model(tmp_path / "edsr" / "weights.safetensors")
-    assert (found.recipe, found.kind, found.module.training) == (recipe, kind, False)
+        other = tmp_path / "kl" / "weights.safetensors"
+        save_model(other, build_network(recipe_of("autoencoder").network), recipe_of("autoencoder"), record={})
+        module, companions = LatentDiffusion(module, load_model(other).module), {"autoencoder": companion_of(other)}
+    weights = tmp_path / "edsr" / "weights.safetensors"
+    save_model(weights, module, recipe, companions=companions, record=record)
+    found = load_model(weights)
+    assert (found.kind, found.precision, found.module.training) == (kind, "auto", False)
     saved = module.state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in found.module.state_dict().items())
-    metadata = read_metadata(tmp_path / "edsr" / "weights.safetensors")
-    assert (metadata["model"], metadata["stage"], metadata["training_keys"]) == ("edsr", 1, "k")
+    metadata = read_metadata(weights)
+    assert (metadata["model"], metadata["stage"], metadata["training_keys"]) == ("edsr", {"train_segment": 1}, "k")
 
 
-def test_weights_that_do_not_fit_their_recipe_are_refused(tmp_path):
-    other = build_network("baseline", {"architecture": "residual2d", "channels": 6, "blocks": 1})
+def test_weights_outlive_the_names_of_fields_in_recipes():
+    """A file of format 1, whose recipe has a kind and fields that no version of headsr knows."""
+    found = load_model(OLD)
+    assert (found.kind, found.precision) == ("baseline", "fp32")
+    assert read_metadata(OLD)["recipe"]["kind"] == "slice_restorer"
+    assert found.module(torch.ones(1, 1, 5, 7)).sum().item() == pytest.approx(OLD_SUM, abs=1e-4)
+
+
+def test_weights_of_another_format_are_refused(tmp_path):
+    save_tensors(tmp_path / "w", {}, {"recipe": {}})
+    with pytest.raises(StateError, match=r"is of format None, not 1. Train the model again"):
+        load_model(tmp_path / "w")
+
+
+def test_weights_that_do_not_fit_their_network_are_refused(tmp_path):
+    other = build_network({"architecture": "residual2d", "channels": 6, "blocks": 1})
     save_model(tmp_path / "w", other, recipe_of("baseline"), record={})
     with pytest.raises(StateError, match="does not fit this version of headsr"):
         load_model(tmp_path / "w")

@@ -34,12 +34,8 @@ def test_jobs_of_the_whole_plan(project):
         assert jobs[rule] == used, rule
     assert jobs["extract_slices"] == 3
     assert jobs["simulate_lowres"] == test * 4
-    assert (jobs["train_baseline"], jobs["train_autoencoder"], jobs["train_ldm_segment"], jobs["export_ldm"]) == (
-        1,
-        1,
-        2,
-        1,
-    )
+    assert jobs["list_training_data"] == jobs["check_model"] == jobs["export_model"] == 3
+    assert jobs["train_segment"] == 4
     assert (jobs["reconstruct_volume"], jobs["reconstruct_volume_gpu"]) == (3 * test, test)
     assert jobs["fit_field"] == jobs["render_volume"] == 2 * test
     assert jobs["check_volume"] == jobs["score_volume"] == methods * test
@@ -122,7 +118,7 @@ def test_a_scan_that_is_itself_thick_needs_no_truth(project):
     acquired = delta(project, "acquired", {"tables": ["clinical"], "overrides": {"tables": table}})
     jobs = planned(project, *SMOKE, acquired)
     assert jobs["check_volume"] == 4 and jobs["draw_figure"] == 2
-    assert jobs["score_volume"] == jobs["make_table"] == jobs["train_baseline"] == 0
+    assert jobs["score_volume"] == jobs["make_table"] == jobs["train_segment"] == 0
 
 
 def rules_of(path: Path) -> dict[str, str]:
@@ -147,7 +143,7 @@ def test_every_rule_says_what_it_needs(name):
 
 def test_the_gpu_is_asked_for_by_the_rules_that_use_it():
     asking = {name for name, body in WORKING.items() if "gpu=1" in body}
-    assert asking == {"train_baseline", "train_autoencoder", "train_ldm_segment", "reconstruct_volume_gpu", "fit_field"}
+    assert asking == {"train_segment", "reconstruct_volume_gpu", "fit_field"}
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "workflow/scripts").glob("*.py")), ids=lambda path: path.stem)

@@ -39,13 +39,13 @@ MAKE = {
 SUMMARY = ["Collect all scores", "Mirror histories, scores and checks to MLflow", "Write the report"]
 TABLES = [*SUMMARY, "Make the table one_thick", "Make the table three_orthogonal"]
 CURVES = ["Draw the loss curves of every training and fit"]
+LISTS = [f"List the scans that {model} is trained on" for model in ("edsr", "kl_f4", "ldm")]
 TRAINING = [
-    "List the slices that models are trained on",
-    "Train the baseline network edsr",
-    "Train the autoencoder kl_f4",
-    "Train the latent diffusion model ldm, segment 0",
-    "Train the latent diffusion model ldm, segment 1",
-    "Export the averaged weights of ldm",
+    "Train edsr, segment 0",
+    "Train kl_f4, segment 0",
+    "Train ldm, segment 0",
+    "Train ldm, segment 1",
+    *(f"Export the averaged weights of {model}" for model in ("edsr", "kl_f4", "ldm")),
 ]
 
 
@@ -221,7 +221,7 @@ def test_a_corrected_scan_of_a_training_person_redoes_its_own_chain_and_the_trai
         for method in methods
     ]
     slices = ["Extract axial, coronal and sagittal slices of sub-01_T1w"]
-    expected = [*preprocess(name), *slices, *TRAINING, *follow, *TABLES, *CURVES, *describe]
+    expected = [*preprocess(name), *slices, *LISTS, *TRAINING, *follow, *TABLES, *CURVES, *describe]
     assert plan(smoke, *SMOKE, change) == sorted(expected)
 
 
@@ -291,7 +291,7 @@ def test_one_method_when_its_recipe_changes(smoke):
 def test_more_segments_reuse_those_that_are_done(smoke):
     change = delta(smoke, "change", {"overrides": {"models": {"ldm": {"budget": {"segments": 3}}}}})
     expected = [
-        "Train the latent diffusion model ldm, segment 2",
+        "Train ldm, segment 2",
         "Export the averaged weights of ldm",
         *volume("sub-03_T1w", "orthogonal_x4", "inr_prior"),
         "Draw sub-03_T1w under orthogonal_x4",
@@ -299,6 +299,28 @@ def test_more_segments_reuse_those_that_are_done(smoke):
         *CURVES,
     ]
     assert plan(smoke, *SMOKE, change) == sorted(expected)
+
+
+def test_a_model_that_joins_retrains_no_other(smoke):
+    edsr = yaml.safe_load((smoke / "config/models/edsr.yaml").read_text())
+    small = {"network": {"architecture": "residual2d", "channels": 4, "blocks": 1}, "budget": {"steps": 4, "batch": 2}}
+    new = {"kind": "adversarial", "discriminator": {"architecture": "patch_discriminator", "channels": 4, "layers": 1}}
+    model = {**edsr, **small, **new, "data": {**edsr["data"], "crop": 16}, "losses": {"l1": 1.0, "vanilla": 0.01}}
+    methods = yaml.safe_load((smoke / "config/methods.yaml").read_text())
+    joined = {
+        "models": {"judged": model},
+        "methods": {"judged": {**methods["slice_network"], "model": "judged"}},
+        "tables": {"one_thick": {"methods": ["spline", "inr", "judged"], "expectations": []}},
+    }
+    jobs = plan(smoke, *SMOKE, delta(smoke, "joined", {"overrides": joined}))
+    assert not set(jobs) & {*LISTS, *TRAINING}
+    assert {"Check the recipe of judged", "Train judged, segment 0"} <= set(jobs)
+
+
+@pytest.mark.parametrize("key", ["title", "citation", "published"])
+def test_nothing_is_trained_anew_for_words_about_a_model(smoke, key):
+    change = delta(smoke, "words", {"overrides": {"models": {"edsr": {key: "other words"}}}})
+    assert not set(plan(smoke, *SMOKE, change)) - set(SUMMARY)
 
 
 @pytest.fixture
@@ -344,8 +366,8 @@ def test_a_bumped_method_redoes_its_own_volumes(with_source):
 
 def test_new_slices_train_anew_even_after_a_kill_in_between(smoke):
     """Extraction is killed right before training: the list of slices is small, so Snakemake compares only its bytes."""
-    index = smoke / "results/slices/training.json"
-    content = yaml.safe_load(index.read_text())
-    assert all(len(store["content"]) == 64 for store in content["stores"])
-    index.write_text(index.read_text().replace(content["stores"][0]["content"], "0" * 64))
-    assert set(TRAINING[1:]) <= set(plan(smoke, *SMOKE))
+    for index in (smoke / "results/models").glob("*/training.json"):
+        content = yaml.safe_load(index.read_text())
+        assert all(len(store["content"]) == 64 for store in content["stores"])
+        index.write_text(index.read_text().replace(content["stores"][0]["content"], "0" * 64))
+    assert set(TRAINING) <= set(plan(smoke, *SMOKE))

@@ -186,7 +186,7 @@ def slurm_project(cluster, finished_project, tmp_path_factory):
 @pytest.mark.slurm
 def test_the_workflow_asks_for_the_gpu_where_a_rule_needs_it_and_nowhere_else(cluster, slurm_project):
     seen = cluster.visible_devices()
-    assert {requests(job)[3] for job in cluster.jobs_of("train_baseline")} == {"2"}  # its threads
+    assert {requests(job)[3] for job in cluster.jobs_of("train_segment")} == {"2"}  # its threads
     on_gpu = {job["JobId"] for rule in gpu_rules() for job in cluster.jobs_of(rule)}
     assert all(cluster.jobs_of(rule) for rule in gpu_rules())
     jobs = [job for job in cluster.jobs() if job["WorkDir"] == str(slurm_project)]

@@ -110,11 +110,26 @@ def memory(base, bytes_per_voxel=0):
     return megabytes
 
 
-def training_recipe(model):
+def training_recipe(name):
     """A model's recipe without its number of segments: raising that number reuses every segment that is done."""
-    recipe = plain(model)
-    recipe["budget"].pop("segments")
+    recipe = tracked(RECIPES.models[name])
+    recipe["budget"].pop("segments", None)
     return recipe
+
+
+def blind_recipe(name):
+    """The blind degradation that a model's data name; None where they name none."""
+    named = getattr(RECIPES.models[name].data, "degradation", "")
+    return tracked(RECIPES.blind[named]) if named else None
+
+
+def versions_of_model(stage):
+    """A params function: the versions of a stage and of the parts that a model is made by."""
+
+    def lookup(wildcards):
+        return versions(stage, parts_of_model(RECIPES.models[wildcards.model]))
+
+    return lookup
 
 
 def digest_of(paths):
@@ -139,11 +154,12 @@ def tables_with_truth():
 
 
 def training_stores(wildcards):
-    return [targets.slices(RESULTS, scan) for scan in TRAINING_SCANS]
+    return [targets.slices(RESULTS, scan) for scan in TRAINING_SCANS[wildcards.model]]
 
 
-def autoencoder_weights(wildcards):
-    return f"{RESULTS}/models/{RECIPES.models[wildcards.model].autoencoder}/weights.safetensors"
+def companion_weights(wildcards):
+    """The weights of the models that a model names itself."""
+    return [f"{RESULTS}/models/{name}/weights.safetensors" for name in RECIPES.models_of("models", wildcards.model)]
 
 
 def previous_segment(wildcards):
@@ -233,15 +249,7 @@ def histories():
 
 def keys_of_training():
     """The content keys that each model or fit was made from."""
-    models = {name: [s.key for s in targets.training_scans(SCANS, RECIPES.models[name].suffixes)] for name in MODELS}
-    return {
-        **models,
-        **{f"{u.method} {u.degradation} {u.scan.name}": [u.scan.key] for u in UNITS},
-    }
-
-
-def recipes_of_fits():
-    return {f"{u.method} {u.degradation} {u.scan.name}": RECIPES.methods[u.method] for u in UNITS}
+    return targets.keys_of_training(UNITS, RECIPES, SCANS)
 
 
 # Changes with the workflow files: what the picture of their graph depends on.

@@ -150,7 +150,7 @@ rule sync_mlflow:
         experiment=lambda w, output: f"headsr {config['results']}",
         histories=lambda w: list(histories()),
         checks=lambda w: list(checks_by_name()),
-        recipes=lambda w: plain({**{name: RECIPES.models[name] for name in MODELS}, **recipes_of_fits()}),
+        recipes=lambda w: plain(targets.recipes_of_training(UNITS, RECIPES)),
         content_keys=lambda w: keys_of_training(),
         commit=commit_of_code,
         stage=versions("sync_mlflow"),

@@ -22,25 +22,3 @@ rule extract_slices:
         "Extract axial, coronal and sagittal slices of {wildcards.scan}_{wildcards.suffix}"
     script:
         "../scripts/extract_slices.py"
-
-
-rule list_training_slices:
-    input:
-        stores=training_stores,
-    output:
-        index="<results>/slices/training.json",
-    log:
-        "<logs>/list_training_slices.log",
-    conda:
-        "../envs/imaging.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(500),
-        runtime=5,
-    params:
-        scans=[[scan.name, scan.split, scan.suffix, targets.slices(RESULTS, scan)] for scan in TRAINING_SCANS],
-        stage=versions("list_training_slices"),
-    message:
-        "List the slices that models are trained on"
-    script:
-        "../scripts/list_training_slices.py"

@@ -1,117 +1,99 @@
-# Models trained on 2-D slices. A training longer than one wall time is a chain of segments (docs/decisions.md).
+# Models. Whatever is trained is a chain of segments, so that a training may be longer than one job (docs/decisions.md).
 
 
-rule train_baseline:
+rule list_training_data:
     input:
-        index="<results>/slices/training.json",
+        stores=training_stores,
     output:
-        weights="<results>/models/{model}/weights.safetensors",
-        history="<results>/models/{model}/history.jsonl",
-        recipe="<results>/models/{model}/recipe.yaml",
+        index="<results>/models/{model}/training.json",
     log:
-        "<logs>/train_baseline/{model}.log",
-    benchmark:
-        "<benchmarks>/train_baseline/{model}.tsv"
-    wildcard_constraints:
-        model=models_of_kind("baseline"),
-    # Training is the longest way to the end: it starts as soon as its slices are there.
-    priority: 10
+        "<logs>/list_training_data/{model}.log",
+    conda:
+        "../envs/imaging.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(500),
+        runtime=5,
+    params:
+        scans=lambda w: [
+            [scan.name, scan.split, scan.suffix, targets.slices(RESULTS, scan)] for scan in TRAINING_SCANS[w.model]
+        ],
+        stage=versions("list_training_data"),
+    message:
+        "List the scans that {wildcards.model} is trained on"
+    script:
+        "../scripts/list_training_data.py"
+
+
+rule check_model:
+    output:
+        check="<results>/models/{model}/check.json",
+    log:
+        "<logs>/check_model/{model}.log",
     conda:
         "../envs/torch.yaml"
-    threads: 4
+    threads: 1
     resources:
-        gpu=1,
-        mem_mb=memory(2500),
-        runtime=24 * 60,
+        mem_mb=memory(1000),
+        runtime=5,
     params:
-        recipe=recipe_of("models"),
-        stage=versions("train_baseline"),
-        scratch=subpath(output.weights, parent=True),
+        recipes=lambda w: {
+            name: training_recipe(name) for name in sorted(RECIPES.used_by("models", [w.model])["models"])
+        },
+        stage=versions_of_model("check_model"),
     message:
-        "Train the baseline network {wildcards.model}"
+        "Check the recipe of {wildcards.model}"
     script:
-        "../scripts/train_baseline.py"
+        "../scripts/check_model.py"
 
 
-rule train_autoencoder:
+rule train_segment:
     input:
-        index="<results>/slices/training.json",
-    output:
-        weights="<results>/models/{model}/weights.safetensors",
-        history="<results>/models/{model}/history.jsonl",
-        recipe="<results>/models/{model}/recipe.yaml",
-    log:
-        "<logs>/train_autoencoder/{model}.log",
-    benchmark:
-        "<benchmarks>/train_autoencoder/{model}.tsv"
-    wildcard_constraints:
-        model=models_of_kind("autoencoder"),
-    # Training is the longest way to the end: it starts as soon as its slices are there.
-    priority: 10
-    conda:
-        "../envs/torch.yaml"
-    threads: 4
-    resources:
-        gpu=1,
-        mem_mb=memory(2500),
-        runtime=24 * 60,
-    params:
-        recipe=recipe_of("models"),
-        stage=versions("train_autoencoder"),
-        scratch=subpath(output.weights, parent=True),
-    message:
-        "Train the autoencoder {wildcards.model}"
-    script:
-        "../scripts/train_autoencoder.py"
-
-
-rule train_ldm_segment:
-    input:
-        index="<results>/slices/training.json",
-        autoencoder=autoencoder_weights,
+        index="<results>/models/{model}/training.json",
+        companions=companion_weights,
         previous=previous_segment,
+        check=lambda w: [] if int(w.segment) else f"{RESULTS}/models/{w.model}/check.json",
     output:
         state="<results>/models/{model}/segment-{segment}.safetensors",
         history="<results>/models/{model}/segment-{segment}.jsonl",
     log:
-        "<logs>/train_ldm_segment/{model}-{segment}.log",
+        "<logs>/train_segment/{model}-{segment}.log",
     benchmark:
-        "<benchmarks>/train_ldm_segment/{model}-{segment}.tsv"
-    wildcard_constraints:
-        model=models_of_kind("ldm"),
-    # Training is the longest way to the end: it starts as soon as its slices are there.
+        "<benchmarks>/train_segment/{model}-{segment}.tsv"
+    # Training is the longest way to the end: it starts as soon as its data are there.
     priority: 10
     conda:
         "../envs/torch.yaml"
     threads: 4
     resources:
         gpu=1,
+        # Slices are read as they are drawn, so this is the same for any number of scans.
         mem_mb=memory(2500),
         runtime=24 * 60,
     params:
-        # The number of segments is left out: raising it reuses every segment that is done.
-        recipe=lambda wildcards: training_recipe(RECIPES.models[wildcards.model]),
-        stage=versions("train_ldm_segment"),
+        # What decides the bytes of this segment: the number of segments only where it bends the learning rate.
+        recipe=lambda w: training_recipe(w.model),
+        course=lambda w: RECIPES.models[w.model].course(int(w.segment)),
+        blind=lambda w: blind_recipe(w.model),
+        stage=versions_of_model("train_segment"),
         scratch=subpath(output.state, parent=True),
     message:
-        "Train the latent diffusion model {wildcards.model}, segment {wildcards.segment}"
+        "Train {wildcards.model}, segment {wildcards.segment}"
     script:
-        "../scripts/train_ldm_segment.py"
+        "../scripts/train_segment.py"
 
 
-rule export_ldm:
+rule export_model:
     input:
         state=lambda w: f"{RESULTS}/models/{w.model}/segment-{all_segments(w)[-1]}.safetensors",
-        autoencoder=autoencoder_weights,
+        companions=companion_weights,
         histories=lambda w: [f"{RESULTS}/models/{w.model}/segment-{k}.jsonl" for k in all_segments(w)],
     output:
         weights="<results>/models/{model}/weights.safetensors",
         history="<results>/models/{model}/history.jsonl",
         recipe="<results>/models/{model}/recipe.yaml",
     log:
-        "<logs>/export_ldm/{model}.log",
-    wildcard_constraints:
-        model=models_of_kind("ldm"),
+        "<logs>/export_model/{model}.log",
     conda:
         "../envs/torch.yaml"
     threads: 1
@@ -120,8 +102,8 @@ rule export_ldm:
         runtime=15,
     params:
         recipe=recipe_of("models"),
-        stage=versions("export_ldm"),
+        stage=versions_of_model("export_model"),
     message:
         "Export the averaged weights of {wildcards.model}"
     script:
-        "../scripts/export_ldm.py"
+        "../scripts/export_model.py"

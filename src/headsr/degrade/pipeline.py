@@ -109,11 +109,14 @@ class BlindDegradation:
 
     def __call__(self, slices: Tensor, pixel_mm: Tensor, seeds: Sequence[int]) -> Degraded:
         """Degrade slices (N, 1, H, W) whose pixels are ``pixel_mm`` (N, 2; rows, columns), one seed per sample."""
-        metadata = [
+        return self.replay(slices, self.draws(pixel_mm, seeds))
+
+    def draws(self, pixel_mm: Tensor, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        """All draws of every sample, as plain data."""
+        return [
             {"seed": int(seed), "pixel_mm": [float(size) for size in pixel], **self._draw(int(seed))}
             for seed, pixel in zip(seeds, pixel_mm.tolist(), strict=True)
         ]
-        return self.replay(slices, metadata)
 
     def replay(self, slices: Tensor, metadata: Sequence[dict[str, Any]]) -> Degraded:
         """Degrade slices (N, 1, H, W) by draws made before, whatever this recipe says."""

@@ -47,7 +47,7 @@ class SlicePrior:
     def __init__(self, model: TrainedModel, study: Study, *, fit: Fit) -> None:
         device = study.scans[0].data.device
         self.model, self.fit, self.source_key = model.module, fit, study.source_key
-        self.precision = choose_precision(model.recipe.precision, device)
+        self.precision = choose_precision(model.precision, device)
         self.families = [family for scan in study.scans for family in _families(scan, study.head, device)]
         self.total = torch.zeros(study.head.shape, device=device)
         self.weight = torch.zeros(study.head.shape, device=device)

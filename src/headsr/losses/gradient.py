@@ -6,6 +6,6 @@ from torch import Tensor
 
 
 def gradient_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of the first differences along rows and columns, (N, C, H, W), blind to an offset."""
+    """Mean absolute first difference of the error, summed over the axes of images (N, C, ...); blind to an offset."""
     error = predicted.float() - target.float()
-    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return sum(error.diff(dim=axis).abs().mean() for axis in range(-1, 1 - error.ndim, -1))

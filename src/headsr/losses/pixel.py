@@ -1,4 +1,4 @@
-"""Pixel-wise differences."""
+"""Pixel-wise differences, of images with any number of axes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from torch import Tensor
 def l1_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference, in fp32 under autocast too."""
     return F.l1_loss(predicted.float(), target.float())
+
+
+def mse_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference, in fp32 under autocast too."""
+    return F.mse_loss(predicted.float(), target.float())
 
 
 def psnr(predicted: Tensor, target: Tensor, *, peak: float = 1.0) -> float:

@@ -89,6 +89,15 @@ class KLAutoencoder(nn.Module):
         detail = F.pixel_shuffle(self.decoder(latents), self.unshuffle)
         return (detail + F.pixel_shuffle(self.synthesis(latents), self.factor) + 1) / 2
 
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Feature maps of slices after every level of the encoder, finest first."""
+        maps, current = [], F.pixel_unshuffle(2 * images - 1, self.unshuffle)
+        for layer in self.encoder[:-1]:
+            if isinstance(layer, nn.Conv2d) and layer.stride != (1, 1):
+                maps.append(current)
+            current = layer(current)
+        return [*maps, current]
+
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Posterior]:
         """Reconstruction from latents drawn with standard normal ``noise``, and their posterior."""
         posterior = self.posterior(images)
@@ -103,15 +112,6 @@ def encode(autoencoder: KLAutoencoder, images: Tensor) -> Tensor:
 def decode(autoencoder: KLAutoencoder, latents: Tensor) -> Tensor:
     """Slices (N, 1, f h, f w) of normalised latents (N, C, h, w)."""
     return autoencoder.images(latents * autoencoder.latent_deviation + autoencoder.latent_mean)
-
-
-def kl_divergence(posterior: Posterior) -> Tensor:
-    """Divergence from the standard normal, averaged over every latent element (mean form, not CompVis's sum).
-
-    The weight 1e-6 of the summed form corresponds to 1e-6 * C / f^2 here: 2.5e-7 for 4 channels and f = 4.
-    """
-    mean, log_variance = (part.float() for part in posterior)
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
 
 
 def block_cosines(size: int, count: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,12 @@ class PixelNorm(nn.Module):
 def group_norm(channels: int) -> nn.Module:
     """GroupNorm with at least four channels a group, since one channel alone would lose its mean."""
     return nn.GroupNorm(math.gcd(32, max(1, channels // 4)), channels)
+
+
+def in_full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """What is computed inside is not cast, whatever the training's precision; the meta device has no casts."""
+    casts = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if casts else nullcontext()
 
 
 def conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:

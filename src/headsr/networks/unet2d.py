@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headsr.networks.attention import TransformerBlock
-from headsr.networks.blocks import ResidualBlock, Upsample, conv3, group_norm, padded, zeroed
+from headsr.networks.blocks import ResidualBlock, Upsample, conv3, group_norm, in_full_precision, padded, zeroed
 
 PLANES = ("sagittal", "coronal", "axial")  # a plane's number is the array axis (RAS) its slices are stacked along
 
@@ -76,7 +76,7 @@ class LatentUnet(nn.Module):
 
     def estimate(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (N, C, h, w) and deviation (C, 1, 1) of clean latents, from the degraded slice alone, in fp32."""
-        with torch.autocast(condition.device.type, enabled=False):
+        with in_full_precision(condition.device):
             gathered = F.pixel_unshuffle(condition.float(), self.condition_factor)
             mean = F.conv2d(gathered, self.estimate_weight, self.estimate_bias, padding=1)
         return mean, self.estimate_deviation

@@ -148,6 +148,9 @@ class Model:
     part: ClassVar[Part]
     losses_of: ClassVar[tuple[str, ...]] = ("images",)
     data_kinds: ClassVar[tuple[str, ...]] = ("slices",)
+    # What its users get where a network is of use only together with the models that these fields name.
+    assembly: ClassVar[Part | None] = None
+    kept: ClassVar[tuple[str, ...]] = ()
     network: Annotated[dict[str, Any], Doc("architecture, and the arguments of its constructor.")]
     data: Annotated[DataRecipe, Doc("What the training sees.")]
     budget: Annotated[Budget, Doc("How long the training is.")]
@@ -170,6 +173,11 @@ class Model:
     def networks(self) -> dict[str, Mapping[str, Any]]:
         """The ``network`` block of every network that is trained, by the turn in which it is."""
         return {"network": self.network}
+
+    def course(self, segment: int) -> dict[str, int | bool]:
+        """What of the number of segments decides the bytes of one: a cosine's length, whether this one decays."""
+        total, last = self.budget.steps * self.budget.segments, segment == self.budget.segments - 1
+        return {"cosine": {"total": total}, "constant": {}, "decay": {"decays": last}}[self.schedule.shape]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +204,9 @@ class Adversarial(Model):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_other_network(self.discriminator, "discriminator", "discriminator")
+        if not any(LOSSES[name].of == "verdicts" and term.weight > 0 for name, term in self.losses.items()):
+            known = ", ".join(name for name, part in LOSSES.items() if part.of == "verdicts")
+            raise ValueError(f"losses: one on the discriminator's verdicts must have a weight above 0: {known}")
 
     def networks(self) -> dict[str, Mapping[str, Any]]:
         """The generator's block and the discriminator's."""
@@ -218,6 +229,8 @@ class Ldm(Model):
     kind: ClassVar[str] = "ldm"
     part: ClassVar[Part] = Part("headsr.training.tasks.ldm.DenoisingTask")
     losses_of: ClassVar[tuple[str, ...]] = ("images", "residuals")
+    assembly: ClassVar[Part] = Part("headsr.networks.latent_diffusion.LatentDiffusion")
+    kept: ClassVar[tuple[str, ...]] = ("autoencoder",)
     autoencoder: Annotated[str, Names("models", ("autoencoder",)), Doc("The autoencoder whose latents it lives in.")]
 
 
@@ -245,8 +258,12 @@ def refuse_other_network(network: Mapping[str, Any], kind: str, key: str) -> Non
 def refuse_other_losses(losses: Mapping[str, LossTerm], of: tuple[str, ...], kind: str) -> None:
     """ValueError for a loss that this kind of model has not, and for none at all."""
     known = [name for name, part in LOSSES.items() if part.of in of]
-    for name in losses:
+    for name, term in losses.items():
         if name not in known:
             raise ValueError(f"losses.{name}: {unknown(f'loss of a {kind}', name, known)}")
+        if LOSSES[name].features and not term.features:
+            raise ValueError(f"losses.{name}.features: name the model whose features it compares")
+        if term.features and not LOSSES[name].features:
+            raise ValueError(f"losses.{name}.features: this loss compares no features; leave it out")
     if not any(term.weight > 0 for term in losses.values()):
         raise ValueError(f"losses: at least one weight must be above 0; known: {', '.join(known)}")

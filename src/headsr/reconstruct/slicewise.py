@@ -26,7 +26,7 @@ _BATCH = 8
 def slice_network(study: Study, method: SliceNetwork, models: Mapping[str, TrainedModel]) -> Estimate:
     """The estimate of a trained 2-D network (recipes.SliceNetwork)."""
     model = models[method.model]
-    precision = choose_precision(model.recipe.precision, study.scans[0].data.device)
+    precision = choose_precision(model.precision, study.scans[0].data.device)
     return Estimate(upsample_slicewise(study, model.module, precision=precision))
 
 

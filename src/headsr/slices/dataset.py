@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from headsr.volumes import AXES
 
 PLANES = tuple(sorted(AXES, key=AXES.get))  # sagittal, coronal, axial: a plane's number is its array axis
 _CROSSES_LEFT_RIGHT = ("axial", "coronal")
+_OPEN_PLANES = 256
 
 
 class Visit(NamedTuple):
@@ -52,42 +53,22 @@ class SliceBatch:
     seeds: list[int]
 
 
-@dataclass(frozen=True, eq=False)
-class _Slices:
-    name: str
-    pixel_mm: dict[str, list[float]]
-    planes: dict[str, NDArray[np.float32]]
-
-
 class SliceSampler:
     """Draws crops: a scan, a plane and a slice, each equally likely, then a place in it.
 
-    Every array is read once, into memory as float32. A batch is a pure function of (seed, step), so training may
-    stop and go on anywhere and sees the same crops, and so does any other process that draws them.
+    A slice is read when it is drawn, so that thousands of scans take no more memory than one. A batch is a pure
+    function of (seed, step): training may stop and go on anywhere and sees the same crops, and so does any other
+    process that draws them.
     """
 
-    def __init__(
-        self,
-        index: str | os.PathLike[str],
-        *,
-        root: str | os.PathLike[str],
-        suffixes: Iterable[str],
-        split: str,
-        crop: int,
-        seed: int,
-    ) -> None:
-        wanted = set(suffixes)
-        entries = [e for e in read_json(index)["stores"] if e["split"] == split and e["suffix"] in wanted]
-        if not entries:
-            raise ValueError(
-                f"{index}: lists no {'/'.join(sorted(wanted))} scan of split {split!r}; see the scan table"
-            )
+    def __init__(self, index: str | os.PathLike[str], *, split: str, crop: int, seed: int) -> None:
         self.crop, self.seed, self.split = crop, seed, split
-        self._scans = [_read_slices(entry, Path(root)) for entry in entries]
+        self._scans = scans_in(index, split)
+        self._folder = Path(index).parent
 
     def __len__(self) -> int:
         """How many slices there are to draw from."""
-        return sum(len(slices) for scan in self._scans for slices in scan.planes.values())
+        return sum(count for scan in self._scans for count in scan["counts"].values())
 
     def batch(self, step: int, size: int) -> SliceBatch:
         """The crops of one step; fewer crops of the same step are the first ones."""
@@ -107,21 +88,29 @@ class SliceSampler:
         generator = np.random.default_rng(seed)
         scan = self._scans[generator.integers(len(self._scans))]
         plane = PLANES[generator.integers(len(PLANES))]
-        number = int(generator.integers(len(scan.planes[plane])))
-        image, pixel_mm = scan.planes[plane][number], scan.pixel_mm[plane]
+        number = int(generator.integers(scan["counts"][plane]))
+        image, pixel_mm = open_plane(self._folder / scan["store"] / plane)[number], scan["pixel_mm"][plane]
         flip, transpose = generator.random(2) < 0.5
         if flip and plane in _CROSSES_LEFT_RIGHT:
             image = image[:, ::-1]
         # Thick coronal slices make an axial image's rows thick, thick sagittal ones its columns.
         if transpose and plane == "axial":
             image, pixel_mm = image.T, pixel_mm[::-1]
-        return _crop(image, self.crop, generator), pixel_mm, (scan.name, plane, number)
+        return _crop(image, self.crop, generator), pixel_mm, (scan["name"], plane, number)
 
 
-def _read_slices(entry: dict, root: Path) -> _Slices:
-    store = root / entry["store"]
-    planes = {plane: np.asarray(zarr.open_array(str(store / plane), mode="r")[:], np.float32) for plane in PLANES}
-    return _Slices(entry["name"], entry["pixel_mm"], planes)
+def scans_in(index: str | os.PathLike[str], split: str) -> list[dict[str, Any]]:
+    """What the list of a model's training data says of every scan of a split; ValueError where there is none."""
+    entries = [entry for entry in read_json(index)["stores"] if entry["split"] == split]
+    if not entries:
+        raise ValueError(f"{index}: lists no scan of split {split!r}; see the scan table and the model's data")
+    return entries
+
+
+@lru_cache(maxsize=_OPEN_PLANES)
+def open_plane(path: Path) -> zarr.Array:
+    """The slices of one plane of one scan, to be read one by one."""
+    return zarr.open_array(str(path), mode="r")
 
 
 def _crop(image: NDArray[np.float32], size: int, generator: np.random.Generator) -> NDArray[np.float32]:

@@ -20,7 +20,6 @@ from headsr.volumes import Volume, VolumeError, load_volume
 LAYOUT = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 # A slice is kept when the head fills at least this share of it.
 HEAD_SHARE = 0.05
-_SLICES_PER_CHUNK = 32
 
 
 def extract_slices(
@@ -28,8 +27,9 @@ def extract_slices(
 ) -> None:
     """Write the slices of a preprocessed scan that show a head; ``output`` is the path of the store's root zarr.json.
 
-    The store holds float32 arrays axial (z, y, x), coronal (y, z, x) and sagittal (x, z, y) and, as attributes,
-    ``source_key``, ``pixel_mm`` (row and column spacing), ``counts`` per plane and ``content``, the hash of all slices.
+    The store holds float32 arrays axial (z, y, x), coronal (y, z, x) and sagittal (x, z, y), each a file of chunks of
+    one slice, so that a training reads the slices that it draws and no other; and, as attributes, ``source_key``,
+    ``pixel_mm`` (row and column spacing), ``counts`` per plane and ``content``, the hash of all slices.
     Same scan, same bytes.
     Raises VolumeError when the mask does not fit the scan or leaves no slice.
     """
@@ -71,7 +71,8 @@ def _write_store(mark: Path, planes: dict[str, NDArray[np.float32]], attributes:
             store=str(store / plane),
             shape=slices.shape,
             dtype="float32",
-            chunks=(min(_SLICES_PER_CHUNK, len(slices)), *slices.shape[1:]),
+            chunks=(1, *slices.shape[1:]),
+            shards=slices.shape,
             compressors=zarr.codecs.ZstdCodec(level=3),
         )
         array[:] = slices

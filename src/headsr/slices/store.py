@@ -1,4 +1,4 @@
-"""The list of all training slices: which store belongs to which scan and split."""
+"""The list of a model's training data: which store of slices belongs to which scan and split."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from headsr.files import read_json, write_json
 from headsr.scans import SPLITS, SUFFIXES
 
 
-def list_training_slices(stores: Iterable[tuple[str, str, str, str]], output: str | os.PathLike[str]) -> None:
-    """Write ``training.json`` from (name, split, suffix, path of the root zarr.json) of every store.
+def list_training_data(stores: Iterable[tuple[str, str, str, str]], output: str | os.PathLike[str]) -> None:
+    """Write ``training.json`` from (name, split, suffix, path of the root zarr.json) of every store of one model.
 
-    Paths are kept relative to the results root, the parent of the folder that ``output`` lies in, so that results can
-    be moved. Raises ValueError when there is no store, or a store does not hold slices.
+    Paths are kept relative to the list's own folder, so that results can be moved. Raises ValueError when a split has
+    no scan, or a store does not hold slices.
     """
-    root = Path(output).resolve().parent.parent
-    entries = [_entry(name, split, suffix, Path(path), root) for name, split, suffix, path in stores]
-    if not entries:
-        raise ValueError(f"{output}: no scan has the split train or val, so there is nothing to train on")
+    folder = Path(output).resolve().parent
+    entries = [_entry(name, split, suffix, Path(path), folder) for name, split, suffix, path in stores]
+    for split in ("train", "val"):
+        if split not in {entry["split"] for entry in entries}:
+            raise ValueError(f"{output}: no scan of the model's data has the split {split}; change the scan table")
     write_json(output, {"stores": sorted(entries, key=lambda entry: entry["store"])})
 
 
-def _entry(name: str, split: str, suffix: str, mark: Path, root: Path) -> dict:
+def _entry(name: str, split: str, suffix: str, mark: Path, folder: Path) -> dict:
     if split not in SPLITS or suffix not in SUFFIXES:
         raise ValueError(f"{name}: {split!r} is not a split or {suffix!r} not a suffix of the scan table")
     attributes = read_json(mark).get("attributes", {})
@@ -33,7 +34,7 @@ def _entry(name: str, split: str, suffix: str, mark: Path, root: Path) -> dict:
         "name": name,
         "split": split,
         "suffix": suffix,
-        "store": os.path.relpath(mark.resolve().parent, root),
+        "store": os.path.relpath(mark.resolve().parent, folder),
         "source_key": attributes["source_key"],
         "pixel_mm": attributes["pixel_mm"],
         "counts": attributes["counts"],

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headsr.files import read_json, write_json
+from headsr.history import history_so_far, write_history
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -130,6 +132,31 @@ def mirror_results(
         synced = sync_mlflow(database, experiment=experiment, runs=runs)
     write_json(record, {"database": str(database), "synced": None if synced is None else asdict(synced)})
     return synced
+
+
+def mirror_trainings(
+    database: str | os.PathLike[str],
+    *,
+    experiment: str,
+    histories: Mapping[str, Sequence[str | os.PathLike[str]]],
+    recipes: Mapping[str, Mapping[str, Any]],
+    keys: Mapping[str, Sequence[str]],
+    commit: str = "",
+) -> Synced | None:
+    """Mirror trainings and fits at any time, those that run as far as they are; one that has not begun has no run.
+
+    ``histories`` are the files that each consists of (targets.histories_so_far), the rest is as in mirror_results.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        runs = []
+        for number, (name, paths) in enumerate(histories.items()):
+            if lines := history_so_far(paths):
+                history = Path(folder) / f"{number}.jsonl"
+                write_history(history, lines)
+                runs.append(
+                    record_training(name, history=history, recipe=recipes[name], keys=keys.get(name, ()), commit=commit)
+                )
+        return sync_mlflow(database, experiment=experiment, runs=runs)
 
 
 def sync_mlflow(database: str | os.PathLike[str], *, experiment: str, runs: Sequence[RunRecord]) -> Synced | None:

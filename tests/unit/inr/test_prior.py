@@ -9,7 +9,7 @@ from headsr.inr.fit import fit_field
 from headsr.inr.prior import SlicePrior
 from headsr.networks.build import build_network
 from headsr.networks.latent_diffusion import LatentDiffusion
-from headsr.recipes import Fit, MethodRecipe, ModelRecipe, Stack, build
+from headsr.recipes import Fit, MethodRecipe, Stack, build
 from headsr.reconstruct.estimate import estimate_of
 from headsr.weights import TrainedModel
 
@@ -21,22 +21,12 @@ FIT = {
     "prior_slices": 5,
 }
 AUTOENCODER = {"architecture": "kl", "channels": [4, 4, 4], "blocks": 1, "latent_channels": 2}
-LDM = {
-    "kind": "ldm",
-    "autoencoder": "kl",
-    "network": {
-        "architecture": "unet2d",
-        "channels": [32, 32],
-        "blocks": 1,
-        "attention": [False, True],
-        "latent_channels": 2,
-    },
-    "data": {"kind": "slices", "suffixes": ["T1w"], "crop": 16, "degradation": "mild"},
-    "budget": {"steps": 1, "batch": 1},
-    "optimizer": {"learning_rate": 0.01},
-    "schedule": {"shape": "constant"},
-    "seed": 0,
-    "losses": {"denoising": 1.0},
+UNET = {
+    "architecture": "unet2d",
+    "channels": [8, 8],
+    "blocks": 1,
+    "attention": [False, True],
+    "latent_channels": 2,
 }
 
 
@@ -44,9 +34,9 @@ LDM = {
 def ldm() -> TrainedModel:
     """A tiny untrained latent diffusion model."""
     torch.manual_seed(0)
-    autoencoder = build_network("autoencoder", AUTOENCODER)
-    module = LatentDiffusion(build_network("ldm", LDM["network"]), autoencoder)
-    return TrainedModel(build(ModelRecipe, LDM, "ldm"), module.eval().requires_grad_(False))
+    autoencoder = build_network(AUTOENCODER)
+    module = LatentDiffusion(build_network(UNET), autoencoder)
+    return TrainedModel("ldm", module.eval().requires_grad_(False), "fp32")
 
 
 @pytest.fixture

@@ -2,19 +2,27 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
-from headsr.losses.composite import image_terms, refuse_unknown_terms, weighted_sum
+from headsr.losses.adversarial import relativistic_loss, vanilla_loss
+from headsr.losses.composite import loss_terms, weighted_sum
 from headsr.losses.gradient import gradient_loss
-from headsr.losses.pixel import l1_loss, psnr
+from headsr.losses.perceptual import perceptual_loss
+from headsr.losses.pixel import l1_loss, mse_loss, psnr
+from headsr.losses.posterior import kl_divergence
 from headsr.losses.wavelet import stationary_haar, wavelet_loss
+from headsr.parts import LOSSES
+
+IMAGE_LOSSES = [l1_loss, mse_loss, gradient_loss, wavelet_loss]
+SHAPES = [(2, 1, 9, 7), (2, 1, 9, 7, 8)]
 
 
-@pytest.fixture
-def images():
-    return torch.rand(2, 1, 9, 7), torch.rand(2, 1, 9, 7)
+@pytest.fixture(params=SHAPES, ids=["slices", "blocks"])
+def images(request):
+    return torch.rand(request.param), torch.rand(request.param)
 
 
-@pytest.mark.parametrize("loss", [l1_loss, gradient_loss, wavelet_loss])
+@pytest.mark.parametrize("loss", IMAGE_LOSSES)
 def test_a_loss_of_equal_images_is_zero_and_its_sign_does_not_matter(loss, images):
     a, b = images
     assert loss(a, a) == 0
@@ -27,9 +35,34 @@ def test_edges_are_blind_to_an_offset(loss, images):
     assert loss(a + 0.5, b) == pytest.approx(loss(a, b).item(), abs=1e-5)
 
 
+@pytest.mark.parametrize("loss", IMAGE_LOSSES)
+def test_no_spatial_axis_is_special(loss, images):
+    a, b = images
+    turned = loss(a.movedim(2, -1), b.movedim(2, -1))
+    assert turned == pytest.approx(loss(a, b).item(), rel=1e-5)
+
+
 def test_the_gradient_of_a_ramp_is_its_slope():
     ramp = torch.arange(5.0).expand(1, 1, 4, 5)
     assert gradient_loss(2 * ramp, torch.zeros(1, 1, 4, 5)) == 2
+    assert gradient_loss((2 * ramp).expand(1, 1, 3, 4, 5), torch.zeros(1, 1, 3, 4, 5)) == 2
+
+
+def in_two_dimensions(a, b):
+    """Gradient and wavelet loss as they were written for slices alone."""
+    error, total = a - b, a.new_zeros(())
+    gradient = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    for d in (1, 2):
+        w, x, y, z = error[..., :-d, :-d], error[..., :-d, d:], error[..., d:, :-d], error[..., d:, d:]
+        error, details = (w + x + y + z) / 2, ((w - x + y - z) / 2, (w + x - y - z) / 2, (w - x - y + z) / 2)
+        total = total + sum(band.abs().mean() for band in details)
+    return gradient, total / 2
+
+
+def test_losses_of_slices_are_the_same_to_the_bit_as_those_for_two_axes_alone():
+    a, b = torch.rand(2, 1, 33, 20), torch.rand(2, 1, 33, 20)
+    gradient, wavelet = in_two_dimensions(a, b)
+    assert torch.equal(gradient_loss(a, b), gradient) and torch.equal(wavelet_loss(a, b), wavelet)
 
 
 def test_psnr_of_a_known_error():
@@ -39,10 +72,11 @@ def test_psnr_of_a_known_error():
     assert math.isinf(psnr(a, a))
 
 
-def test_haar_keeps_the_energy_of_every_two_by_two_block():
-    images = torch.rand(1, 1, 6, 8)
-    bands = stationary_haar(images)
-    energy = sum(band[..., ::2, ::2].square().sum() for band in bands)
+@pytest.mark.parametrize("shape", [(1, 1, 6, 8), (1, 1, 6, 8, 4)])
+def test_haar_keeps_the_energy_of_every_cell(shape):
+    images = torch.rand(shape)
+    every_second = (..., *[slice(None, None, 2)] * (len(shape) - 2))
+    energy = sum(band[every_second].square().sum() for band in stationary_haar(images))
     assert energy == pytest.approx(images.square().sum().item(), rel=1e-5)
 
 
@@ -62,15 +96,50 @@ def test_the_wavelet_loss_favours_no_shift():
     )
 
 
-def test_terms_are_unweighted_and_the_sum_is_weighted(images):
-    terms = image_terms({"l1": 2.0, "gradient": 0.5, "kl": 1.0}, *images)
-    assert set(terms) == {"l1", "gradient"}
-    weights = {"l1": 2.0, "gradient": 0.5}
-    assert weighted_sum(terms, weights) == 2 * l1_loss(*images) + 0.5 * gradient_loss(*images)
+@pytest.mark.parametrize(
+    ("mean", "log_variance", "expected"), [(0.0, 0.0, 0.0), (2.0, 0.0, 2.0), (0.0, 1.0, 0.5 * (2.718282 - 2))]
+)
+def test_the_divergence_from_the_standard_normal_is_known(mean, log_variance, expected):
+    shape = (2, 4, 3, 3)
+    loss = kl_divergence(torch.full(shape, mean), torch.full(shape, log_variance))
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_an_unknown_loss_or_none_is_refused():
-    with pytest.raises(ValueError, match=r"losses\.l2 is not a loss of this training; known: l1, kl"):
-        refuse_unknown_terms({"l2": 1.0}, ("l1", "kl"))
-    with pytest.raises(ValueError, match="at least one weight"):
-        refuse_unknown_terms({"l1": 0.0}, ("l1",))
+@pytest.mark.parametrize("loss", [vanilla_loss, relativistic_loss])
+def test_a_discriminator_that_knows_nothing_costs_twice_log_two(loss):
+    undecided = torch.full((2, 1, 3, 3), 0.7 if loss is relativistic_loss else 0.0)
+    assert loss(undecided, undecided).item() == pytest.approx(2 * math.log(2), abs=1e-6)
+    sure = torch.full((2, 1, 3, 3), 20.0)
+    assert loss(sure, -sure) < 1e-6 < 20 < loss(-sure, sure)
+
+
+def test_a_relativistic_verdict_is_beside_the_other_side_s_mean():
+    real, made = torch.tensor([2.0, 0.0]), torch.tensor([-1.0, 1.0])
+    expected = sum(math.log1p(math.exp(-x)) for x in (2, 0)) / 2 + sum(math.log1p(math.exp(x)) for x in (-2, 0)) / 2
+    assert relativistic_loss(real, made).item() == pytest.approx(expected, abs=1e-6)
+    assert relativistic_loss(real + 5, made + 5).item() == pytest.approx(expected, abs=1e-5)
+
+
+class Doubled(nn.Module):
+    def features(self, images):
+        return [2 * images, images.mean(dim=(2, 3))]
+
+
+def test_a_perceptual_loss_is_the_mean_difference_of_features():
+    a, b = torch.rand(SHAPES[0]), torch.rand(SHAPES[0])
+    expected = (2 * (a - b).abs().mean() + (a.mean(dim=(2, 3)) - b.mean(dim=(2, 3))).abs().mean()) / 2
+    assert perceptual_loss(a, b, Doubled()).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_terms_are_those_of_what_is_offered_and_the_sum_is_weighted():
+    a, b = torch.rand(SHAPES[0]), torch.rand(SHAPES[0])
+    names = ("l1", "gradient", "kl", "perceptual")
+    terms = loss_terms(names, {"images": (a, b)}, {"perceptual": Doubled()})
+    assert set(terms) == {"l1", "gradient", "perceptual"}
+    assert set(loss_terms(names, {"posterior": (a, b)}, {})) == {"kl"}
+    weights = {"l1": 2.0, "gradient": 0.5, "perceptual": 0.0, "kl": 9.0}
+    assert weighted_sum(terms, weights) == 2 * l1_loss(a, b) + 0.5 * gradient_loss(a, b)
+
+
+def test_every_loss_of_the_table_is_there():
+    assert all(callable(part.load()) for part in LOSSES.values())

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from headsr.networks.autoencoder import KLAutoencoder, Posterior, block_cosines, decode, encode, kl_divergence
+from headsr.networks.autoencoder import KLAutoencoder, block_cosines, decode, encode
 
 
-def autoencoder(channels=(4, 4, 8), blocks=1):
-    network = KLAutoencoder(channels=channels, blocks=blocks, latent_channels=4)
+def autoencoder(channels=(4, 4, 8), blocks=1, unshuffle=1):
+    network = KLAutoencoder(channels=channels, blocks=blocks, latent_channels=4, unshuffle=unshuffle)
     for parameter in network.parameters():
         if parameter.ndim == 4:
             torch.nn.init.normal_(parameter, std=0.2)
@@ -52,13 +52,12 @@ def test_noise_moves_the_reconstruction_within_the_posterior():
     assert not torch.equal(network(images, torch.ones(1, 4, 2, 2))[0], quiet)
 
 
-@pytest.mark.parametrize(
-    ("mean", "log_variance", "expected"), [(0.0, 0.0, 0.0), (2.0, 0.0, 2.0), (0.0, 1.0, 0.5 * (2.718282 - 2))]
-)
-def test_the_divergence_from_the_standard_normal_is_known(mean, log_variance, expected):
-    shape = (2, 4, 3, 3)
-    posterior = Posterior(torch.full(shape, mean), torch.full(shape, log_variance))
-    assert kl_divergence(posterior).item() == pytest.approx(expected, abs=1e-6)
+@pytest.mark.parametrize("unshuffle", [1, 2])
+def test_features_are_one_map_a_level_and_see_a_difference(unshuffle):
+    network = autoencoder(channels=(4, 6, 8), unshuffle=unshuffle)
+    maps = network.features(torch.rand(2, 1, 16, 24))
+    finest = 16 // unshuffle, 24 // unshuffle
+    assert [tuple(m.shape[1:]) for m in maps] == [(c, finest[0] >> i, finest[1] >> i) for i, c in enumerate((4, 6, 8))]
 
 
 @pytest.mark.parametrize(("channels", "unshuffle"), [((4, 4, 8), 1), ((4, 8), 2), ((4,), 4)])

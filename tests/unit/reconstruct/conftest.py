@@ -21,7 +21,7 @@ from headsr.weights import TrainedModel, save_model
 @pytest.fixture
 def brighter() -> nn.Module:
     """A 2-D network that adds 0.125 to every slice."""
-    network = build_network("baseline", EDSR.network)
+    network = build_network(EDSR.network)
     with torch.no_grad():
         network.last.bias.fill_(0.125)
     return network
@@ -29,7 +29,7 @@ def brighter() -> nn.Module:
 
 @pytest.fixture
 def models(brighter: nn.Module) -> dict[str, TrainedModel]:
-    return {"edsr": TrainedModel(EDSR, brighter.eval())}
+    return {"edsr": TrainedModel("baseline", brighter.eval(), "fp32")}
 
 
 @pytest.fixture

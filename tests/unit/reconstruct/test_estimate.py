@@ -3,7 +3,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from tiny_methods import METHODS, model
+from tiny_methods import METHODS
 
 from headsr import recipes
 from headsr.acquisition.measurement import load_study
@@ -67,6 +67,6 @@ def test_a_model_that_is_missing_or_of_another_kind_is_refused(measure, models):
     study = load_study(measure(["axial"]))
     with pytest.raises(ValueError, match="slice_network needs the model 'edsr', and it was not given"):
         estimate_of(study, METHODS["slice_network"], {})
-    other = model("autoencoder", {"architecture": "kl", "channels": [4, 4], "blocks": 1, "latent_channels": 2})
+    other = TrainedModel("autoencoder", torch.nn.Identity(), "fp32")
     with pytest.raises(ValueError, match=r"'edsr' is a model of kind autoencoder; .* baseline or adversarial"):
-        estimate_of(study, METHODS["slice_network"], {"edsr": TrainedModel(other, torch.nn.Identity())})
+        estimate_of(study, METHODS["slice_network"], {"edsr": other})

@@ -3,7 +3,7 @@ import pytest
 
 from headsr.files import write_json
 from headsr.slices.extract import extract_slices
-from headsr.slices.store import list_training_slices
+from headsr.slices.store import list_training_data
 from headsr.volumes import Grid, save_volume
 
 SHAPE = (24, 30, 18)
@@ -25,5 +25,5 @@ def results(tmp_path_factory):
         mark = root / "slices" / "demo" / name / f"{name}_{suffix}.zarr" / "zarr.json"
         extract_slices(scan, root / "mask.nii.gz", mark)
         stores.append((f"demo/{name}_{suffix}", split, suffix, str(mark)))
-    list_training_slices(reversed(stores), root / "slices" / "training.json")
+    list_training_data(reversed(stores), root / "models" / "any" / "training.json")
     return root

@@ -1,16 +1,19 @@
+import gc
+
 import numpy as np
 import pytest
 import torch
 import zarr
 
+from headsr.files import read_json, write_json
 from headsr.seeds import seed_of
-from headsr.slices.dataset import SliceSampler
+from headsr.slices.dataset import SliceSampler, open_plane
 from headsr.volumes import AXES
 
 
 def sampler(results, **change):
-    arguments = {"suffixes": ("T1w", "T2w"), "split": "train", "crop": 12, "seed": 3} | change
-    return SliceSampler(results / "slices" / "training.json", root=results, **arguments)
+    arguments = {"split": "train", "crop": 12, "seed": 3} | change
+    return SliceSampler(results / "models" / "any" / "training.json", **arguments)
 
 
 def scans_of(batch):
@@ -69,12 +72,26 @@ def test_a_seed_belongs_to_the_visit_and_no_two_visits_are_the_same(results):
         assert seed == seed_of(3, "train", "degradation", *visit)
 
 
-def test_splits_and_suffixes_choose_the_scans(results):
-    assert scans_of(sampler(results, suffixes=("T2w",)).batch(0, 20)) == {"demo/sub-02_T2w"}
+def test_a_split_chooses_the_scans(results):
     validation = sampler(results, split="val")
     assert scans_of(validation.batch(0, 20)) == {"demo/sub-03_T1w"} and len(validation) == 18 + 30 + 24
-    with pytest.raises(ValueError, match="no FLAIR scan of split 'train'"):
-        sampler(results, suffixes=("FLAIR",))
+    with pytest.raises(ValueError, match="no scan of split 'test'"):
+        sampler(results, split="test")
+
+
+def test_of_hundreds_of_scans_no_slice_is_kept_and_few_files_are_open(results, tmp_path):
+    index = read_json(results / "models" / "any" / "training.json")
+    first = next(entry for entry in index["stores"] if entry["split"] == "train")
+    source, stores = results / "models" / "any" / first["store"], []
+    for number in range(200):
+        (tmp_path / f"{number}.zarr").symlink_to(source.resolve())
+        stores.append({**first, "name": f"demo/sub-{number}_T1w", "store": f"{number}.zarr"})
+    write_json(tmp_path / "training.json", {"stores": stores})
+    many = SliceSampler(tmp_path / "training.json", split="train", crop=12, seed=3)
+    seen = {visit[:2] for step in range(50) for visit in many.batch(step, 16).visits}
+    assert len(seen) > open_plane.cache_info().maxsize == open_plane.cache_info().currsize
+    arrays = [held for held in gc.get_objects() if type(held) is np.ndarray and held.shape == (30, 24)]
+    assert len(arrays) <= 1, "the last slice that was read"
 
 
 def test_a_small_slice_is_mirrored_not_stretched(results):

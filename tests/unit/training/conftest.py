@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from headsr.files import write_json
-from headsr.recipes import Model, build
+from headsr.recipes import Blind, ModelRecipe, build, merged
 from headsr.slices.extract import extract_slices
-from headsr.slices.store import list_training_slices
+from headsr.slices.store import list_training_data
+from headsr.training.chain import Sources, export_model, train_segment
 from headsr.volumes import Grid, save_volume
 
 SHAPE = (18, 20, 17)
@@ -28,6 +29,11 @@ KINDS = {
     "baseline": {
         "network": {"architecture": "residual2d", "channels": 4, "blocks": 1},
         "losses": {"l1": 1.0, "gradient": 0.1, "wavelet": 0.1},
+    },
+    "adversarial": {
+        "network": {"architecture": "residual2d", "channels": 4, "blocks": 1},
+        "discriminator": {"architecture": "patch_discriminator", "channels": 4, "layers": 1},
+        "losses": {"l1": 1.0, "relativistic": 0.01},
     },
     "autoencoder": {
         "network": {"architecture": "kl", "channels": [4, 4, 8], "blocks": 1},
@@ -63,40 +69,79 @@ def index(tmp_path_factory):
         mark = root / "slices" / f"sub-{number}_T1w.zarr" / "zarr.json"
         extract_slices(scan, root / "mask.nii.gz", mark)
         stores.append((f"demo/sub-{number}_T1w", split, "T1w", str(mark)))
-    list_training_slices(stores, root / "slices" / "training.json")
-    return root / "slices" / "training.json"
+    list_training_data(stores, root / "models" / "any" / "training.json")
+    return root / "models" / "any" / "training.json"
+
+
+@pytest.fixture(scope="session")
+def blind():
+    """Slices three to four pixels thick, half of them noisy."""
+    return build(Blind, BLIND, "blind")
 
 
 @pytest.fixture(scope="session")
 def recipe_of():
-    """Make the recipe of a kind of model, with changes."""
+    """Make the recipe of a kind of model, with changes to its blocks."""
 
     def make(kind, *, steps=4, segments=1, **changes):
         block = {
             "kind": kind,
-            "suffixes": ["T1w"],
-            "budget": {"steps": steps, "batch": 2, "crop": 16, "segments": segments},
-            "learning_rate": 0.01,
+            "data": {"kind": "slices", "suffixes": ["T1w"], "crop": 16, "degradation": "thick"},
+            "budget": {"steps": steps, "batch": 2, "segments": segments},
+            "optimizer": {"learning_rate": 0.01},
+            "schedule": {"shape": "constant", "warm_up": 5},
             "seed": 5,
-            "degradation": BLIND,
             **KINDS[kind],
         }
-        return build(Model, {**block, **changes}, kind)
+        return build(ModelRecipe, merged(block, changes), kind)
 
     return make
 
 
 @pytest.fixture
-def paths(tmp_path):
-    """The outputs of a training in one folder."""
+def train(tmp_path, index, blind):
+    """Train the segments of a recipe from ``first`` on, in a folder; returns the last state."""
 
-    def make(name="model"):
-        folder = tmp_path / name
-        return {
-            "weights": folder / "weights.safetensors",
-            "history": folder / "history.jsonl",
-            "recipe_copy": folder / "recipe.yaml",
-            "scratch": tmp_path / "scratch" / name,
-        }
+    def run(recipe, name="a", *, companions=(), first=0, stage=1):
+        folder, state = tmp_path / name, None
+        sources = Sources(index, companions, blind, {"train_segment": stage})
+        for segment in range(recipe.budget.segments):
+            previous, state = state, folder / f"segment-{segment}.safetensors"
+            if segment >= first:
+                train_segment(
+                    recipe,
+                    sources,
+                    segment=segment,
+                    course=recipe.course(segment),
+                    previous=previous,
+                    state=state,
+                    history=folder / f"segment-{segment}.jsonl",
+                    scratch=folder / "scratch",
+                )
+        return state
 
-    return make
+    return run
+
+
+@pytest.fixture
+def export():
+    """Export the last state of a recipe into the folder of the state; returns the weights."""
+
+    def run(recipe, state, companions=()):
+        out = {"weights": "weights.safetensors", "history": "history.jsonl", "recipe_copy": "recipe.yaml"}
+        files = {key: state.with_name(name) for key, name in out.items()}
+        histories = [state.with_name(f"segment-{segment}.jsonl") for segment in range(recipe.budget.segments)]
+        export_model(recipe, state, companions=companions, histories=histories, **files)
+        return files["weights"]
+
+    return run
+
+
+@pytest.fixture
+def model(train, export):
+    """Train and export a recipe; returns its weights, which lie in a folder of the model's name."""
+
+    def run(recipe, name, *, companions=()):
+        return export(recipe, train(recipe, name, companions=companions), companions)
+
+    return run

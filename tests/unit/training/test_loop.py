@@ -13,15 +13,17 @@ from headsr.weights import StateError
 class Line:
     """Fits y = 2 x; told to, it dies at a step."""
 
+    turns = ("network",)
+
     def __init__(self, dies_at=None, worth=1.0):
         self.dies_at, self.worth, self.steps = dies_at, worth, []
 
-    def terms(self, module, step):
+    def terms(self, turn, networks, step):
         if step == self.dies_at:
             raise KeyboardInterrupt
         self.steps.append(step)
         x = torch.randn(4, 1, generator=generator_of(7, step))
-        return {"l1": self.worth * (module(x) - 2 * x).abs().mean()}
+        return {"l1": self.worth * (networks["network"](x) - 2 * x).abs().mean()}
 
     def validate(self, module):
         return {"val_error": abs(module.weight.item() - 2), "val_psnr": float("inf")}
@@ -33,16 +35,17 @@ def plan(tmp_path, recipe_of):
         label="line",
         recipe=recipe_of("baseline", losses={"l1": 1.0}),
         identity={"recipe": "a"},
+        continues={"recipe": "a"},
         first=0,
         last=120,
-        rate=loop.constant_rate(0.05),
+        rate=lambda step: 0.05 * min(1, step / 50),
         scratch=tmp_path / "scratch",
     )
 
 
 def run(plan, task=None):
     torch.manual_seed(1)
-    return loop.train(task or Line(), nn.Linear(1, 1), plan)
+    return loop.train(task or Line(), {"network": nn.Linear(1, 1)}, plan)
 
 
 def bytes_of(tmp_path, state, name="state"):
@@ -55,7 +58,7 @@ def test_it_learns_and_keeps_its_history(plan):
     assert [line["step"] for line in state.history] == [*range(0, 121, 10)]
     assert [line["step"] for line in state.history if "val_error" in line] == [0, 100]
     assert state.history[-1]["train_l1"] < 0.2 * state.history[1]["train_l1"]
-    assert state.averaged.weight.item() == pytest.approx(2, abs=0.2)
+    assert state.learners["network"].averaged.weight.item() == pytest.approx(2, abs=0.2)
     assert "val_psnr" not in state.history[0], "JSON knows no infinity"
 
 
@@ -107,15 +110,6 @@ def test_a_previous_state_of_another_step_is_refused(plan, tmp_path):
 def test_a_loss_that_is_no_number_stops_the_training(plan):
     with pytest.raises(loop.TrainingError, match=r"'l1' is not a number any more, after step 0 and by step 10"):
         run(plan, Line(worth=float("nan")))
-
-
-def test_learning_rates():
-    cosine, constant = loop.cosine_rate(1.0, total=100), loop.constant_rate(1.0)
-    assert cosine(1) == pytest.approx(0.2)
-    assert cosine(5) == 1
-    assert cosine(100) == pytest.approx(0.01)
-    assert (constant(25), constant(50), constant(10**6)) == (0.5, 1, 1)
-    assert loop.cosine_rate(1.0, total=1)(1) == 1
 
 
 def test_history_thins_out_and_validations_are_logged():

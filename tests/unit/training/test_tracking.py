@@ -14,6 +14,7 @@ from headsr.training.tracking import (
     flat,
     keys_hash,
     mirror_results,
+    mirror_trainings,
     record_score,
     record_training,
     sync_mlflow,
@@ -90,6 +91,27 @@ def test_the_mirror(tmp_path):
         other.execute("BEGIN IMMEDIATE")
         assert mirror(psnr=32.0) is None
     assert mirror(psnr=31.0) == Synced(written=0, unchanged=4)
+
+
+def test_running_trainings_are_mirrored_as_far_as_they_are(tmp_path, monkeypatch):
+    seen = []
+
+    def sync(database, *, experiment, runs):
+        seen.extend((run.unit, content_hash(run)) for run in runs)
+        return Synced(len(runs), 0)
+
+    monkeypatch.setattr("headsr.training.tracking.sync_mlflow", sync)
+    parts = [tmp_path / "segment-0.jsonl", tmp_path / "rolling.jsonl"]
+    histories = {"edsr": parts, "ldm": [tmp_path / "none.jsonl"]}
+    one = {"experiment": "headsr", "histories": histories, "recipes": {"edsr": {}, "ldm": {}}, "keys": {"edsr": ["a"]}}
+    write_history(parts[0], [1, 2])
+    assert mirror_trainings(tmp_path / "m.db", **one) == Synced(1, 0)
+    write_history(parts[1], [3])
+    mirror_trainings(tmp_path / "m.db", **one)
+    assert [unit for unit, _ in seen] == ["model/edsr"] * 2 and seen[0][1] != seen[1][1]
+    # Finished, it is the same run, and stays.
+    done = record_training("edsr", history=write_history(tmp_path / "history.jsonl", [1, 2, 3]), recipe={}, keys=["a"])
+    assert content_hash(done) == seen[1][1]
 
 
 def test_without_mlflow(tmp_path, monkeypatch, caplog):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from headsr.degrade.pipeline import BlindDegradation
-from headsr.files import read_json
-from headsr.recipes import Model, RecipeError
+from headsr.recipes import Blind, Model, RecipeError
 from headsr.seeds import seed_of
 from headsr.slices.dataset import SliceSampler
-from headsr.training.state import fingerprint_of
 
 
 class Pairs(NamedTuple):
@@ -30,27 +27,27 @@ class Pairs(NamedTuple):
 class SlicePairs:
     """Draws the pairs of a training step from the slices of one split ("train" or "val")."""
 
-    def __init__(self, recipe: Model, index: str | os.PathLike[str], *, split: str, device: torch.device) -> None:
-        if recipe.degradation is None:
-            raise ValueError(f"a model of kind {recipe.kind} is trained on degraded slices: its degradation is missing")
-        self.device, self.size = device, recipe.budget.batch
-        self.sampler = SliceSampler(
-            index,
-            root=Path(index).resolve().parent.parent,
-            suffixes=recipe.suffixes,
-            split=split,
-            crop=recipe.budget.crop,
-            seed=seed_of(recipe.seed, recipe.kind, split),
-        )
-        self.degradation = BlindDegradation(recipe.degradation, device=device)
+    def __init__(
+        self, recipe: Model, index: str | os.PathLike[str], *, split: str, blind: Blind, device: torch.device
+    ) -> None:
+        self.device, self.size, self.view = device, recipe.budget.batch, recipe.data.view
+        seed = seed_of(recipe.seed, recipe.kind, split)
+        self.sampler = SliceSampler(index, split=split, crop=recipe.data.crop, seed=seed)
+        self.degradation = BlindDegradation(blind, device=device)
         self._pool = None
-        if recipe.degradation.pool and split == "train":
+        if blind.pool and split == "train":
             self._pool = PairPool(
                 lambda step: self._fresh(step, self.size),
-                pairs=recipe.degradation.pool,
+                pairs=blind.pool,
                 batch=self.size,
                 seed=seed_of(recipe.seed, recipe.kind, "pool"),
             )
+
+    @staticmethod
+    def blank(recipe: Model, size: int) -> Pairs:
+        """Pairs without numbers (meta device): what a batch of the recipe looks like."""
+        images = torch.empty(size, 1, recipe.data.crop, recipe.data.crop, device="meta")
+        return Pairs(images, images, torch.empty(size, dtype=torch.long, device="meta"))
 
     def clean(self, step: int, size: int) -> Tensor:
         """Only the clean slices of a step (size, 1, H, W), without the bias field that a pair may have."""
@@ -60,7 +57,7 @@ class SlicePairs:
     def batch(self, step: int, size: int | None = None) -> Pairs:
         """The pairs of one step, in fp32 whatever the training's precision, on the device.
 
-        A training batch (no ``size``) comes from the pool where the recipe has one.
+        A training batch (no ``size``) comes from the pool where the degradation has one.
         """
         if size is None and self._pool is not None:
             return self._pool.batch(step)
@@ -68,9 +65,21 @@ class SlicePairs:
 
     def _fresh(self, step: int, size: int) -> Pairs:
         batch = self.sampler.batch(step, size)
+        draws = self.degradation.draws(batch.pixel_mm, batch.seeds)
+        if self.view == "in_plane":
+            _coarsen_columns(draws)
         with torch.autocast(self.device.type, enabled=False):
-            degraded = self.degradation(batch.images, batch.pixel_mm, batch.seeds)
+            degraded = self.degradation.replay(batch.images, draws)
         return Pairs(degraded.clean, degraded.images, batch.planes.to(self.device))
+
+
+def _coarsen_columns(draws: Sequence[dict[str, Any]]) -> None:
+    """Make columns as coarse as thick slices make rows: right after these, a pixel is the mean over its cell."""
+    for stage in (stage for sample in draws for stage in sample["stages"]):
+        if stage["thick"]:
+            stage["resize"] = {"scale": 1 / stage["thick"]["factor"], "mode": "area"}
+            stage["order"].remove("resize")
+            stage["order"].insert(stage["order"].index("thick") + 1, "resize")
 
 
 class PairPool:
@@ -87,7 +96,7 @@ class PairPool:
     def __init__(self, fresh: Callable[[int], Pairs], *, pairs: int, batch: int, seed: int) -> None:
         """``fresh`` makes the ``batch`` pairs of a step. Raises RecipeError unless ``pairs`` is a multiple of that."""
         if pairs % batch:
-            raise RecipeError(f"degradation.pool: {pairs} pairs must be a multiple of budget.batch, {batch}")
+            raise RecipeError(f"pool: {pairs} pairs must be a multiple of budget.batch, {batch}")
         self._fresh, self._size, self._batch, self._seed = fresh, pairs, batch, seed
         self._held: Pairs | None = None
         self._next = 0
@@ -129,9 +138,3 @@ class PairPool:
             self._held = Pairs(*(tensor.new_empty(self._size, *tensor.shape[1:]) for tensor in pairs))
         for held, tensor in zip(self._held, pairs, strict=True):
             held[places.to(held.device)] = tensor[which.to(held.device)]
-
-
-def training_keys(index: str | os.PathLike[str], suffixes: Iterable[str]) -> str:
-    """Fingerprint of the scans that a training sees: what the index says of every store of the named suffixes."""
-    wanted = set(suffixes)
-    return fingerprint_of([store for store in read_json(index)["stores"] if store["suffix"] in wanted])

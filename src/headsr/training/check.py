@@ -1,0 +1,73 @@
+"""Whether a model's recipe can be trained, within seconds: its first step on torch's meta device, without numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from headsr.files import write_json
+from headsr.losses.composite import weighted_sum
+from headsr.networks.build import check_network
+from headsr.recipes import Model, RecipeError, plain
+from headsr.training.loop import weights_of
+from headsr.training.task import Setting
+from headsr.weights import TrainedModel, assembled
+
+_META = torch.device("meta")
+
+
+def check_model(name: str, models: Mapping[str, Model], output: str | os.PathLike[str]) -> None:
+    """Go through the first step of the model ``name``, and write what it consists of: parameters and losses.
+
+    ``models`` holds its recipe and those of all that it uses. RecipeError for what could not be trained: arguments that
+    a constructor does not take, sizes that do not fit, companions of another shape.
+    """
+    try:
+        found = _first_step(name, models)
+    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise RecipeError(f"model {name}: {error}") from error
+    write_json(output, found)
+
+
+@dataclass(frozen=True)
+class _BlankBatches:
+    """Examples of the right shapes."""
+
+    recipe: Model
+
+    def batch(self, step: int, size: int | None = None) -> Any:
+        return self.recipe.data.part.load().blank(self.recipe, size or self.recipe.budget.batch)
+
+
+def _first_step(name: str, models: Mapping[str, Model]) -> dict[str, Any]:
+    recipe, blank = models[name], _BlankBatches(models[name])
+    companions = {
+        other: TrainedModel(model.kind, _frozen(other, models), model.precision)
+        for other, model in models.items()
+        if other != name
+    }
+    task = recipe.part.load()(Setting(recipe, blank, blank, companions, _META, build=check_network))
+    networks = task.networks()
+    task.begin(networks)
+    losses = {}
+    for turn in task.turns:
+        terms = task.terms(turn, networks, 1)
+        weighted_sum(terms, weights_of(turn, recipe)).backward()
+        losses[turn] = sorted(terms)
+    parameters = {turn: sum(p.numel() for p in network.parameters()) for turn, network in networks.items()}
+    return {"parameters": parameters, "losses": losses}
+
+
+def _frozen(name: str, models: Mapping[str, Model]) -> torch.nn.Module:
+    return assembled(_described(name, models), check_network).requires_grad_(False)
+
+
+def _described(name: str, models: Mapping[str, Model]) -> dict[str, Any]:
+    """What the weights of a model would say that it is."""
+    model = models[name]
+    companions = {role: _described(getattr(model, role), models) for role in model.kept}
+    return {"task": model.kind, "network": plain(model.network), "companions": companions}

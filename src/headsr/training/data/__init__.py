@@ -1,0 +1,1 @@
+"""What trainings see: one file for every kind of data, named by its recipe's class (headsr.recipes.models)."""

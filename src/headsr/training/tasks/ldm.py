@@ -1,0 +1,109 @@
+"""The denoiser of the latent diffusion model, in the latents of a frozen autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from headsr.devices import generator_of
+from headsr.diffusion.sample import predict_clean, sample
+from headsr.diffusion.schedule import SCHEDULE
+from headsr.losses.pixel import psnr
+from headsr.networks.autoencoder import KLAutoencoder, decode, encode
+from headsr.networks.latent_diffusion import LatentDiffusion
+from headsr.networks.unet2d import LatentUnet
+from headsr.training.task import Setting
+
+_VALIDATION_TIMES = (0.1, 0.3, 0.6)  # fractions of the chain at which the denoiser is validated
+_SAMPLING_STEPS = 10
+_ESTIMATE_BATCHES, _ESTIMATE_BATCH = 16, 32  # pairs behind the linear estimate
+
+
+class DenoisingTask:
+    """Denoising loss on the latents of clean slices; PSNR of the one-step estimate of the clean latents, decoded."""
+
+    turns = ("network",)
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.autoencoder: KLAutoencoder = setting.companions[setting.recipe.autoencoder].module
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The denoiser alone; ValueError where it does not fit the autoencoder."""
+        unet = self.setting.build(self.setting.recipe.network)
+        LatentDiffusion(unet, self.autoencoder)
+        return {"network": unet}
+
+    @torch.no_grad()
+    def begin(self, networks: Mapping[str, nn.Module]) -> None:
+        """Set the linear estimate of clean latents from degraded slices: least squares over 3 x 3 latents.
+
+        The deviation per channel is that of its residuals; solved by normal equations in fp64, with a trace of ridge.
+        """
+        unet: LatentUnet = networks["network"]
+        gram, cross, squares, count = 0.0, 0.0, 0.0, 0
+        for step in range(_ESTIMATE_BATCHES):
+            clean, degraded, _ = self.setting.train.batch(step, _ESTIMATE_BATCH)
+            targets = self.latents(clean).permute(0, 2, 3, 1).flatten(0, 2).double()
+            gathered = F.pixel_unshuffle(degraded, unet.condition_factor)
+            inputs = F.unfold(F.pad(gathered, (1, 1, 1, 1)), 3).transpose(1, 2).flatten(0, 1).double()
+            inputs = F.pad(inputs, (0, 1), value=1.0)
+            gram, cross = gram + inputs.mT @ inputs, cross + inputs.mT @ targets
+            squares, count = squares + targets.square().sum(dim=0), count + len(inputs)
+        ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
+        solution = torch.linalg.solve(gram + ridge, cross)
+        error = squares - 2 * (solution * cross).sum(dim=0) + (solution * (gram @ solution)).sum(dim=0)
+        unet.estimate_weight.copy_(solution[:-1].mT.reshape(unet.estimate_weight.shape))
+        unet.estimate_bias.copy_(solution[-1])
+        unet.estimate_deviation.copy_((error / count).clamp_min(1e-8).sqrt()[:, None, None])
+
+    def terms(self, turn: str, networks: Mapping[str, nn.Module], step: int) -> dict[str, Tensor]:
+        """Losses of one batch at random time steps: on the network's output, and on the clean latents behind it."""
+        pairs, unet = self.setting.train.batch(step), networks["network"]
+        latents, generator = self.latents(pairs.clean), generator_of(self.setting.recipe.seed, "diffusion", step)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        times = torch.randint(SCHEDULE.steps, (len(latents),), generator=generator).to(latents.device)
+        noisy = SCHEDULE.add_noise(latents, noise, times)
+        mean, deviation = SCHEDULE.posterior(noisy, *unet.estimate(pairs.degraded), times)
+        output = unet(noisy, times, pairs.degraded, pairs.planes).float()
+        # Weighted by the signal, since little is known of the details behind much noise.
+        signal, _ = SCHEDULE.signal_and_noise(times, latents)
+        return self.setting.losses(
+            {
+                "residuals": (output, (latents - mean) / deviation),
+                "images": (signal * (mean + deviation * output), signal * latents),
+            }
+        )
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """PSNR in dB (peak 1.0, whole crops) of one-step estimates at fixed times, with fixed noise."""
+        clean, degraded, planes = self.setting.validation
+        latents = self.latents(clean)
+        noise = torch.randn(latents.shape, generator=generator_of(self.setting.recipe.seed, "validation")).to(latents)
+        measures = {"val_psnr_spline": psnr(degraded, clean), "val_psnr_autoencoder": psnr(self._image(latents), clean)}
+        for fraction in _VALIDATION_TIMES:
+            times = torch.full((len(latents),), SCHEDULE.timestep_at(fraction), device=latents.device)
+            estimate = predict_clean(network, SCHEDULE.add_noise(latents, noise, times), times, degraded, planes)
+            measures[f"val_psnr_at_{fraction:g}"] = psnr(self._image(estimate), clean)
+        return measures
+
+    @torch.no_grad()
+    def finish(self, network: nn.Module) -> dict[str, float]:
+        """PSNR in dB of validation slices sampled from pure noise, given the degraded slice."""
+        clean, degraded, planes = self.setting.validation
+        shape = self.latents(clean).shape
+        noise = torch.randn(shape, generator=generator_of(self.setting.recipe.seed, "sampling")).to(clean)
+        latents = sample(network, noise, degraded, planes, steps=_SAMPLING_STEPS)
+        return {"val_psnr_sampled": psnr(self._image(latents), clean)}
+
+    @torch.no_grad()
+    def latents(self, images: Tensor) -> Tensor:
+        """Normalised latents of slices, in fp32."""
+        return encode(self.autoencoder, images).float()
+
+    def _image(self, latents: Tensor) -> Tensor:
+        return decode(self.autoencoder, latents)

@@ -1,0 +1,76 @@
+"""Recipes that parse and still cannot be trained are refused within seconds, before anything is read."""
+
+import time
+
+import pytest
+
+from headsr.files import read_json
+from headsr.recipes import RecipeError
+from headsr.training.check import check_model
+
+
+@pytest.fixture
+def check(recipe_of, tmp_path):
+    """Check a recipe of a kind, with the recipes of its companions beside it."""
+
+    def run(kind, others=None, **changes):
+        models = {"model": recipe_of(kind, **changes), "kl": recipe_of("autoencoder"), **(others or {})}
+        check_model("model", models, tmp_path / "check.json")
+        return read_json(tmp_path / "check.json")
+
+    return run
+
+
+def test_a_check_says_what_the_first_step_consists_of(check):
+    assert check("baseline")["losses"] == {"network": ["gradient", "l1", "wavelet"]}
+    assert check("autoencoder")["losses"] == {"network": ["kl", "l1"]}
+    found = check("adversarial")
+    assert found["losses"] == {"network": ["l1", "relativistic"], "discriminator": ["relativistic"]}
+    assert set(found["parameters"]) == {"network", "discriminator"}
+
+
+def test_a_check_takes_seconds_and_no_data_whatever_the_size(check):
+    began = time.monotonic()
+    big = {"channels": [256, 512, 1024, 1024], "blocks": 3, "attention": [False, True, True, True]}
+    assert check("ldm", network=big, data={"crop": 512})["parameters"]["network"] > 3e8
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("baseline", {"network": {"chanels": 4}}, r"network\.chanels: residual2d has no such setting.*'channels'"),
+        ("baseline", {"network": {"channels": "many"}}, "residual2d cannot be built so"),
+        ("adversarial", {"discriminator": {"layers": "two"}}, "patch_discriminator cannot be built so"),
+        ("adversarial", {"data": {"crop": 8}, "discriminator": {"layers": 5}}, "model model: "),
+        ("autoencoder", {"data": {"crop": 18}}, r"slices of \(18, 18\) pixels: both sizes must be multiples of 4"),
+        ("ldm", {"data": {"crop": 18}}, "both sizes must be multiples of 4"),
+        ("ldm", {"network": {"latent_channels": 8}}, "expects 8 latent channels, the autoencoder makes 4"),
+        ("ldm", {"network": {"condition_factor": 8}}, "8 times smaller than the slice, the autoencoder makes them 4"),
+        ("ldm", {"network": {"head_width": 3}}, "model model: "),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(check, kind, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        check(kind, **changes)
+
+
+def test_a_generator_that_starts_from_another_network_is_refused(check, recipe_of):
+    start = {"edsr": recipe_of("baseline", network={"channels": 8})}
+    with pytest.raises(RecipeError, match="size mismatch"):
+        check("adversarial", start, generator="edsr")
+    check("adversarial", {"edsr": recipe_of("baseline")}, generator="edsr")
+
+
+def test_the_features_of_an_autoencoder_can_be_compared(check):
+    found = check("baseline", losses={"perceptual": {"weight": 1.0, "features": "kl"}})
+    assert "perceptual" in found["losses"]["network"]
+    with pytest.raises(ValueError, match=r"losses\.perceptual\.features: name the model"):
+        check("baseline", losses={"perceptual": 1.0})
+    with pytest.raises(ValueError, match=r"losses\.l1\.features: this loss compares no features"):
+        check("baseline", losses={"l1": {"weight": 1.0, "features": "kl"}})
+
+
+def test_an_adversarial_training_needs_a_loss_on_verdicts(check):
+    with pytest.raises(ValueError, match="one on the discriminator's verdicts must have a weight above 0: vanilla"):
+        check("adversarial", losses={"relativistic": 0.0})

@@ -1,0 +1,125 @@
+"""What each kind of model is trained on, and that it learns."""
+
+import json
+
+import pytest
+import torch
+
+from headsr.diffusion.sample import predict_clean, sample
+from headsr.diffusion.schedule import SCHEDULE
+from headsr.networks.autoencoder import decode, encode
+from headsr.training.chain import Sources, setting_of
+from headsr.training.loop import weights_of
+from headsr.weights import load_model, read_metadata
+
+
+def lines_of(weights):
+    return [json.loads(line) for line in weights.with_name("history.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def task_of(index, blind):
+    """The task of a recipe on the three small heads."""
+
+    def make(recipe, companions=()):
+        sources = Sources(index, companions, blind, {})
+        return recipe.part.load()(setting_of(recipe, sources, torch.device("cpu")))
+
+    return make
+
+
+def test_a_baseline_beats_the_spline_that_it_starts_from(recipe_of, model):
+    first, *_, last = lines_of(model(recipe_of("baseline", steps=60), "edsr"))
+    assert first["val_psnr"] == pytest.approx(first["val_psnr_spline"])
+    assert last["step"] == 60
+    assert last["val_psnr"] > last["val_psnr_spline"] + 0.3
+
+
+def test_an_autoencoder_learns_to_reconstruct_and_its_latents_are_normal(recipe_of, model, task_of):
+    recipe = recipe_of("autoencoder", steps=60, schedule={"shape": "cosine"})
+    weights = model(recipe, "kl")
+    first, *_, last = lines_of(weights)
+    # In 60 steps of 4 channels only the clean slices gain for sure; the degraded ones must not pay for it.
+    assert last["val_psnr_clean"] > first["val_psnr_clean"] + 0.05
+    assert last["val_psnr_degraded"] > first["val_psnr_degraded"] - 0.1
+    latents = encode(load_model(weights).module, task_of(recipe).setting.train.batch(0, 64).clean)
+    assert latents.shape == (64, 4, 4, 4)
+    assert latents.mean(dim=(0, 2, 3)).tolist() == pytest.approx([0] * 4, abs=0.3)
+    assert latents.std(dim=(0, 2, 3)).tolist() == pytest.approx([1] * 4, abs=0.3)
+
+
+def test_a_denoiser_starts_from_the_best_linear_estimate(recipe_of, model, task_of):
+    task = task_of(recipe_of("ldm"), [model(recipe_of("autoencoder", steps=3), "kl")])
+    networks = task.networks()
+    task.begin(networks)
+    clean, degraded, _ = task.setting.train.batch(3, 32)
+    estimate, deviation = networks["network"].estimate(degraded)
+    error = task.latents(clean) - estimate
+    assert error.std(dim=(0, 2, 3)).tolist() == pytest.approx(deviation.flatten().tolist(), rel=0.15)
+    assert error.mean(dim=(0, 2, 3)).tolist() == pytest.approx([0] * 4, abs=0.1)
+    assert (deviation < 0.9).all(), "the latents have deviation 1"
+    losses = [task.terms("network", networks, step)["denoising"].item() for step in range(30)]
+    assert sum(losses) / 30 == pytest.approx(1, abs=0.25)
+
+
+def test_the_export_of_a_denoiser_is_all_that_a_prior_needs(recipe_of, model):
+    kl = model(recipe_of("autoencoder", steps=3), "kl")
+    weights = model(recipe_of("ldm", segments=2), "ldm", companions=[kl])
+    prior = load_model(weights)
+    assert (prior.kind, read_metadata(weights)["companions"]["autoencoder"]["task"]) == ("ldm", "autoencoder")
+    for name, tensor in load_model(kl).module.state_dict().items():
+        assert torch.equal(prior.module.autoencoder.state_dict()[name], tensor)
+    slices, plane, time = torch.rand(2, 1, 16, 20), torch.tensor([0, 2]), torch.tensor([100, 300])
+    latents = encode(prior.module.autoencoder, slices)
+    noisy = SCHEDULE.add_noise(latents, torch.randn_like(latents), time)
+    clean = decode(prior.module.autoencoder, predict_clean(prior.module.unet, noisy, time, slices, plane))
+    assert clean.shape == slices.shape
+    assert clean.isfinite().all()
+    assert sample(prior.module.unet, noisy, slices, plane, steps=2).shape == latents.shape
+    last = lines_of(weights)[-1]
+    assert {"val_psnr_sampled", "val_psnr_spline", "val_psnr_autoencoder", "val_psnr_at_0.3"} <= last.keys()
+
+
+def test_a_discriminator_s_turn_leaves_the_generator_alone(recipe_of, task_of):
+    task = task_of(recipe_of("adversarial"))
+    networks = task.networks()
+    sum(task.terms("discriminator", networks, 1).values()).backward()
+    assert all(parameter.grad is None for parameter in networks["network"].parameters())
+    assert any(parameter.grad.abs().sum() > 0 for parameter in networks["discriminator"].parameters())
+
+
+def test_generator_and_discriminator_pull_opposite_ways(recipe_of, task_of):
+    task = task_of(recipe_of("adversarial"))
+    networks = task.networks()
+    ours, theirs = (task.terms(turn, networks, 1)["relativistic"] for turn in task.turns)
+    (with_ours,) = torch.autograd.grad(ours, networks["discriminator"].patches.final_conv.conv.bias, allow_unused=True)
+    assert ours.item() + theirs.item() >= 4 * 0.6931 - 1e-4, "both cannot be content"
+    assert with_ours is not None
+
+
+def test_the_turns_of_a_history_have_names_and_the_weight_is_the_generator_s(recipe_of, model):
+    recipe = recipe_of("adversarial", steps=10)
+    lines = lines_of(model(recipe, "gan"))
+    assert {"train_l1", "train_relativistic", "train_loss"} <= lines[-1].keys()
+    assert {"train_discriminator_relativistic", "train_discriminator_loss"} <= lines[-1].keys()
+    assert lines[-1]["train_discriminator_loss"] == pytest.approx(lines[-1]["train_discriminator_relativistic"])
+    assert (weights_of("network", recipe)["relativistic"], weights_of("discriminator", recipe)["relativistic"]) == (
+        0.01,
+        1,
+    )
+
+
+def test_a_generator_starts_from_the_baseline_that_it_names(recipe_of, model, task_of):
+    edsr = model(recipe_of("baseline", steps=2), "edsr")
+    task = task_of(recipe_of("adversarial", generator="edsr"), [edsr])
+    networks = task.networks()
+    task.begin(networks)
+    start = load_model(edsr).module.state_dict()
+    assert all(torch.equal(tensor, start[name]) for name, tensor in networks["network"].state_dict().items())
+
+
+def test_batches_can_be_accumulated(recipe_of, train):
+    """Two batches of two make the step of one batch of four, but for the crops that each step draws."""
+    once = train(recipe_of("baseline", steps=2, optimizer={"accumulation": 2}), "a")
+    again = train(recipe_of("baseline", steps=1, segments=2, optimizer={"accumulation": 2}), "b")
+    assert once.read_bytes() == again.read_bytes()
