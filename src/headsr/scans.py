@@ -1,4 +1,4 @@
-"""A scan, its BIDS name, and the table that pins every scan (``config/scans.tsv``).
+"""A scan, its BIDS name, and the table that pins every scan and its companions (``config/scans.tsv``).
 
 Standard library only: Snakemake reads this module again inside every cluster job.
 """
@@ -15,13 +15,23 @@ from pathlib import Path
 
 SUFFIXES = ("T1w", "T2w", "PDw", "FLAIR")
 SPLITS = ("train", "val", "test", "unused")
+COMPANION_SPLITS = ("used", "unused")  # a companion goes wherever its scan goes, or nowhere
 
 # The wildcards of the workflow. `folder` is sub-01 or sub-01/ses-a; `scan` is the BIDS stem without its suffix.
 FOLDER_PATTERN = r"sub-[A-Za-z0-9]+(?:/ses-[A-Za-z0-9]+)?"
 SCAN_PATTERN = r"sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?(?:_(?:acq|ce|rec|run)-[A-Za-z0-9]+)*"
 DATASET_PATTERN = r"[A-Za-z0-9]+"
 
-_NAME = re.compile(rf"(?P<scan>{SCAN_PATTERN})_(?P<suffix>{'|'.join(SUFFIXES)})")
+_SUFFIX = "|".join(SUFFIXES)
+# What stands after the stem of its scan in the name of a companion, and the suffix that it ends with.
+COMPANIONS = {"lesion": ("label-lesion_desc-{}", "mask"), "labels": ("desc-{}", "dseg")}
+_ENDINGS = {kind: f"{name.format(f'(?:{_SUFFIX})')}_{ending}" for kind, (name, ending) in COMPANIONS.items()}
+PINNED_PATTERN = rf"{SCAN_PATTERN}_(?:{'|'.join([_SUFFIX, *_ENDINGS.values()])})"  # a scan or a companion
+
+_NAME = re.compile(rf"(?P<scan>{SCAN_PATTERN})_(?P<suffix>{_SUFFIX})")
+_COMPANION = re.compile(
+    rf"(?P<scan>{SCAN_PATTERN})_(?:{'|'.join(f'(?P<{kind}>{ending})' for kind, ending in _ENDINGS.items())})"
+)
 _IMAGE = ".nii.gz"
 
 
@@ -31,12 +41,13 @@ class ScansError(ValueError):
 
 @dataclass(frozen=True)
 class Scan:
-    """One acquired image file of one subject.
+    """One pinned image file of one subject: a scan, or a companion of one (its lesion mask, its labels).
 
     ``scan`` is the BIDS stem without its suffix (``sub-02_ses-a_run-1``), ``path`` where the dataset keeps the file
     (``bids_names`` in config/datasets.yaml names those outside BIDS' anat folders), ``key`` the git-annex key that pins
     the content, ``bytes`` its size, ``thickness`` the slice thickness in mm from the scan's JSON sidecar ('' when it
-    says nothing) and ``split`` one of train, val, test, unused.
+    says nothing) and ``split`` one of train, val, test, unused. ``of`` is the name of the scan that a companion belongs
+    to, '' for a scan; a companion's ``split`` is used or unused.
     """
 
     dataset: str
@@ -48,6 +59,7 @@ class Scan:
     bytes: int
     thickness: str
     split: str
+    of: str = ""
 
     @property
     def folder(self) -> str:
@@ -65,7 +77,8 @@ class Scan:
         return f"{self.dataset}/{self.folder}/{self.scan}"
 
 
-COLUMNS = tuple(field.name for field in fields(Scan))
+# The last column is never empty: programs that strip trailing white space leave the table whole.
+COLUMNS = (*(field.name for field in fields(Scan) if field.name not in ("of", "split")), "of", "split")
 
 
 def parse_name(name: str) -> tuple[str, str, str] | None:
@@ -81,8 +94,26 @@ def parse_path(path: str) -> tuple[str, str, str] | None:
     return parsed if parsed is not None and path == f"{_folder_of(parsed[1])}/anat/{name}{_IMAGE}" else None
 
 
+def companion_name(scan: Scan, kind: str) -> tuple[str, str]:
+    """Stem and suffix of a scan's companion: ``sub-01_label-lesion_desc-T1w`` and ``mask`` for its lesion."""
+    name, suffix = COMPANIONS[kind]
+    return f"{scan.scan}_{name.format(scan.suffix)}", suffix
+
+
+def parse_companion(name: str) -> tuple[str, str] | None:
+    """Split ``sub-01_label-lesion_desc-T1w_mask`` into the name of its scan, ``sub-01_T1w``, and its kind, ``lesion``.
+
+    None for any other name.
+    """
+    match = _COMPANION.fullmatch(name)
+    if match is None:
+        return None
+    (kind,) = [kind for kind in COMPANIONS if match[kind]]
+    return f"{match['scan']}_{name.rpartition('desc-')[2].split('_')[0]}", kind
+
+
 def may_be_named(path: str, name: str) -> bool:
-    """Whether the file at this path of a dataset may be the scan of this BIDS name.
+    """Whether the file at this path of a dataset may be the scan, or the companion, of this BIDS name.
 
     Any image may, but one in an anat folder of a person (``sub-01/anat/sub-01_T1w.nii.gz``) that has a BIDS name
     already: to give it another is a slip.
@@ -93,7 +124,12 @@ def may_be_named(path: str, name: str) -> bool:
 
 
 def read_scans(path: str | os.PathLike[str]) -> tuple[Scan, ...]:
-    """Read and check the scan table.
+    """The scans of the scan table, without their companions; raises ScansError as ``read_pins``."""
+    return tuple(pin for pin in read_pins(path) if not pin.of)
+
+
+def read_pins(path: str | os.PathLike[str]) -> tuple[Scan, ...]:
+    """Read and check the scan table: every scan and every companion. One without the column ``of`` has scans alone.
 
     Raises ScansError naming the file, the line and the way out when a column, split, name or key is wrong.
     """
@@ -102,11 +138,13 @@ def read_scans(path: str | os.PathLike[str]) -> tuple[Scan, ...]:
     except FileNotFoundError:
         raise ScansError(f"{path}: the scan table does not exist. Write it with: headsr pin") from None
     rows = csv.DictReader(io.StringIO(text), delimiter="\t")
-    if tuple(rows.fieldnames or ()) != COLUMNS:
+    columns = tuple(rows.fieldnames or ())
+    if columns not in (COLUMNS, tuple(name for name in COLUMNS if name != "of")):
         raise ScansError(f"{path}: its columns must be {' '.join(COLUMNS)}. Write it again with: headsr pin")
-    scans = tuple(_read_row(path, line, row) for line, row in enumerate(rows, start=2))
-    _refuse_repeats(path, scans)
-    return scans
+    pins = tuple(_read_row(path, line, row, columns) for line, row in enumerate(rows, start=2))
+    _refuse_repeats(path, pins)
+    _refuse_lonely(path, pins)
+    return pins
 
 
 def write_scans(path: str | os.PathLike[str], scans: Iterable[Scan]) -> None:
@@ -123,24 +161,32 @@ def write_scans(path: str | os.PathLike[str], scans: Iterable[Scan]) -> None:
     partial.replace(target)
 
 
-def _read_row(path: str | os.PathLike[str], line: int, row: dict[str, str]) -> Scan:
+def _read_row(path: str | os.PathLike[str], line: int, row: dict[str, str], columns: Sequence[str]) -> Scan:
     where = f"{path}, line {line}"
     if None in row or None in row.values():
-        raise ScansError(f"{where}: the row does not have {len(COLUMNS)} columns. Repair that line")
-    name = f"{row['scan']}_{row['suffix']}"
-    if parse_name(name) != (row["subject"], row["scan"], row["suffix"]):
-        raise ScansError(f"{where}: {name!r} is not the BIDS name of a scan of {row['subject']!r}")
+        raise ScansError(f"{where}: the row does not have {len(columns)} columns. Repair that line")
+    name, of = f"{row['scan']}_{row['suffix']}", row.get("of", "")
+    _refuse_misnamed(where, name, row["subject"], of.removeprefix(f"{row['dataset']}/"))
     if not may_be_named(row["path"], name):
         raise ScansError(f"{where}: subject, scan or suffix do not match the path {row['path']!r}")
     if re.fullmatch(DATASET_PATTERN, row["dataset"]) is None:
         raise ScansError(f"{where}: the dataset name {row['dataset']!r} must be letters and digits")
-    if row["split"] not in SPLITS:
-        raise ScansError(f"{where}: split {row['split']!r} must be one of {', '.join(SPLITS)}")
+    splits = COMPANION_SPLITS if of else SPLITS
+    if row["split"] not in splits:
+        raise ScansError(f"{where}: split {row['split']!r} must be one of {', '.join(splits)}")
     if not row["key"] or not row["bytes"].isdigit():
         raise ScansError(
             f"{where}: key or bytes is missing. Repair that line from git, or move the table away and run: headsr pin"
         )
     return Scan(**{**row, "bytes": int(row["bytes"])})
+
+
+def _refuse_misnamed(where: str, name: str, subject: str, of: str) -> None:
+    """A scan has the name of one of its subject, a companion that of its scan."""
+    if not of and (parse_name(name) or ("",))[0] != subject:
+        raise ScansError(f"{where}: {name!r} is not the BIDS name of a scan of {subject!r}")
+    if of and ((parse_companion(name) or ("",))[0] != of or name.split("_")[0] != subject):
+        raise ScansError(f"{where}: {name!r} is not the name of a companion of {of!r} of {subject!r}")
 
 
 def _refuse_repeats(path: str | os.PathLike[str], scans: Sequence[Scan]) -> None:
@@ -150,6 +196,16 @@ def _refuse_repeats(path: str | os.PathLike[str], scans: Sequence[Scan]) -> None
         first = seen.setdefault(scan.name, scan)
         if first is not scan:
             raise ScansError(f"{path}: {scan.name} is listed twice, as {first.path} and {scan.path}. Remove one row")
+
+
+def _refuse_lonely(path: str | os.PathLike[str], pins: Sequence[Scan]) -> None:
+    """A companion belongs to a scan of the table."""
+    scans = {pin.name for pin in pins if not pin.of}
+    for pin in pins:
+        if pin.of and pin.of not in scans:
+            raise ScansError(
+                f"{path}: {pin.name} belongs to {pin.of}, which has no row. Remove the one or restore the other"
+            )
 
 
 def _folder_of(scan: str) -> str:

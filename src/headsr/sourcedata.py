@@ -1,4 +1,4 @@
-"""Source data: every scan pinned by its content in the scan table, and one pinned scan fetched.
+"""Source data: every scan and companion pinned by its content in the scan table, and one of them fetched.
 
 Standard library only, since fetching is a job of its own per scan.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headsr import annex
+from headsr.companions import companions_of, may_be_companion
 from headsr.files import sidecar_of, whole
 from headsr.scans import (
     DATASET_PATTERN,
@@ -29,9 +30,10 @@ from headsr.scans import (
     SUFFIXES,
     Scan,
     ScansError,
+    parse_companion,
     parse_name,
     parse_path,
-    read_scans,
+    read_pins,
     write_scans,
 )
 
@@ -85,12 +87,12 @@ def pin_datasets(
 ) -> PinReport:
     """Clone or update datasets (all, or ``only`` those named) and write what they hold at their version to the table.
 
-    That is every image in BIDS' anat folders and those that the recipe's ``bids_names`` names. No content is got and
-    nothing is read from a working tree. A row is known by its scan's name: one that exists keeps its split; the first
-    pin of a dataset proposes splits, and whatever comes later enters as ``unused``, so that new data never retrain by
-    accident. A scan that vanished keeps its row, as ``unused``. The table is written once, at the end, and only if it
-    changes. Raises SourceDataError naming the dataset and the way out; the table is then as it was, and no half clone
-    is left.
+    That is every image in BIDS' anat folders and those that the recipe's ``bids_names`` names, with their companions
+    (headsr.companions). No content is got and nothing is read from a working tree. A row is known by its scan's name:
+    one that exists keeps its split; the first pin of a dataset proposes splits, and whatever scan comes later enters as
+    ``unused``, so that new data never retrain by accident. What vanished keeps its row, as ``unused``. The table is
+    written once, at the end, and only if it changes. Raises SourceDataError naming the dataset and the way out; the
+    table is then as it was, and no half clone is left.
     """
     before = _read_table(table)
     after = {scan.name: scan for scan in before}
@@ -243,11 +245,15 @@ def _remove(folder: Path) -> None:
 
 
 def _scans_at(name: str, clone: Path, commit: str, bids_names: Mapping[str, str]) -> list[Scan]:
-    """Every anatomical image of a commit as a row without a split, with the thickness that its sidecars tell."""
+    """Every anatomical image of a commit as a row without a split, with the thickness that its sidecars tell.
+
+    After them their companions.
+    """
     own_sidecars = {str(sidecar_of(path)) for path in bids_names}
 
     def wanted(path: str) -> bool:
-        return path in bids_names or path in own_sidecars or parse_path(path) is not None or _is_sidecar(path)
+        named = path in bids_names or path in own_sidecars
+        return named or parse_path(path) is not None or _is_sidecar(path) or may_be_companion(path)
 
     files = annex.read_commit(clone, commit, wanted)
     _refuse_absent(name, clone, commit, [path for path in bids_names if path not in files])
@@ -272,7 +278,19 @@ def _scans_at(name: str, clone: Path, commit: str, bids_names: Mapping[str, str]
     if not found:
         images = f"sub-*/[ses-*/]anat/sub-*_{{{','.join(SUFFIXES)}}}.nii.gz"
         raise SourceDataError(f"dataset {name}: {clone} has no {images} at {commit[:10]}. Check its url and version")
-    return list(found.values())
+    return [*found.values(), *_companions(name, list(found.values()), files, bids_names)]
+
+
+def _companions(
+    name: str, scans: Sequence[Scan], files: Mapping[str, annex.TreeFile], bids_names: Mapping[str, str]
+) -> list[Scan]:
+    companions, lonely = companions_of(scans, files, bids_names)
+    if lonely:
+        scan = parse_companion(bids_names[lonely[0]])[0]
+        raise SourceDataError(
+            f"dataset {name}: its bids_names gives {lonely[0]} to {scan}, a scan that it does not have"
+        )
+    return companions
 
 
 def _refuse_absent(name: str, clone: Path, commit: str, absent: Sequence[str]) -> None:
@@ -354,7 +372,7 @@ def _read_table(table: str | os.PathLike[str]) -> tuple[Scan, ...]:
     if not os.path.exists(table):
         return ()
     try:
-        return read_scans(table)
+        return read_pins(table)
     except ScansError as error:
         raise SourceDataError(
             f"{error}. Pinning keeps the splits of the table, so it does not write over one that it cannot read:"
@@ -388,7 +406,7 @@ def _hashed_split(name: str, subject: str) -> str:
 def _merged(found: Scan, row: Scan | None, split: str) -> Scan:
     """The new row: an old one keeps its split, and a thickness that people wrote where the sidecars say none."""
     if row is None:
-        return dataclasses.replace(found, split=split)
+        return found if found.of else dataclasses.replace(found, split=split)
     thickness = found.thickness or (row.thickness if row.key == found.key else "")
     return dataclasses.replace(found, split=row.split, thickness=thickness)
 
@@ -425,11 +443,12 @@ def _publish(
 def _notes(here: Sequence[Scan], known: Mapping[str, Scan]) -> Iterable[str]:
     splits: dict[tuple[str, str], set[str]] = defaultdict(set)
     for scan in here:
-        splits[scan.dataset, scan.subject].add(scan.split)
+        if not scan.of:
+            splits[scan.dataset, scan.subject].add(scan.split)
     for (dataset, subject), used in splits.items():
         if len(used - {"unused"}) > 1:
             yield f"{dataset}/{subject} is in {' and '.join(sorted(used - {'unused'}))}: keep a person in one split"
-    new = sum(scan.name not in known and scan.split == "unused" for scan in here)
+    new = sum(scan.name not in known and scan.split == "unused" and not scan.of for scan in here)
     if new:
         yield f"{new} new scans are unused until you choose their split in the table (one split per person)"
 

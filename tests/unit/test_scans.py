@@ -13,13 +13,18 @@ from hypothesis import strategies as st
 from headsr.recipes import load_config, load_recipes
 from headsr.scans import (
     COLUMNS,
+    COMPANIONS,
+    PINNED_PATTERN,
     SPLITS,
     SUFFIXES,
     Scan,
     ScansError,
+    companion_name,
     may_be_named,
+    parse_companion,
     parse_name,
     parse_path,
+    read_pins,
     read_scans,
     write_scans,
 )
@@ -35,6 +40,11 @@ AVERAGE = Scan(
     "demo", "sub-03", "sub-03_ses-b_rec-average", "T1w", "derivatives/average+/sub-03_mean.nii.gz", KEY, 3, "", "test"
 )
 
+LESION = Scan(
+    "demo", "sub-01", "sub-01_label-lesion_desc-T1w", "mask", "derivatives/made/sub-01.nii.gz", KEY, 4, "", "used",
+    of="demo/sub-01_T1w",
+)  # fmt: skip
+
 labels = st.text("abcXYZ019", min_size=1, max_size=8)
 entities = st.dictionaries(st.sampled_from(["acq", "ce", "rec", "run"]), labels)
 
@@ -49,6 +59,16 @@ def test_every_anatomical_name_comes_apart_and_together(subject, session, others
     assert scan.folder == folder
     assert scan.name == f"demo/{stem}_{suffix}"
     assert scan.stem == f"demo/{folder}/{stem}"
+
+
+@given(subject=labels, others=entities, suffix=st.sampled_from(SUFFIXES), kind=st.sampled_from(sorted(COMPANIONS)))
+def test_the_name_of_a_companion_says_whose_it_is(subject, others, suffix, kind) -> None:
+    stem = "_".join([f"sub-{subject}", *(f"{name}-{label}" for name, label in others.items())])
+    scan = Scan("demo", f"sub-{subject}", stem, suffix, "x.nii.gz", KEY, 1, "", "unused")
+    name = "_".join(companion_name(scan, kind))
+    assert parse_companion(name) == (f"{stem}_{suffix}", kind)
+    assert parse_name(name) is None and parse_companion(f"{stem}_{suffix}") is None
+    assert all(re.fullmatch(PINNED_PATTERN, one) for one in (name, f"{stem}_{suffix}"))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +145,43 @@ def test_a_scan_lies_where_its_name_says_wherever_its_dataset_keeps_it() -> None
     assert AVERAGE.stem == "demo/sub-03/ses-b/sub-03_ses-b_rec-average"
 
 
+def test_companions_stand_in_the_table_and_are_no_scans(tmp_path: Path) -> None:
+    table = tmp_path / "scans.tsv"
+    write_scans(table, [SCAN, LESION])
+    assert read_pins(table) == (LESION, SCAN)
+    assert read_scans(table) == (SCAN,)
+    assert not any(line.endswith("\t") for line in table.read_text().splitlines())  # nothing for editors to strip
+
+
+def test_a_table_from_before_there_were_companions_is_read(tmp_path: Path) -> None:
+    table = tmp_path / "scans.tsv"
+    write_scans(table, [SCAN, SESSION])
+    rows = [line.split("\t") for line in table.read_text().splitlines()]
+    place = rows[0].index("of")
+    table.write_text("".join("\t".join(row[:place] + row[place + 1 :]) + "\n" for row in rows))
+    assert "of" not in table.read_text().splitlines()[0].split("\t")
+    assert read_pins(table) == (SCAN, SESSION)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"of": "demo/sub-01_T2w"}, "is not the name of a companion of 'sub-01_T2w'"),
+        ({"of": "other/sub-01_T1w"}, "is not the name of a companion of 'other/sub-01_T1w'"),
+        ({"of": ""}, "'sub-01_label-lesion_desc-T1w_mask' is not the BIDS name of a scan of 'sub-01'"),
+        ({"subject": "sub-02"}, "is not the name of a companion of 'sub-01_T1w' of 'sub-02'"),
+        ({"split": "test"}, "split 'test' must be one of used, unused"),
+        ({"path": "sub-01/anat/sub-01_T1w.nii.gz"}, "do not match the path"),
+        ({"scan": "sub-09_label-lesion_desc-T1w", "subject": "sub-09", "of": "demo/sub-09_T1w"}, "which has no row"),
+    ],
+)
+def test_a_companion_of_another_scan_is_refused(change: dict, message: str, tmp_path: Path) -> None:
+    table = tmp_path / "scans.tsv"
+    write_scans(table, [SCAN, dataclasses.replace(LESION, **change)])
+    with pytest.raises(ScansError, match=re.escape(message)):
+        read_scans(table)
+
+
 def broken(tmp_path: Path, change) -> Path:
     table = tmp_path / "scans.tsv"
     write_scans(table, [SCAN, SESSION])
@@ -137,8 +194,8 @@ def broken(tmp_path: Path, change) -> Path:
     [
         (lambda text: "", "its columns must be"),
         (lambda text: text.replace("split", "Split", 1), "its columns must be"),
-        (lambda text: text.replace("\ttrain", "", 1), "line 2: the row does not have 9 columns"),
-        (lambda text: text.replace("\ttrain", "\ttrain\tmore", 1), "line 2: the row does not have 9 columns"),
+        (lambda text: text.replace("\ttrain", "", 1), "line 2: the row does not have 10 columns"),
+        (lambda text: text.replace("\ttrain", "\ttrain\tmore", 1), "line 2: the row does not have 10 columns"),
         (lambda text: text.replace("\ttest", "\ttesting", 1), "line 3: split 'testing' must be one of"),
         (lambda text: text.replace("\tT1w\t", "\tT2w\t", 1), "line 2: subject, scan or suffix do not match the path"),
         (lambda text: text.replace("demo\t", "de_mo\t", 1), "line 2: the dataset name 'de_mo'"),

@@ -15,7 +15,7 @@ import pytest
 from headsr import annex, sourcedata
 from headsr.annex import run_tool
 from headsr.recipes import Dataset, load_config, load_recipes
-from headsr.scans import Scan, read_scans, write_scans
+from headsr.scans import Scan, read_pins, read_scans, write_scans
 from headsr.sourcedata import PinReport, SourceDataError, fetch_scan, pin_datasets
 
 OPENNEURO = Path(__file__).parents[3] / "shared/data/openneuro"
@@ -34,7 +34,7 @@ def recipe(
 
 def pin(folder: Path, dataset: Dataset) -> tuple[PinReport, dict[str, Scan]]:
     report = pin_datasets({"tiny": dataset}, clones=folder / "clones", table=folder / "scans.tsv")
-    return report, {scan.name: scan for scan in read_scans(folder / "scans.tsv")}
+    return report, {scan.name: scan for scan in read_pins(folder / "scans.tsv")}
 
 
 def save(dataset: Path, tag: str) -> None:
@@ -148,6 +148,46 @@ def test_scans_outside_the_anat_folders_are_pinned_by_the_names_they_are_given(
     report, rows = pin(folder, recipe(dataset, "v3", bids_names={moved: "sub-01_rec-mean_T1w"}))
     assert report.added == ("tiny/sub-01_rec-mean_T1w",) and report.vanished[0] == "tiny/sub-01_rec-original_T1w"
     assert rows[scan.name].split == rows["tiny/sub-01_rec-mean_T1w"].split == "unused"
+
+
+def test_companions_are_pinned_by_their_own_keys_and_fetched_like_scans(
+    pinned: tuple[Path, Path], tmp_path: Path
+) -> None:
+    dataset, folder = pinned
+    mask = "derivatives/raters/{0}/anat/{0}_label-lesion_mask.nii.gz"
+    lesions = {person: gzip.compress(f"the lesions of {person}".encode()) for person in ("sub-01", "sub-03")}
+    for person, content in lesions.items():
+        replace(dataset / mask.format(person), content)
+    replace(dataset / "derivatives/roi.nii.gz", gzip.compress(b"drawn on the fourth head"))
+    save(dataset, "v2")
+    before = {scan.name: scan for scan in read_scans(folder / "scans.tsv")}
+    named = {"derivatives/roi.nii.gz": "sub-04_label-lesion_desc-T1w_mask"}
+    report, rows = pin(folder, recipe(dataset, "v2", bids_names=named))
+    owners = {"sub-01": ("T1w", "T2w"), "sub-03": ("T1w",), "sub-04": ("T1w",)}
+    masks = {
+        f"tiny/{p}_label-lesion_desc-{s}_mask": f"tiny/{p}_{s}" for p, suffixes in owners.items() for s in suffixes
+    }
+    assert {scan.name: scan.of for scan in rows.values() if scan.of} == masks
+    assert set(report.added) == set(masks) and not report.changed
+    assert {scan.name: scan for scan in read_scans(folder / "scans.tsv")} == before  # no scan, and no split, is another
+    assert not report.notes
+
+    for person, content in lesions.items():
+        scan = rows[f"tiny/{person}_label-lesion_desc-T1w_mask"]
+        fetch_scan(tmp_path / "got.nii.gz", clone=folder / "clones/tiny", name=scan.name, key=scan.key)
+        assert (tmp_path / "got.nii.gz").read_bytes() == content
+
+    rejected = dataclasses.replace(rows["tiny/sub-03_label-lesion_desc-T1w_mask"], split="unused")
+    write_scans(folder / "scans.tsv", [*(row for row in rows.values() if row.name != rejected.name), rejected])
+    replace(dataset / mask.format("sub-01"), b"drawn anew")
+    save(dataset, "v3")
+    report, rows = pin(folder, recipe(dataset, "v3", bids_names=named))
+    assert set(report.changed) == {name for name in masks if "sub-01" in name}
+    assert rows[rejected.name] == rejected  # as people decided
+    report, rows = pin(folder, recipe(dataset, "v1"))
+    assert set(report.vanished) == set(masks) and {row.split for row in rows.values() if row.of} == {"unused"}
+    with pytest.raises(SourceDataError, match=r"gives derivatives/roi.nii.gz to sub-99_T1w, a scan that it does not"):
+        pin(folder, recipe(dataset, "v3", bids_names={"derivatives/roi.nii.gz": "sub-99_label-lesion_desc-T1w_mask"}))
 
 
 def test_names_for_files_that_are_absent_or_clash_are_refused(pinned: tuple[Path, Path]) -> None:

@@ -17,7 +17,7 @@ from headsr.recipes.data import Blind, Dataset, Degradation
 from headsr.recipes.methods import METHODS, Method, MethodRecipe
 from headsr.recipes.models import DATA, MODELS, Model, ModelRecipe
 from headsr.recipes.tables import Table
-from headsr.scans import SUFFIXES, may_be_named, parse_name
+from headsr.scans import SUFFIXES, may_be_named, parse_companion, parse_name
 from headsr.stages import STAGE_VERSIONS
 
 
@@ -244,7 +244,7 @@ def _refuse_wrong_pool(model: Model, recipes: Recipes, where: str) -> None:
 def _refuse_wrong_bids_names(dataset: Dataset, where: str) -> None:
     path_of: dict[str, str] = {}
     for path, name in dataset.bids_names.items():
-        if parse_name(name) is None:
+        if parse_name(name) is None and parse_companion(name) is None:
             form = "sub-<label>[_ses-<label>][_acq-<label>][_ce-<label>][_rec-<label>][_run-<label>]_<suffix>"
             hint = f"give it one of the form {form}: labels of letters and digits, suffix {', '.join(SUFFIXES)}"
             raise RecipeError(f"{where}: {name!r} (of {path}) is not the BIDS name of an anatomical scan; {hint}")
