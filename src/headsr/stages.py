@@ -11,6 +11,7 @@ STAGE_VERSIONS: dict[str, int] = {
     "register_to_template": 1,
     "mask_head": 1,
     "normalize_intensity": 1,
+    "carry_companion": 1,
     "extract_slices": 3,
     "simulate_lowres": 2,
     "align_scan": 1,

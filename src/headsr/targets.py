@@ -9,10 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headsr.scans import Scan
+from headsr.parts import METRICS
+from headsr.scans import Scan, parse_companion
 
 if TYPE_CHECKING:
-    from headsr.recipes import Model, Recipes, Table
+    from headsr.recipes import Column, Model, Recipes, Table
+
+Measures = Mapping[str, list[str]]  # every metric, and the masks that it is measured in
+_MASKS = ("head", "brain")  # those that every scan has; its companions bring others
 
 
 @dataclass(frozen=True, order=True)
@@ -96,9 +100,43 @@ def units_of_heads(units: Iterable[Unit], tables: Iterable[Table]) -> dict[tuple
     return heads
 
 
-def scored(units: Iterable[Unit], recipes: Recipes) -> list[Unit]:
-    """The volumes whose truth is known: those of simulated scans."""
-    return [unit for unit in units if recipes.degradations[unit.degradation].kind == "simulated"]
+def companions(pins: Iterable[Scan]) -> dict[str, dict[str, Scan]]:
+    """The companions of every scan that are used, by the scan's name and their kind (lesion, labels)."""
+    found: dict[str, dict[str, Scan]] = {}
+    for pin in pins:
+        if pin.of and pin.split != "unused":
+            _, kind = parse_companion(f"{pin.scan}_{pin.suffix}")
+            found.setdefault(pin.of, {})[kind] = pin
+    return found
+
+
+def measured(
+    tables: Iterable[Table], recipes: Recipes, scans: Sequence[Scan], companions: Mapping[str, Mapping[str, Scan]]
+) -> dict[Unit, dict[str, Measures]]:
+    """What is measured of every volume whose truth is known (those of simulated scans), by the family of metrics.
+
+    It is what the tables that hold the volume show or expect, in the masks that its scan has.
+    """
+    asked: dict[Unit, frozenset] = {}
+    for table in tables:
+        columns = table.measures
+        for unit in units_of(table, recipes, scans):
+            if recipes.degradations[unit.degradation].kind == "simulated":
+                asked[unit] = asked.get(unit, frozenset()) | columns
+    return {
+        unit: found
+        for unit in sorted(asked, key=_unit_key)
+        if (found := _by_family(asked[unit], companions.get(unit.scan.name, ())))
+    }
+
+
+def _by_family(columns: Iterable[Column], companions: Iterable[str]) -> dict[str, Measures]:
+    families: dict[str, dict[str, list[str]]] = {}
+    for column in sorted(columns, key=lambda column: (column.metric, column.mask)):
+        if column.mask in (*_MASKS, *companions):
+            family = families.setdefault(METRICS[column.metric].family, {})
+            family.setdefault(column.metric, []).append(column.mask)
+    return families
 
 
 def models_of(units: Iterable[Unit], recipes: Recipes) -> list[str]:
@@ -132,7 +170,7 @@ def preprocessed(results: str, scan: Scan, ending: str = "nii.gz") -> str:
 
 
 def mask(results: str, scan: Scan, label: str) -> str:
-    """The head or brain mask of a scan."""
+    """The head, brain or lesion mask of a scan on its preprocessed volume's grid."""
     return f"{results}/preprocessed/{scan.stem}_label-{label}_desc-{scan.suffix}_mask.nii.gz"
 
 
@@ -173,9 +211,14 @@ def check(results: str, unit: Unit) -> str:
     return volume(results, unit, "check", "json", resolution="")
 
 
-def score(results: str, unit: Unit) -> str:
-    """The scores of one volume."""
-    return f"{results}/scores/{unit.method}/{unit.degradation}/{unit.scan.stem}_{unit.scan.suffix}.json"
+def score(results: str, unit: Unit, family: str) -> str:
+    """The scores of one volume by one family of metrics."""
+    return f"{results}/scores/{family}/{unit.method}/{unit.degradation}/{unit.scan.stem}_{unit.scan.suffix}.json"
+
+
+def scores(results: str, measured: Mapping[Unit, Mapping[str, Measures]]) -> list[str]:
+    """The scores of every volume by every family of metrics."""
+    return [score(results, unit, family) for unit, families in measured.items() for family in families]
 
 
 def figures(results: str, units: Iterable[Unit]) -> list[str]:

@@ -196,11 +196,12 @@ class Volume:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what a damaged file makes infinite or NaN is refused by name
-def load_volume(path: str | os.PathLike[str]) -> Volume:
+def load_volume(path: str | os.PathLike[str], *, constant: bool = False) -> Volume:
     """Read a NIfTI scan into the RAS orientation nearest to its own, in its own units (slope and intercept applied).
 
     NIfTI-1 and NIfTI-2, .nii and .nii.gz, either byte order. Affines in metres and microns become mm; an unknown unit
-    is taken for mm. Integers beyond 2^24 are rounded to float32.
+    is taken for mm. Integers beyond 2^24 are rounded to float32. ``constant`` allows one value everywhere, as in an
+    empty mask.
     Raises VolumeError for a damaged or cut file (the gzip stream is read to its end, which nibabel alone does not do),
     for 4-D, RGB, complex, empty, constant or non-finite data, for sform and qform that disagree or are both missing,
     and for voxels that are not a head's.
@@ -212,7 +213,7 @@ def load_volume(path: str | os.PathLike[str]) -> Volume:
     orientation = nib.io_orientation(affine)
     data = nib.apply_orientation(storage.decode(stored.reshape(shape, order="F")), orientation)
     data = np.ascontiguousarray(data)
-    _refuse_unusable(path, data)
+    _refuse_unusable(path, data, constant=constant)
     return Volume(data, Grid(data.shape, affine @ nib.orientations.inv_ornt_aff(orientation, shape)), storage)
 
 
@@ -502,11 +503,11 @@ def _form(
         ) from error
 
 
-def _refuse_unusable(path: str | os.PathLike[str], data: NDArray[np.float32]) -> None:
+def _refuse_unusable(path: str | os.PathLike[str], data: NDArray[np.float32], *, constant: bool) -> None:
     bad = int((~np.isfinite(data)).sum())
     if bad:
         raise VolumeError(f"{path}: {bad} of {data.size} voxels are NaN or infinite. Repair or leave out this scan")
-    if data.min() == data.max():
+    if data.min() == data.max() and not constant:
         raise VolumeError(
             f"{path}: every voxel is {data.flat[0]:g}; there is no head in it. Fetch it again or leave it out"
         )

@@ -4,11 +4,22 @@ import dataclasses
 
 import pytest
 
-from headsr.recipes import Table, load_config, load_recipes
-from headsr.scans import Scan, parse_name, read_scans
-from headsr.targets import all_units, scans_of, studies, training_scans, units_of, views_of
+from headsr.recipes import Column, Expectation, Table, load_config, load_recipes
+from headsr.scans import Scan, companion_name, parse_name, read_scans
+from headsr.targets import (
+    all_units,
+    companions,
+    mask,
+    measured,
+    scans_of,
+    scores,
+    studies,
+    training_scans,
+    units_of,
+    views_of,
+)
 
-TABLE = Table("Any", ("spline",), ("axial_x4",), ("T1w",))
+TABLE = Table(title="Any", methods=("spline",), degradations=("axial_x4",), suffixes=("T1w",))
 
 
 def scan(dataset: str, subject: str, suffix: str = "T1w", split: str = "test") -> Scan:
@@ -48,7 +59,7 @@ def test_the_ultra_high_resolution_scans_are_in_their_own_table_alone():
     checks = all_units(["ultra_high_resolution"], recipes, scans)
     assert {unit.scan.dataset for unit in checks} == {"ds003563", "ds002179"}
     assert len(checks) == 3 * 10
-    assert {one.dataset for one in training_scans(scans, ("T1w",))} == {"ds000113"}
+    assert {one.dataset for one in training_scans(scans, recipes.models["edsr"])} == {"ds000113"}
 
 
 def test_scans_taken_together_differ_in_acq_and_run_alone():
@@ -71,3 +82,54 @@ def test_scans_taken_together_are_one_unit_and_one_list_of_low_resolution_scans(
     assert views_of("acquired_together", recipes, made) == ["acquired", "acquired2", "acquired3"]
     assert views_of("acquired", recipes, made) == views_of("acquired_together", recipes, made[:1]) == ["acquired"]
     assert views_of("axial_x4", recipes, made) == ["axial"]
+
+
+PSNR, LESION = Column("psnr"), Column("psnr", "lesion")
+
+
+def lesion_of(scan: Scan, split: str = "used") -> Scan:
+    stem, suffix = companion_name(scan, "lesion")
+    key = f"MD5E-s1--lesion{scan.name}"
+    return Scan(scan.dataset, scan.subject, stem, suffix, f"any/{stem}.nii.gz", key, 1, "", split, of=scan.name)
+
+
+def asked(*tables: Table, pins: tuple[Scan, ...] = ()) -> dict[tuple[str, str], dict]:
+    """What is measured by voxels, by method and scan."""
+    found = measured(tables, load_recipes(load_config([])), SCANS, companions(pins))
+    return {(unit.method, unit.scan.name): families["voxels"] for unit, families in found.items()}
+
+
+def test_a_volume_is_measured_by_what_its_tables_show_and_expect():
+    wide = dataclasses.replace(TABLE, methods=("spline", "tikhonov"), columns=(PSNR, Column("ssim", "brain")))
+    gain = Expectation(
+        text="x", degradation="axial_x4", method="spline", than="spline", at_least=0.0, metric="nrmse", mask="brain"
+    )
+    narrow = dataclasses.replace(TABLE, datasets=("a",), columns=(Column("ssim"),), expectations=(gain,))
+    both = asked(wide, narrow)
+    assert both["tikhonov", "a/sub-1_T1w"] == both["spline", "b/sub-1_T1w"] == {"psnr": ["head"], "ssim": ["brain"]}
+    assert both["spline", "a/sub-1_T1w"] == {"nrmse": ["brain"], "psnr": ["head"], "ssim": ["brain", "head"]}
+
+
+def test_a_metric_more_in_a_table_changes_what_is_measured_of_its_volumes_alone():
+    other = dataclasses.replace(TABLE, suffixes=("T2w",))
+    before = asked(dataclasses.replace(TABLE, columns=(PSNR,)), other)
+    after = asked(dataclasses.replace(TABLE, columns=(PSNR, Column("ssim"))), other)
+    assert {unit for unit in before if before[unit] != after[unit]} == {("spline", f"{d}/sub-1_T1w") for d in "ab"}
+
+
+def test_nothing_is_measured_where_the_truth_is_not_known():
+    assert asked(dataclasses.replace(TABLE, degradations=("acquired",))) == {}
+
+
+def test_the_lesion_of_one_head_never_scores_another():
+    table = dataclasses.replace(TABLE, columns=(PSNR, LESION))
+    pins = (lesion_of(SCANS[0]), lesion_of(SCANS[1]), lesion_of(SCANS[2]))  # sub-1 of a, but not of b
+    found = asked(table, pins=pins)
+    assert found["spline", "a/sub-1_T1w"] == {"psnr": ["head", "lesion"]}
+    assert found["spline", "b/sub-1_T1w"] == {"psnr": ["head"]}
+    assert mask("r", SCANS[0], "lesion") == "r/preprocessed/a/sub-1/sub-1_label-lesion_desc-T1w_mask.nii.gz"
+    rejected = (lesion_of(SCANS[0], split="unused"),)
+    assert asked(table, pins=rejected) == asked(dataclasses.replace(TABLE, columns=(PSNR,)))
+    lesions = dataclasses.replace(TABLE, columns=(LESION,))
+    only = measured([lesions], load_recipes(load_config([])), SCANS, companions(pins))
+    assert scores("r", only) == ["r/scores/voxels/spline/axial_x4/a/sub-1/sub-1_T1w.json"]

@@ -1,7 +1,7 @@
 """A study of three people, two sessions, two runs and one missing contrast, in which every scan carries a number.
 
 The number is written into the head as bright and dark cubes of 24 mm, so it survives bias correction, thick slices and
-reconstruction, and can be read back from whatever was made from that scan.
+reconstruction, and can be read back from whatever was made from that scan. Some scans have lesions, of as many voxels.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ T1W = [f"{p}_{s}_{r}_T1w" for p, s, r in itertools.product(PEOPLE, ("ses-a", "se
 T2W = [f"{p}_ses-a_run-1_T2w" for p in PEOPLE[:2]]  # nobody made the third
 SCANS = [*T1W, *T2W]
 NUMBERS = {name: number for number, name in enumerate(SCANS, start=1)}
+WITH_LESIONS = ("sub-01_ses-b_run-1_T1w", "sub-02_ses-b_run-1_T1w", "sub-03_ses-b_run-2_T1w")
 
 _BITS = 5
 _BRIGHT, _DARK = 900, 120  # in the simulated scanner's units, within the range of tissue
@@ -46,6 +47,7 @@ def configure(project: Path, name: str, *, version: str, scans: str = "scans.tsv
     people = {"test": list(PEOPLE)}
     source = {"url": "origin", "version": version, "license": "made", "citation": "made", "splits": people}
     table = {"title": "Study", "methods": ["spline"], "degradations": ["axial_x2"], "suffixes": ["T1w", "T2w"]}
+    table["columns"] = ["psnr", "ssim", {"metric": "psnr", "mask": "lesion"}]
     thick = {"kind": "simulated", "stacks": [{"view": "axial", "factor": 2}], "noise_percent": 0.5}
     overrides = {"datasets": {"demo": source}, "tables": {"study": table}, "degradations": {"axial_x2": thick}}
     small = {"template_voxel_mm": 6.0, "render": {"chunk": 8, "shard": 16}}
@@ -64,6 +66,8 @@ def make_study(path: Path) -> None:
         person, suffix = PEOPLE.index(name.split("_")[0]), name.rsplit("_", 1)[1]
         head = simulate_head(anatomy, suffix=suffix, voxel_mm=8.0, seed=person)
         save(path, name, numbered(head, NUMBERS[name]))
+        if name in WITH_LESIONS:
+            save_lesion(path, name, head)
     publish(path, "v1")
 
 
@@ -78,6 +82,16 @@ def save(dataset: Path, name: str, head: Volume) -> None:
     path = dataset / path_of(name)
     path.unlink(missing_ok=True)  # annexed content is never written to
     save_volume(path, head.data.round().astype(np.int16), head.grid)
+
+
+def save_lesion(dataset: Path, name: str, head: Volume) -> None:
+    """Write a mask with as many voxels as the scan's number says."""
+    suffix = name.rpartition("_")[2]
+    path = dataset / "derivatives/rater" / path_of(name).replace(f"_{suffix}.", f"_label-lesion_desc-{suffix}_mask.")
+    mask = np.zeros(head.data.shape, dtype=np.uint8)
+    mask.flat[mask.size // 2 : mask.size // 2 + NUMBERS[name]] = 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_volume(path, mask, head.grid)
 
 
 def publish(dataset: Path, tag: str) -> None:

@@ -102,7 +102,7 @@ def test_a_larger_volume_needs_a_label_of_its_own_and_one_size(project, larger):
     ],
 )
 def test_jobs_from_a_head_s_scan_to_its_score_are_at_most_twelve(project, unit, jobs):
-    score = f"results/scores/{unit}/demo/sub-04/sub-04_T1w.json"
+    score = f"results/scores/voxels/{unit}/demo/sub-04/sub-04_T1w.json"
     assert len([job for job in plan(project, *SMOKE, "--", score) if "sub-04" in job]) == jobs <= 12
 
 

@@ -84,7 +84,7 @@ def test_what_was_damaged_deleted_or_left_behind_is_told_apart(smoke):
     field = bytearray((smoke / FIELD).read_bytes())
     field[-5] ^= 1
     (smoke / FIELD).write_bytes(field)
-    left_behind = "results/scores/inr/axial_x4/demo/sub-09/sub-09_T1w.json"
+    left_behind = "results/scores/voxels/inr/axial_x4/demo/sub-09/sub-09_T1w.json"
     (smoke / left_behind).parent.mkdir()
     (smoke / left_behind).write_text("{}")
     at_a_glance = verify(smoke, *CONFIG)

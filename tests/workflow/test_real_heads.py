@@ -91,8 +91,11 @@ def project(tmp_path_factory):
 
 
 def mean_psnr(project: Path, person: str, method: str, degradation: str) -> float:
-    score = json.loads((project / f"results/scores/{method}/{degradation}/real/{person}/{person}_T1w.json").read_text())
-    return score["scores"]["unprojected"]["head"]["psnr"]
+    score = json.loads(
+        (project / f"results/scores/voxels/{method}/{degradation}/real/{person}/{person}_T1w.json").read_text()
+    )
+    wanted = ("unprojected", "head", "psnr")
+    return next(row["value"] for row in score["rows"] if (row["variant"], row["mask"], row["metric"]) == wanted)
 
 
 @pytest.mark.parametrize("person", ["sub-chris", "sub-seg3d"])

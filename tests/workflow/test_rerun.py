@@ -17,7 +17,7 @@ from project import ROOT, delta, headsr, plan, snakemake
 from study import PEOPLE, SCANS, configure, path_of, publish, save
 
 from headsr.annex import run_tool
-from headsr.scans import Scan, read_scans, write_scans
+from headsr.scans import Scan, read_pins, read_scans, write_scans
 from headsr.volumes import Volume, load_volume
 
 SMOKE, STUDY = smoke_run.CONFIG, study_run.CONFIG
@@ -268,8 +268,8 @@ def test_a_new_key_alone_redoes_the_chain_though_the_content_cannot_be_had(study
     def with_new_key(scan: Scan) -> str:
         return re.sub("--.", "--0", scan.key) if scan.key[scan.key.index("--") + 2] != "0" else scan.key[::-1]
 
-    first = read_scans(study / "scans.tsv")[0]
-    others = read_scans(study / "scans.tsv")[1:]
+    first, *others = read_pins(study / "scans.tsv")
+    assert not first.of
     changed = Scan(**{**vars(first), "key": with_new_key(first)})
     write_scans(study / "scans.tsv", [changed, *others])
     assert plan(study, *STUDY) == sorted([*study_chain(f"{first.scan}_{first.suffix}"), *STUDY_TABLES])

@@ -174,7 +174,9 @@ def slurm_project(cluster, finished_project, tmp_path_factory):
     project = tmp_path_factory.mktemp("through_slurm") / "project"
     shutil.copytree(finished_project, project, symlinks=True, ignore=shutil.ignore_patterns("results", ".snakemake"))
     shutil.copytree(finished_project / "results/clones", project / "results/clones", symlinks=True)
-    scores = [f"results/scores/{method}/{degradation}/demo/sub-03/sub-03_T1w.json" for method, degradation in UNITS]
+    scores = [
+        f"results/scores/voxels/{method}/{degradation}/demo/sub-03/sub-03_T1w.json" for method, degradation in UNITS
+    ]
     # The node has two cores, and the rules ask for up to four: what --cores does locally, --max-threads does here.
     with submitted(cluster, project, *CONFIG, "--max-threads", "2", "--", *scores) as process:
         status, printed = finish(process, project, timeout=600)

@@ -1,7 +1,7 @@
 """Nothing of one scan ever reaches the results of another: every scan carries a number, and every result is read."""
 
 import pytest
-from study import NUMBERS, PEOPLE, SCANS, number_in, path_of
+from study import NUMBERS, PEOPLE, SCANS, WITH_LESIONS, number_in, path_of
 
 from headsr.files import read_json
 from headsr.render import store as stores
@@ -42,10 +42,23 @@ def test_the_zarr_volume_has_the_number_too(finished_study, name, tmp_path):
 def test_every_score_and_sidecar_names_the_key_of_its_own_scan(finished_study):
     keys = {f"{scan.scan}_{scan.suffix}": scan.key for scan in read_scans(finished_study / "scans.tsv")}
     for name in SCANS:
-        score = made(finished_study, "scores/spline/axial_x2/demo/{folder}/{stem}_{suffix}.json", name)
+        score = made(finished_study, "scores/voxels/spline/axial_x2/demo/{folder}/{stem}_{suffix}.json", name)
         assert read_json(score)["source_key"] == keys[name]
         sidecar = made(finished_study, MADE["the volume"].replace(".nii.gz", ".json"), name)
         assert read_json(sidecar)["headsr"]["source_key"] == keys[name]
+
+
+def test_the_lesion_of_one_head_never_scores_another(finished_study):
+    for name in SCANS:
+        score = read_json(
+            made(finished_study, "scores/voxels/spline/axial_x2/demo/{folder}/{stem}_{suffix}.json", name)
+        )
+        masks = {row["mask"] for row in score["rows"]}
+        if name in WITH_LESIONS:
+            assert score["mask"]["lesion"] == NUMBERS[name] and masks == {"head", "lesion"}
+        else:
+            assert set(score["mask"]) == masks == {"head"}
+    assert "(of 3)" in (finished_study / "results/tables/study.md").read_text()
 
 
 def test_the_missing_contrast_is_missed_and_nothing_else(finished_study):

@@ -9,10 +9,11 @@ from headsr.recipes import VIEWS, RecipeError, load_recipes, parts_of_method, pa
 from headsr.scans import (
     DATASET_PATTERN,
     FOLDER_PATTERN,
+    PINNED_PATTERN,
     SCAN_PATTERN,
     SUFFIXES,
     ScansError,
-    read_scans,
+    read_pins,
 )
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
@@ -24,20 +25,23 @@ gc.set_threshold(100_000, 50, 100)
 validate(config, "../schemas/config.schema.yaml")
 try:
     RECIPES = load_recipes(config)
-    SCANS = read_scans(config["scans"])
+    PINS = read_pins(config["scans"])
+    SCANS = [pin for pin in PINS if not pin.of]
     UNITS = targets.all_units(config["tables"], RECIPES, SCANS)
 except (RecipeError, ScansError, ValueError) as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = config["results"]
-SCORED = targets.scored(UNITS, RECIPES)
+TABLES = {name: RECIPES.tables[name] for name in config["tables"]}
+MEASURED = targets.measured(TABLES.values(), RECIPES, SCANS, targets.companions(PINS))
 MODELS = targets.models_of(UNITS, RECIPES)
 TRAINING_SCANS = {name: targets.training_scans(SCANS, RECIPES.models[name]) for name in MODELS}
 PARTS_OF_METHOD = {name: parts_of_method(method, RECIPES) for name, method in RECIPES.methods.items()}
 MODELS_OF_METHOD = {name: RECIPES.models_of("methods", name) for name in RECIPES.methods}
 SCAN_OF = {(scan.stem, scan.suffix): scan for scan in SCANS}
+PIN_OF = {f"{pin.stem}_{pin.suffix}": pin for pin in PINS}
 STUDIES = targets.studies(SCANS)
-UNITS_OF_HEAD = targets.units_of_heads(UNITS, [RECIPES.tables[name] for name in config["tables"]])
+UNITS_OF_HEAD = targets.units_of_heads(UNITS, TABLES.values())
 
 
 def one_of(names):
@@ -48,6 +52,11 @@ def one_of(names):
 def scan_of(wildcards):
     """The row of the scan table that a job is about."""
     return SCAN_OF[f"{wildcards.dataset}/{wildcards.folder}/{wildcards.scan}", wildcards.suffix]
+
+
+def pin_of(wildcards):
+    """The row of the scan table of a fetched file: a scan or a companion."""
+    return PIN_OF[f"{wildcards.dataset}/{wildcards.folder}/{wildcards.file}"]
 
 
 def key_of(wildcards):
@@ -147,9 +156,10 @@ def commit_of_code(wildcards, output):
 
 def tables_with_truth():
     """The tables that have scores to show."""
-    simulated = set(SCORED)
     return [
-        name for name in config["tables"] if simulated & set(targets.units_of(RECIPES.tables[name], RECIPES, SCANS))
+        name
+        for name, table in TABLES.items()
+        if any(RECIPES.degradations[degradation].kind == "simulated" for degradation in table.degradations)
     ]
 
 
@@ -197,22 +207,43 @@ def memory_of_method(base):
 
 
 def weights_behind(wildcards):
-    """The weights of the model behind a method: what its scores were trained on."""
-    method = RECIPES.methods[wildcards.method]
-    model = method.model or method.prior
-    return f"{RESULTS}/models/{model}/weights.safetensors" if model else []
+    """The weights of the models behind a method: what its scores were trained on."""
+    models = RECIPES.models_of("methods", wildcards.method)
+    return [f"{RESULTS}/models/{model}/weights.safetensors" for model in models]
 
 
 def profile_of(wildcards):
     return ", ".join(sorted({stack.profile for stack in RECIPES.degradations[wildcards.degradation].stacks}))
 
 
-def all_scores(wildcards):
-    return [targets.score(RESULTS, unit) for unit in SCORED]
+def spacings_of(wildcards):
+    """How many voxels of the head lie between the slices of its coarsest scan, along x, y and z."""
+    return [max(sizes) for sizes in zip(*(stack.along for stack in RECIPES.degradations[wildcards.degradation].stacks))]
+
+
+def measures_of(wildcards, family):
+    """What one family of metrics measures of a volume: the masks of every metric."""
+    unit = targets.Unit(wildcards.method, wildcards.degradation, scan_of(wildcards))
+    return MEASURED[unit][family]
+
+
+def masks_of(wildcards, family):
+    """The masks that one family of metrics measures a volume in."""
+    return sorted({mask for masks in measures_of(wildcards, family).values() for mask in masks})
+
+
+def metrics_of(wildcards, family):
+    """The parts that measure a volume."""
+    return [f"metric.{metric}" for metric in measures_of(wildcards, family)]
 
 
 def titles_of(wildcards):
-    return [[name, RECIPES.methods[name].title] for name in RECIPES.tables[wildcards.table].methods]
+    return [[name, RECIPES.methods[name].title or name] for name in RECIPES.tables[wildcards.table].methods]
+
+
+def published():
+    """The files of published values, by their table."""
+    return {name: table.published for name, table in TABLES.items() if table.published}
 
 
 def units_of_head(wildcards):
@@ -222,13 +253,8 @@ def units_of_head(wildcards):
 
 def recipes_in_use():
     """The recipes that the results follow from, as plain data: the report describes these and no others."""
-    used = {
-        "datasets": {scan.dataset for scan in [*sum(TRAINING_SCANS.values(), []), *(unit.scan for unit in UNITS)]},
-        "degradations": {unit.degradation for unit in UNITS},
-        "models": set(MODELS),
-        "methods": {unit.method for unit in UNITS},
-        "tables": set(config["tables"]),
-    }
+    used = RECIPES.used_by("tables", TABLES)
+    used["datasets"] |= {scan.dataset for scan in [*sum(TRAINING_SCANS.values(), []), *(unit.scan for unit in UNITS)]}
     return {
         part: {n: r for n, r in plain(getattr(RECIPES, part)).items() if n in names} for part, names in used.items()
     }

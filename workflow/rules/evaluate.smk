@@ -33,11 +33,10 @@ rule score_volume:
         unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
         truth="<results>/preprocessed/<head>_desc-preproc_{suffix}.nii.gz",
         truth_sidecar="<results>/preprocessed/<head>_desc-preproc_{suffix}.json",
-        head_mask="<results>/preprocessed/<head>_label-head_desc-{suffix}_mask.nii.gz",
-        brain_mask="<results>/preprocessed/<head>_label-brain_desc-{suffix}_mask.nii.gz",
+        masks=lambda w: [targets.mask(RESULTS, scan_of(w), label) for label in masks_of(w, "voxels")],
         weights=weights_behind,
     output:
-        score="<results>/scores/<unit>.json",
+        score="<results>/scores/voxels/<unit>.json",
     log:
         "<logs>/score_volume/<unit>.log",
     conda:
@@ -47,9 +46,12 @@ rule score_volume:
         mem_mb=memory(700, 120),
         runtime=20,
     params:
+        measures=lambda wildcards: measures_of(wildcards, "voxels"),
+        masks=lambda wildcards: masks_of(wildcards, "voxels"),
+        spacings=spacings_of,
         profile=profile_of,
         seed=lambda wildcards: RECIPES.degradations[wildcards.degradation].seed,
-        stage=versions("score_volume"),
+        stage=lambda wildcards: versions("score_volume", metrics_of(wildcards, "voxels")),
     message:
         "Score {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
     script:
@@ -58,7 +60,7 @@ rule score_volume:
 
 rule collect_scores:
     input:
-        scores=all_scores,
+        scores=targets.scores(RESULTS, MEASURED),
     output:
         scores="<results>/scores/scores.tsv",
     log:

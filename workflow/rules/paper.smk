@@ -4,6 +4,7 @@
 rule make_table:
     input:
         scores="<results>/scores/scores.tsv",
+        published=lambda wildcards: RECIPES.tables[wildcards.table].published or [],
     output:
         tsv="<results>/tables/{table}.tsv",
         markdown="<results>/tables/{table}.md",
@@ -16,7 +17,7 @@ rule make_table:
         mem_mb=memory(300),
         runtime=5,
     params:
-        recipe=recipe_of("tables"),
+        recipe=lambda wildcards: plain(RECIPES.tables[wildcards.table]),
         titles=titles_of,
         scans=lambda wildcards: [scan.name for scan in targets.scans_of(RECIPES.tables[wildcards.table], SCANS)],
         stage=versions("make_table"),
@@ -44,7 +45,7 @@ rule draw_figure:
         mem_mb=memory(800, 60),
         runtime=15,
     params:
-        methods=lambda w: [RECIPES.methods[u.method].title for u in units_of_head(w)],
+        methods=lambda w: [u.method for u in units_of_head(w)],
         title=lambda w: f"{scan_of(w).name}, {w.degradation}",
         stage=versions("draw_figure"),
     message:
@@ -103,6 +104,7 @@ rule write_report:
         figures=lambda w: targets.figures(RESULTS, UNITS),
         curves=lambda w: rules.draw_curves.output.figure if histories() else [],
         rulegraph="<results>/figures/rulegraph.png",
+        published=list(published().values()),
     output:
         report=report("<results>/report/report.html", category="headsr"),
     log:
@@ -121,6 +123,7 @@ rule write_report:
         names=lambda w: list(checks_by_name()),
         captions=lambda w: targets.captions(UNITS),
         records=lambda w, output: f"{RESULTS}/records",
+        published=list(published()),
         commit=commit_of_code,
         stage=versions("write_report"),
     message:
@@ -132,7 +135,7 @@ rule write_report:
 rule sync_mlflow:
     input:
         histories=lambda w: list(histories().values()),
-        scores=all_scores,
+        scores=targets.scores(RESULTS, MEASURED),
         checks=lambda w: list(checks_by_name().values()),
     output:
         record="<results>/mlflow.json",
@@ -150,7 +153,8 @@ rule sync_mlflow:
         experiment=lambda w, output: f"headsr {config['results']}",
         histories=lambda w: list(histories()),
         checks=lambda w: list(checks_by_name()),
-        recipes=lambda w: plain(targets.recipes_of_training(UNITS, RECIPES)),
+        # What was trained stands in its history: a title, which these hold too, makes no mirror stale.
+        recipes=lambda w, output: plain(targets.recipes_of_training(UNITS, RECIPES)),
         content_keys=lambda w: keys_of_training(),
         commit=commit_of_code,
         stage=versions("sync_mlflow"),

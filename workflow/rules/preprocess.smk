@@ -91,3 +91,25 @@ rule normalize_intensity:
         "Normalise the intensities of {wildcards.scan}_{wildcards.suffix}"
     script:
         "../scripts/normalize_intensity.py"
+
+
+rule carry_companion:
+    input:
+        mask="<results>/sourcedata/<head>_label-lesion_desc-{suffix}_mask.nii.gz",
+        volume="<results>/preprocessed/<head>_desc-preproc_{suffix}.nii.gz",
+    output:
+        mask="<results>/preprocessed/<head>_label-lesion_desc-{suffix}_mask.nii.gz",
+    log:
+        "<logs>/carry_companion/<head>_{suffix}.log",
+    conda:
+        "../envs/imaging.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(700, 60),
+        runtime=10,
+    params:
+        stage=versions("carry_companion"),
+    message:
+        "Carry the lesion mask of {wildcards.scan}_{wildcards.suffix} to its grid"
+    script:
+        "../scripts/carry_companion.py"

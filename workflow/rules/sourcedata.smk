@@ -1,11 +1,13 @@
-# Scans by content key: the only place where data identity enters the DAG.
+# Scans and their companions by content key: the only place where data identity enters the DAG.
 
 
 rule fetch_scan:
     output:
-        scan=temp("<results>/sourcedata/<head>_{suffix}.nii.gz"),
+        scan=temp("<results>/sourcedata/{dataset}/{folder}/{file}.nii.gz"),
     log:
-        "<logs>/fetch_scan/<head>_{suffix}.log",
+        "<logs>/fetch_scan/{dataset}/{folder}/{file}.log",
+    wildcard_constraints:
+        file=PINNED_PATTERN,
     conda:
         "../envs/datalad.yaml"
     threads: 1
@@ -13,15 +15,15 @@ rule fetch_scan:
         mem_mb=memory(500),
         runtime=30,
     params:
-        key=key_of,
+        key=lambda wildcards: pin_of(wildcards).key,
         # Where the content comes from, and how politely, does not change it. A function that takes `output` is not tracked
         # by Snakemake, so moving the clones or changing the bound reruns nothing.
         clone=lambda wildcards, output: f"{config['clones']}/{wildcards.dataset}",
         at_once=lambda wildcards, output: config["fetches_at_once"],
-        name=lambda wildcards: scan_of(wildcards).name,
+        name=lambda wildcards: pin_of(wildcards).name,
         stage=versions("fetch_scan"),
     message:
-        "Fetch {wildcards.scan}_{wildcards.suffix} of {wildcards.dataset} by its content key"
+        "Fetch {wildcards.file} of {wildcards.dataset} by its content key"
     script:
         "../scripts/fetch_scan.py"
 

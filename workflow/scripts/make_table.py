@@ -7,11 +7,11 @@ with job(snakemake):
     from headsr.recipes import Table, build
 
     make_table(
-        snakemake.wildcards.table,
         build(Table, snakemake.params.recipe, snakemake.wildcards.table),
         snakemake.input.scores,
         titles=dict(snakemake.params.titles),
         scans=snakemake.params.scans,
+        published=snakemake.input.get("published") or None,
         tsv=snakemake.output.tsv,
         markdown=snakemake.output.markdown,
     )

@@ -16,6 +16,7 @@ with job(snakemake):
         figures=dict(zip(snakemake.params.captions, snakemake.input.figures, strict=True)),
         curves=snakemake.input.get("curves") or None,
         rulegraph=snakemake.input.rulegraph,
+        published=dict(zip(snakemake.params.published, snakemake.input.get("published", []), strict=True)),
         commit=snakemake.params.commit,
         records=snakemake.params.records,
     )

@@ -1,20 +1,19 @@
-"""All scores in one table: one row per volume, variant and mask."""
+"""All scores in one long table: one row per volume, variant, mask and metric."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from headsr.evaluate.score import VARIANTS
 from headsr.files import read_json, whole
 
 
 @dataclass(frozen=True)
 class Score:
-    """The scores of one volume inside one mask, before or after the projection (``variant``)."""
+    """One metric of one volume inside one mask, before or after the projection (``variant``)."""
 
     dataset: str
     scan: str
@@ -23,9 +22,8 @@ class Score:
     degradation: str
     variant: str
     mask: str
-    psnr: float
-    ssim: float
-    nrmse: float
+    metric: str
+    value: float
     data_range: float
     profile: str
     seed: str
@@ -39,15 +37,16 @@ class Score:
 
 
 COLUMNS = tuple(field.name for field in fields(Score))
-_NUMBERS = ("psnr", "ssim", "nrmse", "data_range")
+_NUMBERS = ("value", "data_range")
 
 
 def collect_scores(scores: Iterable[str | os.PathLike[str]], output: str | os.PathLike[str]) -> None:
-    """Write the scores of many volumes as one table, sorted: equal scores give equal bytes in whatever order they come.
+    """Write the scores of many files as one table, sorted: equal scores give equal bytes in whatever order they come.
 
-    Raises ValueError when two files score one volume, or when they were measured over different data ranges.
+    A file is the JSON of ``headsr.evaluate.score``, of whichever family of metrics. Raises ValueError when two rows
+    score the same by the same metric, or when they were measured over different data ranges.
     """
-    rows = sorted((row for path in scores for row in _rows_of(path)), key=lambda row: tuple(map(str, _identity(row))))
+    rows = sorted((row for path in scores for row in _rows_of(path)), key=_identity)
     if len({_identity(row) for row in rows}) != len(rows):
         raise ValueError(f"{output}: a volume is scored twice. Remove stale files below scores/")
     if len({row.data_range for row in rows}) > 1:
@@ -67,39 +66,33 @@ def read_scores(path: str | os.PathLike[str]) -> list[Score]:
         return [Score(**{**row, **{name: float(row[name]) for name in _NUMBERS}}) for row in rows]
 
 
-def select(scores: Iterable[Score], **wanted: str) -> list[Score]:
-    """The scores whose fields have the wanted values, for example ``method="inr", mask="head"``; '' wants any."""
-    return [score for score in scores if all(getattr(score, key) == value for key, value in wanted.items() if value)]
-
-
 def _rows_of(path: str | os.PathLike[str]) -> Iterator[Score]:
     content = read_json(path)
     try:
-        common = {name: content[name] for name in ("dataset", "scan", "suffix", "method", "degradation", "profile")}
-        for variant in VARIANTS:
-            for mask, values in (content["scores"][variant] or {}).items():
-                yield Score(
-                    **common,
-                    variant=variant,
-                    mask=mask,
-                    **{name: float(values[name]) for name in ("psnr", "ssim", "nrmse")},
-                    data_range=float(content["data_range"]),
-                    seed="" if content["seed"] is None else str(content["seed"]),
-                    trained_on=_short(content["trained_on"]),
-                    source_key=content["source_key"],
-                )
+        for row in content["rows"]:
+            yield Score(
+                **content["unit"],
+                variant=row["variant"],
+                mask=row["mask"],
+                metric=row["metric"],
+                value=float(row["value"]),
+                data_range=float(content["data_range"]),
+                profile=content["profile"],
+                seed="" if content["seed"] is None else str(content["seed"]),
+                trained_on=", ".join(map(_short, content["trained_on"])),
+                source_key=content["source_key"],
+            )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: is not a score ({error!r}). Delete it and run again to make it anew") from error
 
 
-def _short(trained_on: dict[str, Any] | None) -> str:
+def _short(trained_on: Mapping[str, Any]) -> str:
     """Enough to find the model again: its name and the hash of the list of its training keys."""
-    known = trained_on or {}
-    return " ".join(str(known[name]) for name in ("model", "training_keys") if name in known)
+    return f"{trained_on['model']} {trained_on['training_keys']}"
 
 
 def _identity(row: Score) -> Sequence[str]:
-    return row.dataset, row.scan, row.suffix, row.degradation, row.method, row.variant, row.mask
+    return row.dataset, row.scan, row.suffix, row.degradation, row.method, row.variant, row.mask, row.metric
 
 
 def _text(value: str | float) -> str:

@@ -96,7 +96,7 @@ def draw_figure(
     """Draw the comparison of one head under one degradation as a PNG of at most 250 kB.
 
     ``lowres`` are the scans that the volumes were made from (normalised; the first is shown), ``volumes`` maps each
-    method's title to its published NIfTI (scan units), ``checks`` each title to its ``_desc-check_`` JSON, beside which
+    method's name to its published NIfTI (scan units), ``checks`` each name to its ``_desc-check_`` JSON, beside which
     the residual maps lie; ``truth`` is the preprocessed scan (None: not known, then there are no error maps). All
     planes pass through the middle of the head. Raises ValueError when a volume lies on another grid than the first.
     """
@@ -151,8 +151,8 @@ def _on_grid(path: str | os.PathLike[str], grid: Grid) -> NDArray[np.float32]:
 
 def _errors(head: _Head, data: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[str, Panel]:
     """|volume - truth| inside the head in every view; the first carries the PSNR of the whole head."""
-    whole = Comparison(data, truth, head.inside, DATA_RANGE, tuple(head.grid.voxel_size), (1.0, 1.0, 1.0))
-    decibels = psnr(whole)
+    voxel_mm = tuple(head.grid.voxel_size.tolist())
+    decibels = psnr(Comparison(data, truth, head.inside, DATA_RANGE, voxel_mm, spacings=(1.0, 1.0, 1.0)))
     panels = {}
     for view in _VIEWS:
         error = np.abs(head.plane(data, view) - head.plane(truth, view)) * head.plane(head.inside, view)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
@@ -16,19 +16,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import headsr
 from headsr.evaluate.collect import Score, read_scores
-from headsr.evaluate.score import DATA_RANGE, UNITS
-from headsr.evaluate.tables import Outcome, body_of, columns, groups_of, judge
-from headsr.evaluate.wording import methods_text, models_of, seeds_of
+from headsr.evaluate.score import DATA_RANGE
+from headsr.evaluate.tables import Block, Measured, Outcome, blocks_of, compare, judge, legend
+from headsr.evaluate.wording import methods_text, models_of, seeds_of, title_of
 from headsr.files import read_json, whole
 from headsr.provenance import read_record
-from headsr.recipes import Recipes, Table
+from headsr.recipes import Recipes
+from headsr.recipes.tables import read_published
 
 REPORT_BYTES = 5_000_000
 NOTICE = "Research use only, not for clinical use"
 _PICTURE_BYTES = 4_400_000
 _ROUNDING = 1.01
 _WARNINGS = 100  # so many are listed
-_HEADLINE_COLUMNS = 2  # PSNR inside the head, as estimated and projected
 _SECTIONS = ("summary", "heads", "residuals", "scores", "curves", "methods", "rules", "software", "seeds", "warnings")
 _PACKAGES = (
     "snakemake", "datalad", "git-annex", "antspyx", "nibabel", "numpy", "scipy", "scikit-image", "torch",
@@ -37,17 +37,8 @@ _PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Block:
-    """A table as the report prints it."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-
-
-@dataclass(frozen=True)
 class TableView:
-    """One table of the results: its expectations, a short version for the summary and all of it."""
+    """One table of the results: its expectations, its first column for the summary, and all of it."""
 
     title: str
     outcomes: Sequence[Outcome]
@@ -78,18 +69,19 @@ def write_report(
     curves: str | os.PathLike[str] | None,
     rulegraph: str | os.PathLike[str] | None,
     records: str | os.PathLike[str],
+    published: Mapping[str, str | os.PathLike[str]],
     commit: str = "",
 ) -> None:
     """Write the report as one HTML file that loads nothing from elsewhere.
 
     ``tables`` maps each table's name to the scans that it is about (``demo/sub-06_T1w``), ``checks`` names each volume
     (``method degradation dataset/scan_suffix``) by its ``_desc-check_`` JSON, ``figures`` maps captions to PNG files,
-    ``curves`` and ``rulegraph`` are PNG files. ``records`` is the folder of the jobs' records, whose warnings are
-    listed. Pictures that do not fit are left out and named. Raises ValueError if the file would still be too large or
-    would load something.
+    ``curves`` and ``rulegraph`` are PNG files, ``published`` maps a table to the CSV of its published values.
+    ``records`` is the folder of the jobs' records, whose warnings are listed. Pictures that do not fit are left out and
+    named. Raises ValueError if the file would still be too large or would load something.
     """
     rows = read_scores(scores)
-    chosen = [recipes.tables[name] for name in tables]
+    views = [_view(name, recipes, scans, rows, published.get(name)) for name, scans in tables.items()]
     pictures, left_out = _pictures(figures)
     residuals = read_residuals(checks)
     html = _template().render(
@@ -98,18 +90,18 @@ def write_report(
         version=headsr.__version__,
         commit=commit,
         sections=[(anchor, anchor.capitalize()) for anchor in _SECTIONS],
-        ran=[*_what_ran(recipes, tables, rows), *_what_agrees(checks, residuals)],
-        tables=[_view(name, recipes, scans, rows) for name, scans in tables.items()],
+        ran=[*_what_ran(recipes, tables, rows, views), *_what_agrees(checks, residuals)],
+        tables=views,
         pictures=pictures,
         left_out=left_out,
         residuals=_residual_grid(residuals),
-        units=UNITS,
+        legend=legend(column.metric for name in tables for column in recipes.tables[name].columns),
         data_range=f"{DATA_RANGE:g}",
         curves=_embedded(curves),
         rulegraph=_embedded(rulegraph),
         methods=methods_text(recipes, tables),
         software=Block(("Package", "Version"), software_versions()),
-        seeds=Block(("What", "Seed"), [(name, str(seed)) for name, seed in seeds_of(recipes, chosen)]),
+        seeds=Block(("What", "Seed"), [(name, str(seed)) for name, seed in seeds_of(recipes, tables)]),
         warnings=warnings_of(records),
     )
     _refuse_unfit(output, html)
@@ -147,54 +139,38 @@ def _template() -> Any:
     return environment.get_template("report.html.j2")
 
 
-def _what_ran(recipes: Recipes, tables: Mapping[str, Sequence[str]], rows: Sequence[Score]) -> list[str]:
+def _what_ran(
+    recipes: Recipes, tables: Mapping[str, Sequence[str]], rows: Sequence[Score], views: Sequence[TableView]
+) -> list[str]:
     scans = sorted({scan for names in tables.values() for scan in names})
-    chosen = [recipes.tables[name] for name in tables]
-    methods = sorted({method for table in chosen for method in table.methods})
-    degradations = sorted({degradation for table in chosen for degradation in table.degradations})
-    outcomes = [outcome for name, scans_of in tables.items() for outcome in _outcomes(name, recipes, scans_of, rows)]
+    used = recipes.used_by("tables", tables)
+    methods, degradations = sorted(used["methods"]), sorted(used["degradations"])
+    outcomes = [outcome for view in views for outcome in view.outcomes]
     scored = len({(row.method, row.degradation, row.name) for row in rows})
-    reached = sum(outcome.reached for outcome in outcomes)
     return [
         f"scans ({len(scans)}): {', '.join(scans)}",
         f"degradations ({len(degradations)}): {', '.join(degradations)}",
         f"methods ({len(methods)}): {', '.join(methods)}",
-        f"trained models: {', '.join(models_of(recipes, chosen)) or 'none'}",
+        f"trained models: {', '.join(models_of(recipes, tables)) or 'none'}",
         f"volumes scored against the truth: {scored}",
-        f"expectations reached: {reached} of {len(outcomes)}",
+        f"expectations reached: {sum(outcome.reached for outcome in outcomes)} of {len(outcomes)}",
     ]
 
 
-def _outcomes(name: str, recipes: Recipes, scans: Sequence[str], rows: Iterable[Score]) -> list[Outcome]:
-    return judge(name, recipes.tables[name], [row for row in rows if row.name in set(scans)])
-
-
-def _view(name: str, recipes: Recipes, scans: Sequence[str], rows: Sequence[Score]) -> TableView:
-    table = recipes.tables[name]
-    mine = [row for row in rows if row.name in set(scans)]
-    titles = {method: recipes.methods[method].title for method in table.methods}
-    blocks = _blocks(table, mine, titles)
-    headline = [
-        Block(
-            (*block.columns[: 1 + _HEADLINE_COLUMNS], block.columns[-1]),
-            [(*row[: 1 + _HEADLINE_COLUMNS], row[-1]) for row in block.rows],
-            block.caption,
-        )
-        for block in blocks
-    ]
-    return TableView(table.title, _outcomes(name, recipes, scans, rows), headline, blocks)
-
-
-def _blocks(table: Table, rows: Sequence[Score], titles: Mapping[str, str]) -> list[Block]:
-    return [
-        Block(
-            ("Method", *columns(), "Scans"),
-            [(titles[method], *cells, str(n)) for method, cells, n in body_of(table, rows, degradation, suffix)],
-            degradation + (f", {suffix}" if suffix else ""),
-        )
-        for degradation in table.degradations
-        for suffix in groups_of(table)
-    ]
+def _view(
+    name: str,
+    recipes: Recipes,
+    scans: Sequence[str],
+    rows: Sequence[Score],
+    published: str | os.PathLike[str] | None,
+) -> TableView:
+    table, measured = recipes.tables[name], Measured(rows, scans)
+    titles = {method: title_of(recipes, method) for method in table.methods}
+    blocks = blocks_of(table, measured, titles)
+    if published is not None:
+        blocks.append(compare(table, read_published(published, table), measured, titles))
+    headline = blocks_of(replace(table, columns=table.columns[:1]), measured, titles)
+    return TableView(table.title, judge(table, measured), headline, blocks)
 
 
 def read_residuals(checks: Mapping[str, str | os.PathLike[str]]) -> list[Residual]:

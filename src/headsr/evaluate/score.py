@@ -1,4 +1,4 @@
-"""The scores of one volume: before and after the projection onto its scan, inside the head and inside the brain.
+"""The scores of one volume: before and after the projection onto its scan, by the asked metrics inside the asked masks.
 
 One short process per volume: no torch here.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,67 +18,58 @@ from numpy.typing import NDArray
 from headsr.evaluate.metrics.comparison import Comparison
 from headsr.files import read_json, sha256_of, sidecar_of, write_json
 from headsr.parts import METRICS
+from headsr.recipes.tables import VARIANTS
 from headsr.volumes import Volume, load_volume
 
 DATA_RANGE = 1.0  # normalised intensity: 1.0 is the 99.9th percentile inside the head mask
-VARIANTS = ("unprojected", "projected")
-SCORED = ("psnr", "ssim", "nrmse")
-UNITS = {name: METRICS[name].words for name in SCORED}
 
 
 def score_volume(
     preview: str | os.PathLike[str],
     unprojected: str | os.PathLike[str] | None,
     truth: str | os.PathLike[str],
-    head_mask: str | os.PathLike[str],
-    brain_mask: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    method: str,
-    degradation: str,
-    dataset: str,
-    scan: str,
-    suffix: str,
+    unit: Mapping[str, str],
+    measures: Mapping[str, Sequence[str]],
+    masks: Mapping[str, str | os.PathLike[str]],
+    spacings: Sequence[float],
     profile: str = "",
     seed: int | None = None,
-    weights: str | os.PathLike[str] | None = None,
+    weights: Sequence[str | os.PathLike[str]] = (),
 ) -> None:
     """Score a volume (NIfTI, scan units) against the preprocessed scan that its input was simulated from.
 
     ``preview`` is the volume as published, ``unprojected`` the one before the projection onto the scan (None: there is
     none). The truth holds normalised intensities; the JSON beside it says which scale and offset give scan units.
-    ``weights`` are those of the model behind the method (None where nothing was trained): what it was trained on stands
-    beside the scores. Infinite values (of equal volumes) are written as the text "inf".
+    ``unit`` names the volume (dataset, scan, suffix, method, degradation), ``measures`` the masks of every metric
+    (``{"psnr": ["head"]}``), ``masks`` their files; an empty mask has no scores, nor has a metric that means nothing
+    there (NaN). ``spacings`` are the distances of the scans' slices in voxels along each axis, 1 where none is thick;
+    ``weights`` are those of the models behind the method: what they were trained on stands beside the scores. Infinite
+    values (of equal volumes) are written as the text "inf".
     Raises ValueError when a file lies on another grid than the truth.
     """
     reference = load_volume(truth)
-    record = _intensities_of(truth)
-    masks = {
-        name: _aligned(path, reference, truth).data > 0.5 for name, path in (("head", head_mask), ("brain", brain_mask))
-    }
-    scores: dict[str, Any] = {}
+    record = intensities_of(truth)
+    inside = {name: aligned(path, reference, truth, constant=True).data > 0.5 for name, path in masks.items()}
+    rows = []
     for variant, path in zip(VARIANTS, (unprojected, preview), strict=True):
-        scores[variant] = None
         if path is not None:
-            estimate = _normalised(_aligned(path, reference, truth), record)
-            scores[variant] = _writable(_measure(estimate, reference, masks))
+            volume = normalised(aligned(path, reference, truth), record)
+            measured = _measured(_comparisons(volume, reference, inside, spacings), measures)
+            rows += [{"variant": variant, **row} for row in measured]
     write_json(
         output,
         {
-            "method": method,
-            "degradation": degradation,
+            "unit": dict(unit),
             "profile": profile,
-            "dataset": dataset,
-            "scan": scan,
-            "suffix": suffix,
             "source_key": record.get("source_key", ""),
             "seed": seed,
-            "trained_on": None if weights is None else trained_on(weights),
+            "trained_on": [trained_on(path) for path in weights],
             "data_range": DATA_RANGE,
             "intensity": "normalised: 1.0 is the 99.9th percentile inside the head mask; never clipped",
-            "units": UNITS,
-            "mask": {name: int(mask.sum()) for name, mask in masks.items()},
-            "scores": scores,
+            "mask": {name: int(mask.sum()) for name, mask in inside.items()},
+            "rows": rows,
         },
     )
 
@@ -92,7 +83,34 @@ def trained_on(weights: str | os.PathLike[str]) -> dict[str, Any]:
     return {"model": Path(weights).parent.name, "training_keys": record["training_keys"], "sha256": sha256_of(weights)}
 
 
-def _intensities_of(truth: str | os.PathLike[str]) -> dict[str, Any]:
+def _comparisons(
+    volume: NDArray[np.float32],
+    truth: Volume,
+    masks: Mapping[str, NDArray[np.bool_]],
+    spacings: Sequence[float],
+) -> dict[str, Comparison]:
+    """The comparison inside every mask that is not empty. The widest comes first: the others find its maps made."""
+    voxel_mm, maps = tuple(truth.grid.voxel_size.tolist()), {}
+    widest_first = sorted((name for name, mask in masks.items() if mask.any()), key=lambda name: -masks[name].sum())
+    return {
+        name: Comparison(volume, truth.data, masks[name], DATA_RANGE, voxel_mm, tuple(spacings), maps)
+        for name in widest_first
+    }
+
+
+def _measured(
+    comparisons: Mapping[str, Comparison], measures: Mapping[str, Sequence[str]]
+) -> Iterator[dict[str, str | float]]:
+    """Mask, metric and value of everything that was asked for and has a value."""
+    for metric, masks in measures.items():
+        measure = METRICS[metric].load()
+        for mask, comparison in comparisons.items():
+            value = measure(comparison) if mask in masks else math.nan
+            if not math.isnan(value):
+                yield {"mask": mask, "metric": metric, "value": value if math.isfinite(value) else str(value)}
+
+
+def intensities_of(truth: str | os.PathLike[str]) -> dict[str, Any]:
     """What the truth's sidecar says: scale and offset, and where it came from."""
     sidecar = sidecar_of(truth)
     record = read_json(sidecar).get("headsr", {})
@@ -102,8 +120,11 @@ def _intensities_of(truth: str | os.PathLike[str]) -> dict[str, Any]:
     return record
 
 
-def _aligned(path: str | os.PathLike[str], reference: Volume, truth: str | os.PathLike[str]) -> Volume:
-    volume = load_volume(path)
+def aligned(
+    path: str | os.PathLike[str], reference: Volume, truth: str | os.PathLike[str], *, constant: bool = False
+) -> Volume:
+    """Read a volume, or a mask (``constant``: it may be empty); ValueError on another grid than the truth."""
+    volume = load_volume(path, constant=constant)
     if not volume.grid.same_as(reference.grid):
         raise ValueError(
             f"{path}: lies on another grid than {truth} ({_describe(volume)} against {_describe(reference)}), so the "
@@ -117,25 +138,6 @@ def _describe(volume: Volume) -> str:
     return f"{shape} voxels of {'x'.join(f'{size:.3g}' for size in volume.grid.voxel_size)} mm"
 
 
-def _normalised(volume: Volume, record: Mapping[str, Any]) -> NDArray[np.float32]:
+def normalised(volume: Volume, record: Mapping[str, Any]) -> NDArray[np.float32]:
+    """The normalised intensities of a volume in scan units, by the record of ``intensities_of``."""
     return ((volume.data - np.float32(record["offset"])) / np.float32(record["scale"])).astype(np.float32)
-
-
-def _measure(
-    estimate: NDArray[np.float32], truth: Volume, masks: Mapping[str, NDArray[np.bool_]]
-) -> dict[str, dict[str, float]]:
-    """Every metric inside every mask: {mask: {metric: value}}."""
-    thin = (1.0, 1.0, 1.0)  # no metric here asks for the slices
-    comparison = Comparison(estimate, truth.data, masks["head"], DATA_RANGE, tuple(truth.grid.voxel_size), thin)
-    return {
-        name: {metric: METRICS[metric].load()(comparison.under(mask)) for metric in SCORED}
-        for name, mask in masks.items()
-    }
-
-
-def _writable(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float | str]]:
-    """JSON has no infinity; float("inf") reads this text back."""
-    return {
-        mask: {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-        for mask, values in scores.items()
-    }

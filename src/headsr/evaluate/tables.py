@@ -1,4 +1,7 @@
-"""The tables of the results: methods against degradations, and what was expected beside what was measured."""
+"""The tables of the results: methods against measures or degradations, beside what was expected and what was published.
+
+A gain is always by how much a method is better: where smaller values are better, its sign is turned.
+"""
 
 from __future__ import annotations
 
@@ -6,40 +9,53 @@ import csv
 import math
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from headsr.evaluate.collect import Score, read_scores, select
+from headsr.evaluate.collect import Score, read_scores
 from headsr.files import whole
-from headsr.recipes import RecipeError, Table, build
+from headsr.parts import METRICS
+from headsr.recipes.tables import VARIANTS, Column, Expectation, Published, Table, read_published
 
-VARIANTS = {"unprojected": "as estimated", "projected": "projected"}
-# What a table shows, in the order of its columns.
-SHOWN = (("head", "psnr"), ("head", "ssim"), ("head", "nrmse"), ("brain", "psnr"), ("brain", "ssim"))
-_DECIMALS = {"psnr": 2, "ssim": 4, "nrmse": 4}
-_NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nrmse": "NRMSE"}
+COMPARED = "unprojected"  # what is set beside published values: no paper projects its volumes onto the scans
+NOTHING = "-"
+_BETTER = {True: "larger is better", False: "smaller is better"}
 
 
-@dataclass(frozen=True)
-class Expectation:
-    """What a table should show: ``method`` at least ``at_least_db`` above ``than`` (below, where negative).
+class Measured:
+    """The scores of some scans, to be found by what they are of."""
 
-    The difference is that of the mean PSNR inside the head mask over the scans that both methods reconstructed, of one
-    ``suffix`` ('' for all of the table's), as estimated or after projection (``variant``: unprojected or projected).
-    """
+    def __init__(self, rows: Iterable[Score], scans: Iterable[str]) -> None:
+        """``scans`` are the names of those that count (``demo/sub-06_T1w``)."""
+        wanted = set(scans)
+        self.data_ranges: set[float] = set()
+        self._values: dict[tuple[str, ...], dict[str, tuple[str, float]]] = {}
+        for row in rows:
+            if row.name in wanted:
+                key = (row.method, row.degradation, row.variant, row.metric, row.mask)
+                self._values.setdefault(key, {})[row.name] = row.suffix, row.value
+                self.data_ranges.add(row.data_range)
 
-    text: str
-    degradation: str
-    method: str
-    than: str
-    at_least_db: float
-    variant: str = "unprojected"
-    suffix: str = ""
+    def of(self, method: str, degradation: str, variant: str, column: Column, suffix: str = "") -> dict[str, float]:
+        """The value of every scan of one suffix ('': of any), by its name."""
+        found = self._values.get((method, degradation, variant, column.metric, column.mask), {})
+        return {name: value for name, (its, value) in found.items() if suffix in ("", its)}
+
+    def gains(
+        self, method: str, than: str, degradation: str, variant: str, column: Column, suffix: str = ""
+    ) -> list[float]:
+        """By how much ``method`` is better on each scan that both reconstructed.
+
+        Means over different heads would say nothing about the methods.
+        """
+        one, other = (self.of(name, degradation, variant, column, suffix) for name in (method, than))
+        sign = 1 if METRICS[column.metric].larger_is_better else -1
+        return [sign * (one[name] - other[name]) for name in sorted(one.keys() & other.keys())]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """An expectation and what was measured: the difference in dB per variant (None: nothing) over ``scans`` scans."""
+    """An expectation and what was measured: the mean gain per variant (None: nothing) over ``scans`` scans."""
 
     expectation: Expectation
     measured: dict[str, float | None]
@@ -49,7 +65,7 @@ class Outcome:
     def reached(self) -> bool:
         """Whether the measured number is there and is enough."""
         value = self.measured[self.expectation.variant]
-        return value is not None and value >= self.expectation.at_least_db
+        return value is not None and value >= self.expectation.at_least
 
     @property
     def verdict(self) -> str:
@@ -62,10 +78,11 @@ class Outcome:
     def sentence(self) -> str:
         """What was measured, beside what was required."""
         wanted, other = self.expectation.variant, next(v for v in VARIANTS if v != self.expectation.variant)
+        metric = self.expectation.metric
         return (
-            f"measured {_decibel(self.measured[wanted])} {VARIANTS[wanted]} "
-            f"(required: at least {_decibel(self.expectation.at_least_db)}; "
-            f"{VARIANTS[other]}: {_decibel(self.measured[other])}; scans: {self.scans})"
+            f"measured {amount(self.measured[wanted], metric)} {VARIANTS[wanted]} "
+            f"(required: at least {amount(self.expectation.at_least, metric)}; "
+            f"{VARIANTS[other]}: {amount(self.measured[other], metric)}; scans: {self.scans})"
         )
 
 
@@ -79,166 +96,219 @@ class Cell:
 
     def text(self, metric: str) -> str:
         """The cell as people read it."""
-        decimals = _DECIMALS[metric]
+        decimals = METRICS[metric].decimals
         spread = "" if math.isnan(self.std) else f" ± {self.std:.{decimals}f}"
         return f"{self.mean:.{decimals}f}{spread}"
 
 
+@dataclass(frozen=True)
+class Block:
+    """A table as it is printed."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
 def make_table(
-    name: str,
     table: Table,
     scores: str | os.PathLike[str],
     *,
     titles: Mapping[str, str],
     scans: Sequence[str],
+    published: str | os.PathLike[str] | None,
     tsv: str | os.PathLike[str],
     markdown: str | os.PathLike[str],
 ) -> None:
     """Write one table as TSV and Markdown, every expectation as reached or not reached; it never fails for a number.
 
     ``titles`` maps a method to what people call it, ``scans`` names the scans that the table is about
-    (``demo/sub-06_T1w``). Raises RecipeError for an expectation with an unknown or missing key, or an unknown name.
+    (``demo/sub-06_T1w``), ``published`` is the CSV of the values to set beside it. Raises RecipeError as
+    ``read_published``.
     """
-    rows = [row for row in read_scores(scores) if row.name in set(scans)]
-    outcomes = judge(name, table, rows)
+    measured = Measured(read_scores(scores), scans)
+    theirs = read_published(published, table) if published else ()
     with whole(tsv) as partial, open(partial, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerows(_tsv_rows(table, rows))
+        writer.writerows(_tsv_rows(table, measured))
     with whole(markdown) as partial:
-        partial.write_text("\n".join(_markdown(table, rows, outcomes, titles, scans)) + "\n", encoding="utf-8")
+        lines = _markdown(table, measured, titles, scans, theirs)
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def cell_of(rows: Iterable[Score], metric: str) -> Cell | None:
-    """Mean, standard deviation and number of one metric; None where nothing was measured."""
-    values = [getattr(row, metric) for row in rows]
+def cell_of(values: Iterable[float]) -> Cell | None:
+    """Mean, standard deviation and number of the values; None where there are none."""
+    values = list(values)
     if not values:
         return None
     finite = len(values) > 1 and all(map(math.isfinite, values))
     return Cell(statistics.fmean(values), statistics.stdev(values) if finite else math.nan, len(values))
 
 
-def judge(name: str, table: Table, rows: Sequence[Score]) -> list[Outcome]:
+def judge(table: Table, measured: Measured) -> list[Outcome]:
     """Measure every expectation of a table."""
-    return [_judge_one(read_expectation(name, table, block), rows) for block in table.expectations]
+    return [_judge_one(expectation, measured) for expectation in table.expectations]
 
 
-def read_expectation(name: str, table: Table, block: Mapping) -> Expectation:
-    """One expectation of a table; RecipeError for an unknown key, method, degradation, suffix or variant."""
-    where = f"table {name}: expectation {block.get('text', block)!r}" if isinstance(block, Mapping) else f"table {name}"
-    expectation = build(Expectation, block, where)
-    choices = {
-        "method": table.methods,
-        "than": table.methods,
-        "degradation": table.degradations,
-        "suffix": ("", *table.suffixes),
-        "variant": tuple(VARIANTS),
-    }
-    for key, known in choices.items():
-        if getattr(expectation, key) not in known:
-            raise RecipeError(
-                f"{where}.{key}: {getattr(expectation, key)!r} is not in this table; choose one of {', '.join(known)}"
-            )
-    return expectation
+def blocks_of(table: Table, measured: Measured, titles: Mapping[str, str]) -> list[Block]:
+    """The table as people read it: one block per degradation, or per column where degradations run across.
+
+    Of several suffixes each has a block of its own, after that of all. The last column is the number of scans; a cell
+    over fewer says so.
+    """
+    return [
+        Block(
+            ("Method", *(f"{head}, {words}" for head, *_ in places for words in VARIANTS.values()), "Scans"),
+            [_row(method, places, measured, titles, suffix) for method in table.methods],
+            caption + (f", {suffix}" if suffix else ""),
+        )
+        for caption, places in _layout(table)
+        for suffix in _groups(table)
+    ]
 
 
-def groups_of(table: Table) -> tuple[str, ...]:
+def compare(table: Table, published: Sequence[Published], measured: Measured, titles: Mapping[str, str]) -> Block:
+    """Ours, as estimated, beside the published values; and how their gains over the table's first method differ."""
+    theirs = {(one.method, one.degradation, one.column): one.value for one in published}
+    rows = []
+    for one in published:
+        metric, first = one.column.metric, table.methods[0]
+        ours = cell_of(measured.of(one.method, one.degradation, COMPARED, one.column).values())
+        gain = _mean(measured.gains(one.method, first, one.degradation, COMPARED, one.column))
+        base = theirs.get((first, one.degradation, one.column))
+        sign = 1 if METRICS[metric].larger_is_better else -1
+        their_gain = None if base is None else sign * (one.value - base)
+        difference = None if gain is None or their_gain is None else gain - their_gain
+        numbers = [amount(value, metric) for value in (gain, their_gain, difference)]
+        cells = (NOTHING if ours is None else ours.text(metric), f"{one.value:.{METRICS[metric].decimals}f}", *numbers)
+        rows.append((titles[one.method], one.degradation, heading(one.column), *cells, one.source))
+    over = f"gain over {titles[table.methods[0]]}"
+    columns = ("Method", "Scans", "Measure", f"Ours, {VARIANTS[COMPARED]}", "Published", f"Our {over}", f"Their {over}")
+    return Block((*columns, "Difference of gains", "Source"), rows, "Beside the published values")
+
+
+def heading(column: Column) -> str:
+    """What a column is called: ``PSNR (dB) head``."""
+    metric = METRICS[column.metric]
+    return f"{metric.title}{f' ({metric.unit})' if metric.unit else ''} {column.mask}"
+
+
+def legend(metrics: Iterable[str]) -> list[str]:
+    """What each metric is, in words, and which values of it are better."""
+    return [
+        f"{METRICS[name].title}: {METRICS[name].words + '; ' if METRICS[name].words else ''}"
+        f"{_BETTER[METRICS[name].larger_is_better]}"
+        for name in dict.fromkeys(metrics)
+    ]
+
+
+def amount(value: float | None, metric: str) -> str:
+    """A gain with its sign and unit."""
+    if value is None:
+        return "nothing"
+    return f"{value:+.{METRICS[metric].decimals}f} {METRICS[metric].unit}".rstrip()
+
+
+def _groups(table: Table) -> tuple[str, ...]:
     """The groups of scans that have rows of their own: all ('') and, where there are several, each suffix."""
     return ("", *table.suffixes) if len(table.suffixes) > 1 else ("",)
 
 
-def body_of(table: Table, rows: Sequence[Score], degradation: str, suffix: str) -> list[tuple[str, list[str], int]]:
-    """The rows of one degradation as people read them: (method, cells in the order of ``columns``, number of scans)."""
-    result = []
-    for method in table.methods:
-        mine = select(rows, method=method, degradation=degradation, suffix=suffix)
-        cells, counts = [], {0}
-        for mask, metric in SHOWN:
-            for variant in VARIANTS:
-                cell = cell_of(select(mine, mask=mask, variant=variant), metric)
-                cells.append("-" if cell is None else cell.text(metric))
-                counts.add(0 if cell is None else cell.n)
-        result.append((method, cells, max(counts)))
-    return result
+def _layout(table: Table) -> Iterator[tuple[str, list[tuple[str, str, Column]]]]:
+    """The caption of every block, and what runs across it: heading, degradation, column."""
+    if table.across == "degradations":
+        for column in table.columns:
+            yield heading(column), [(degradation, degradation, column) for degradation in table.degradations]
+    else:
+        for degradation in table.degradations:
+            yield degradation, [(heading(column), degradation, column) for column in table.columns]
 
 
-def columns() -> list[str]:
-    """The columns of ``body_of``."""
-    return [f"{_NAMES[metric]} {mask}, {words}" for mask, metric in SHOWN for words in VARIANTS.values()]
+def _row(
+    method: str,
+    places: Sequence[tuple[str, str, Column]],
+    measured: Measured,
+    titles: Mapping[str, str],
+    suffix: str,
+) -> tuple[str, ...]:
+    cells = [
+        (cell_of(measured.of(method, degradation, variant, column, suffix).values()), column.metric)
+        for _, degradation, column in places
+        for variant in VARIANTS
+    ]
+    n = max(cell.n if cell else 0 for cell, _ in cells)
+    return titles[method], *(_text(cell, metric, n) for cell, metric in cells), str(n)
 
 
-def _judge_one(expectation: Expectation, rows: Sequence[Score]) -> Outcome:
-    measured: dict[str, float | None] = {}
-    counted = 0
-    for variant in VARIANTS:
-        values = {
-            method: {row.name: row.psnr for row in _compared(rows, expectation, method, variant)}
-            for method in (expectation.method, expectation.than)
-        }
-        # Only scans that both reconstructed: means over different heads say nothing about the methods.
-        both = sorted(values[expectation.method].keys() & values[expectation.than].keys())
-        gains = [values[expectation.method][name] - values[expectation.than][name] for name in both]
-        measured[variant] = statistics.fmean(gains) if gains and all(map(math.isfinite, gains)) else None
-        counted = len(gains) if variant == expectation.variant else counted
-    return Outcome(expectation, measured, counted)
+def _text(cell: Cell | None, metric: str, n: int) -> str:
+    if cell is None:
+        return NOTHING
+    return cell.text(metric) + (f" (of {cell.n})" if cell.n < n else "")
 
 
-def _compared(rows: Sequence[Score], expectation: Expectation, method: str, variant: str) -> list[Score]:
-    return select(
-        rows,
-        method=method,
-        variant=variant,
-        mask="head",
-        degradation=expectation.degradation,
-        suffix=expectation.suffix,
-    )
+def _judge_one(expectation: Expectation, measured: Measured) -> Outcome:
+    column = expectation.column
+    gains = {
+        variant: measured.gains(
+            expectation.method, expectation.than, expectation.degradation, variant, column, expectation.suffix
+        )
+        for variant in VARIANTS
+    }
+    means = {variant: _mean(values) for variant, values in gains.items()}
+    return Outcome(expectation, means, len(gains[expectation.variant]))
 
 
-def _tsv_rows(table: Table, rows: Sequence[Score]) -> Iterable[list[str]]:
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values and all(map(math.isfinite, values)) else None
+
+
+def _tsv_rows(table: Table, measured: Measured) -> Iterator[list[str]]:
     """One row per method and group of scans; three columns (mean, std, n) per degradation, mask, metric and variant."""
-    keys = [(d, mask, metric, v) for d in table.degradations for mask, metric in SHOWN for v in VARIANTS]
-    yield ["method", "suffix", *(".".join((*key, part)) for key in keys for part in ("mean", "std", "n"))]
-    for suffix in groups_of(table):
+    keys = [(d, column, v) for d in table.degradations for column in table.columns for v in VARIANTS]
+    names = [f"{d}.{column.mask}.{column.metric}.{v}.{part}" for d, column, v in keys for part in ("mean", "std", "n")]
+    yield ["method", "suffix", *names]
+    for suffix in _groups(table):
         for method in table.methods:
             line = [method, suffix or "all"]
-            for degradation, mask, metric, variant in keys:
-                chosen = select(rows, method=method, degradation=degradation, mask=mask, variant=variant, suffix=suffix)
-                cell = cell_of(chosen, metric)
-                numbers = ("n/a", "n/a", "0") if cell is None else (_number(cell.mean), _number(cell.std), str(cell.n))
-                line.extend(numbers)
+            for degradation, column, variant in keys:
+                cell = cell_of(measured.of(method, degradation, variant, column, suffix).values())
+                line += ("n/a", "n/a", "0") if cell is None else (_number(cell.mean), _number(cell.std), str(cell.n))
             yield line
 
 
 def _markdown(
-    table: Table, rows: Sequence[Score], outcomes: Sequence[Outcome], titles: Mapping[str, str], scans: Sequence[str]
-) -> Iterable[str]:
+    table: Table,
+    measured: Measured,
+    titles: Mapping[str, str],
+    scans: Sequence[str],
+    published: Sequence[Published],
+) -> Iterator[str]:
     yield f"# {table.title}"
     yield ""
-    yield f"Mean ± standard deviation over the {table.split} scans: {', '.join(scans)}. Data range {_ranges(rows)}."
-    for degradation in table.degradations:
-        for suffix in groups_of(table):
-            yield ""
-            yield f"## {degradation}" + (f", {suffix}" if suffix else "")
-            yield ""
-            yield "| method | " + " | ".join(columns()) + " | scans |"
-            yield "|---" * (len(columns()) + 2) + "|"
-            for method, cells, n in body_of(table, rows, degradation, suffix):
-                yield f"| {titles.get(method, method)} | " + " | ".join(cells) + f" | {n} |"
+    ranges = ", ".join(f"{one:g}" for one in sorted(measured.data_ranges)) or "unknown"
+    yield f"Mean ± standard deviation over the {table.split} scans: {', '.join(scans)}. Data range {ranges}."
+    yield ""
+    yield from (f"- {line}" for line in legend(column.metric for column in table.columns))
+    blocks = blocks_of(table, measured, titles)
+    for block in [*blocks, compare(table, published, measured, titles)] if published else blocks:
+        yield from _markdown_block(block)
     yield ""
     yield "## Expectations"
     yield ""
-    for outcome in outcomes:
+    for outcome in judge(table, measured):
         yield f"- **{outcome.verdict}**: {outcome.expectation.text}: {outcome.sentence}"
-    if not outcomes:
+    if not table.expectations:
         yield "None stated."
 
 
-def _ranges(rows: Sequence[Score]) -> str:
-    return ", ".join(sorted({f"{row.data_range:g}" for row in rows})) or "unknown"
+def _markdown_block(block: Block) -> Iterator[str]:
+    yield ""
+    yield f"## {block.caption}"
+    yield ""
+    yield "| " + " | ".join(block.columns) + " |"
+    yield "|---" * len(block.columns) + "|"
+    yield from ("| " + " | ".join(row) + " |" for row in block.rows)
 
 
 def _number(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.6g}"
-
-
-def _decibel(value: float | None) -> str:
-    return "nothing" if value is None else f"{value:+.2f} dB"

@@ -16,7 +16,7 @@ from headsr.recipes.convert import NAME, RecipeError, Reference, build, expanded
 from headsr.recipes.data import Blind, Dataset, Degradation
 from headsr.recipes.methods import METHODS, Method, MethodRecipe
 from headsr.recipes.models import DATA, MODELS, Model, ModelRecipe
-from headsr.recipes.tables import Table
+from headsr.recipes.tables import Table, read_published
 from headsr.scans import SUFFIXES, may_be_named, parse_companion, parse_name
 from headsr.stages import STAGE_VERSIONS
 
@@ -85,6 +85,7 @@ def load_recipes(config: Mapping[str, Any]) -> Recipes:
     for name, table in recipes.tables.items():
         _refuse_elsewhere(table, _where(files["tables"], name))
         _refuse_other_slices(table, recipes, _where(files["tables"], name))
+        _refuse_wrong_published(table, _where(files["tables"], name))
     for name, model in recipes.models.items():
         _refuse_wrong_pool(model, recipes, _where(files["models"], name))
     for table in config["tables"]:
@@ -229,6 +230,15 @@ _SLICES = {
     "in_plane": "slices whose rows and columns are coarse",
     None: "no slices, but are coarse alike along every axis",
 }
+
+
+def _refuse_wrong_published(table: Table, where: str) -> None:
+    """The values of a paper that a table names are there, and about what it compares."""
+    if table.published:
+        try:
+            read_published(table.published, table)
+        except RecipeError as error:
+            raise RecipeError(f"{where}.published: {error}") from None
 
 
 def _refuse_wrong_pool(model: Model, recipes: Recipes, where: str) -> None:

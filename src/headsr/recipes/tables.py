@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from headsr.parts import METRICS
-from headsr.recipes.convert import FOR_PEOPLE, Among, Doc, Names
+from headsr.recipes.convert import FOR_PEOPLE, Among, Doc, Names, RecipeError, build, unknown
 from headsr.recipes.data import Split, Suffix
 
 VARIANTS = {"unprojected": "as estimated", "projected": "projected"}
@@ -29,21 +34,27 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """What a table should show: ``method`` at least ``at_least`` above ``than`` (below, where negative).
+    """What a table should show: ``method`` at least ``at_least`` better than ``than`` (worse, where negative).
 
-    The difference is that of the means of ``metric`` inside ``mask`` over the scans that both methods reconstructed, of
-    one ``suffix`` ('' for all of the table's), as estimated or after projection (``variant``).
+    Better is above, or below where smaller values of ``metric`` are better. The difference is that of the means inside
+    ``mask`` over the scans that both methods reconstructed, of one ``suffix`` ('' for all of the table's), as estimated
+    or after projection (``variant``).
     """
 
     text: Annotated[str, Doc("What is expected, in words.")]
     degradation: Annotated[DegradationName, Doc("On which scans.")]
     method: Annotated[MethodName, Doc("What should be better.")]
     than: Annotated[MethodName, Doc("Than what.")]
-    at_least: Annotated[float, Doc("By how much, in the metric's unit.")]
+    at_least: Annotated[float, Doc("By how much better, in the metric's unit.")]
     metric: Annotated[MetricName, Doc("By which measure.")] = "psnr"
     mask: Annotated[Literal[MASKS], Doc("Where.")] = "head"
     variant: Annotated[Literal[tuple(VARIANTS)], Doc("Before or after the projection.")] = "unprojected"
     suffix: Annotated[str, Doc("Of one contrast; empty is all.")] = ""
+
+    @property
+    def column(self) -> Column:
+        """What it is measured by."""
+        return Column(self.metric, self.mask)
 
 
 _COLUMNS = (Column("psnr"), Column("ssim"), Column("nrmse"), Column("psnr", "brain"), Column("ssim", "brain"))
@@ -65,10 +76,70 @@ class Table:
     scans: Annotated[tuple[str, ...], Doc("Only the scans of these names; empty is all.")] = ()
     columns: Annotated[tuple[Column, ...], Doc("What is measured; a name alone is measured in the head.")] = _COLUMNS
     across: Annotated[Literal["columns", "degradations"], Doc("What runs across the page.")] = "columns"
-    published: Annotated[str, FOR_PEOPLE, Doc("CSV of the paper's values, printed beside ours.")] = ""
+    published: Annotated[str, FOR_PEOPLE, Doc("CSV of a paper's values, from the project's folder.")] = ""
     expectations: Annotated[tuple[Expectation, ...], Doc("What should be found; printed as reached or not.")] = ()
 
     def __post_init__(self) -> None:
         for key in ("methods", "degradations", "suffixes", "columns"):
             if not getattr(self, key):
                 raise ValueError(f"{key}: name at least one")
+
+    @property
+    def measures(self) -> frozenset[Column]:
+        """Everything that has to be measured for it: what it shows, and what it expects."""
+        return frozenset({*self.columns, *(expectation.column for expectation in self.expectations)})
+
+
+@dataclass(frozen=True)
+class Published:
+    """One value of a paper, to be set beside ours: a mean in the metric's unit, and where it stands."""
+
+    method: str
+    degradation: str
+    column: Column
+    value: float
+    source: str
+
+
+_PUBLISHED = ("method", "degradation", "metric", "mask", "value", "source")  # the last may be missing
+
+
+def read_published(path: str | os.PathLike[str], table: Table) -> tuple[Published, ...]:
+    """The published values beside a table: a CSV with the columns method, degradation, metric, mask, value[, source].
+
+    Methods and degradations have the table's own names; an empty mask is the head. Raises RecipeError naming file and
+    line for a file that is not there, an unknown name, a value that is no number, and one that comes twice.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: does not exist; a table names it as published") from None
+    rows = csv.DictReader(lines)
+    if tuple(rows.fieldnames or ()) not in (_PUBLISHED, _PUBLISHED[:-1]):
+        raise RecipeError(f"{path}: its columns must be {','.join(_PUBLISHED)}")
+    found: dict[tuple[str, str, Column], Published] = {}
+    for line, row in enumerate(rows, start=2):
+        one = _published(row, table, f"{path}, line {line}")
+        if found.setdefault((one.method, one.degradation, one.column), one) is not one:
+            raise RecipeError(f"{path}, line {line}: {one.method} on {one.degradation} has a value already")
+    return tuple(found.values())
+
+
+def _published(row: Mapping[str, str], table: Table, where: str) -> Published:
+    if None in row or None in row.values():
+        raise RecipeError(f"{where}: the row does not have as many values as the first line has columns")
+    for key, known in {"method": table.methods, "degradation": table.degradations}.items():
+        if row[key] not in known:
+            raise RecipeError(f"{where}: {unknown(f'{key} of this table', row[key], known)}")
+    column = build(Column, {"metric": row["metric"], "mask": row["mask"] or "head"}, where)
+    return Published(row["method"], row["degradation"], column, _number(row["value"], where), row.get("source", ""))
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise RecipeError(f"{where}: {text!r} is no number")
+    return value

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -72,16 +72,21 @@ def record_training(
     return RunRecord(f"{kind}/{name.replace(' ', '/')}", params=recipe, history=history, tags=tags)
 
 
-def record_score(path: str | os.PathLike[str], *, commit: str = "") -> RunRecord:
-    """The run of one score file: its metrics as ``projected.head.psnr``."""
-    score = read_json(path)
-    unit = "{method}/{degradation}/{dataset}/{scan}_{suffix}".format(**score)
-    names = ("method", "degradation", "profile", "dataset", "scan", "suffix", "seed", "data_range", "trained_on")
+def record_scores(paths: Iterable[str | os.PathLike[str]], *, commit: str = "") -> list[RunRecord]:
+    """One run per scored volume: the rows of all its files, whichever their family, as ``projected.head.psnr``."""
+    files: dict[str, list[Mapping[str, Any]]] = {}
+    for score in map(read_json, paths):
+        files.setdefault("{method}/{degradation}/{dataset}/{scan}_{suffix}".format(**score["unit"]), []).append(score)
+    return [_record_score(unit, scores, commit) for unit, scores in files.items()]
+
+
+def _record_score(unit: str, scores: Sequence[Mapping[str, Any]], commit: str) -> RunRecord:
+    first, rows = scores[0], [row for score in scores for row in score["rows"]]
     return RunRecord(
         unit=f"score/{unit}",
-        params={name: score[name] for name in names},
-        metrics=_numbers(score["scores"]),
-        tags={"annex_keys": keys_hash([score["source_key"]]), "commit": commit},
+        params={**first["unit"], **{name: first[name] for name in ("profile", "seed", "data_range", "trained_on")}},
+        metrics={f"{row['variant']}.{row['mask']}.{row['metric']}": float(row["value"]) for row in rows},
+        tags={"annex_keys": keys_hash([first["source_key"]]), "commit": commit},
     )
 
 
@@ -123,7 +128,7 @@ def mirror_results(
                 )
                 for name, path in histories.items()
             ),
-            *(record_score(path, commit=commit) for path in scores),
+            *record_scores(scores, commit=commit),
             *(record_check(path, name=name, commit=commit) for name, path in checks.items()),
         ]
     except (OSError, ValueError, KeyError) as error:

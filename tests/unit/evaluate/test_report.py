@@ -11,34 +11,45 @@ from headsr.evaluate.collect import collect_scores
 from headsr.evaluate.report import read_residuals, write_report
 from headsr.files import write_json
 from headsr.provenance import Record, write_record
-from headsr.recipes import Budget, Dataset, Degradation, Fit, Method, Model, Recipes, Stack, Table
+from headsr.recipes import Recipes, Table, build, load_config, load_recipes, merged
 
 GAIN = {"text": "the field is above <the> spline", "degradation": "axial_x4", "method": "inr", "than": "spline"}
+CHANGES = {
+    "degradations": {"axial_x4": {"seed": 11}},
+    "models": {"ldm": {"seed": 12}, "kl_f4": {"seed": 14}},
+    "methods": {"inr": {"prior": "ldm", "title": "INR with prior", "fit": {"prior_weight": 0.1, "seed": 13}}},
+}
 
 
-def recipes(at_least_db=1.0):
-    table = Table("One thick scan", ("spline", "inr"), ("axial_x4",), ("T1w",))
-    return Recipes(
-        datasets={"demo": Dataset("url", "v1", "CC0", "none")},
-        degradations={"axial_x4": Degradation("simulated", (Stack("axial", 4),), 1.0, seed=11)},
-        models={"ldm": Model("ldm", {}, ("T1w",), Budget(10, 2, 32), 1e-3, seed=12)},
-        methods={
-            "spline": Method("spline", "Cubic B-spline"),
-            "inr": Method("inr", "INR with prior", prior="ldm", fit=Fit({}, 100, 0.01, prior_weight=0.1, seed=13)),
-        },
-        tables={"thick": Table(**{**vars(table), "expectations": ({**GAIN, "at_least_db": at_least_db},)})},
-    )
+def recipes(at_least=1.0):
+    """The shipped recipes with seeds that can be told apart, and one table."""
+    config = load_config([])
+    shipped = load_recipes(config | {"overrides": merged(config["overrides"], CHANGES)})
+    table = {
+        "title": "One thick scan",
+        "methods": ["spline", "inr"],
+        "degradations": ["axial_x4"],
+        "suffixes": ["T1w"],
+        "columns": ["psnr", "ssim", {"metric": "psnr", "mask": "brain"}],
+        "expectations": [{**GAIN, "at_least": at_least}],
+    }
+    return Recipes(**{**vars(shipped), "tables": {"thick": build(Table, table, "thick")}})
 
 
 @pytest.fixture
 def inputs(tmp_path):
     paths = []
     for method, value in (("spline", 20.0), ("inr", 22.5)):
-        values = {mask: {"psnr": value, "ssim": 0.9, "nrmse": 0.1} for mask in ("head", "brain")}
-        names = {"method": method, "degradation": "axial_x4", "dataset": "demo", "scan": "sub-06", "suffix": "T1w"}
-        more = {"profile": "box", "seed": 0, "trained_on": None, "data_range": 1.0, "source_key": "k"}
+        measured = [("head", "psnr", value), ("head", "ssim", 0.9), ("brain", "psnr", value)]
+        rows = [
+            {"variant": variant, "mask": mask, "metric": metric, "value": number}
+            for variant in ("unprojected", "projected")
+            for mask, metric, number in measured
+        ]
+        unit = {"method": method, "degradation": "axial_x4", "dataset": "demo", "scan": "sub-06", "suffix": "T1w"}
+        more = {"profile": "box", "seed": 0, "trained_on": [], "data_range": 1.0, "source_key": "k"}
         paths.append(tmp_path / f"{method}.json")
-        write_json(paths[-1], {**names, **more, "scores": {"unprojected": values, "projected": values}})
+        write_json(paths[-1], {"unit": unit, **more, "rows": rows})
     collect_scores(paths, tmp_path / "scores.tsv")
     views = {"axial": {"noise": 0.01, "allowed": 0.01, "rms_after": 0.0099, "rms_before": 0.04}}
     write_json(tmp_path / "good.json", {"headsr": {"views": views}})
@@ -55,6 +66,7 @@ def inputs(tmp_path):
         "curves": tmp_path / "a.png",
         "rulegraph": tmp_path / "a.png",
         "records": tmp_path / "records",
+        "published": {},
         "commit": "0123abc",
     }
 
@@ -84,7 +96,7 @@ def test_what_was_measured_is_printed(tmp_path, inputs):
     html = written(tmp_path, inputs)
     assert ">reached</td>" in html
     assert "measured +2.50 dB as estimated" in html
-    missed = written(tmp_path, inputs, recipes=recipes(at_least_db=3.0))
+    missed = written(tmp_path, inputs, recipes=recipes(at_least=3.0))
     assert ">NOT reached</td>" in missed
     assert "expectations reached: 0 of 1" in missed
 
@@ -117,10 +129,22 @@ def test_what_jobs_warned_of_is_listed_once_and_no_more_than_a_page_of_it(tmp_pa
 
 def test_seeds_versions_and_methods(tmp_path, inputs):
     html = written(tmp_path, inputs)
-    for what, seed in (("degradation axial_x4", 11), ("model ldm", 12), ("fit inr", 13)):
+    for what, seed in (("degradation axial_x4", 11), ("model ldm", 12), ("model kl_f4", 14), ("fit inr", 13)):
         assert f'<td class="words">{what}</td><td>{seed}</td>' in html
     assert re.search(r'<td class="words">torch</td><td>\d', html)
+    assert "INR with prior (inr): an implicit neural representation" in html
     assert "the frozen latent diffusion model ldm as a prior of weight 0.1" in html
+    assert "Model ldm: ldm, network unet2d, trained on T1w" in html
+
+
+def test_published_values_stand_beside_ours(tmp_path, inputs):
+    theirs = tmp_path / "theirs.csv"
+    theirs.write_text(
+        "method,degradation,metric,mask,value,source\nspline,axial_x4,psnr,head,30,\ninr,axial_x4,psnr,,34,x\n"
+    )
+    html = written(tmp_path, inputs, published={"thick": theirs})
+    assert "<td>+2.50 dB</td><td>+4.00 dB</td><td>-1.50 dB</td><td>x</td>" in html
+    assert "Beside the published values" not in written(tmp_path, inputs)
 
 
 def test_nothing_at_all_is_a_report_too(tmp_path, inputs):

@@ -1,6 +1,7 @@
 """One volume's scores, from files to JSON, and their way into the table of all scores."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -8,14 +9,26 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from headsr.evaluate.collect import COLUMNS, collect_scores, read_scores, select
+from headsr import parts
+from headsr.evaluate.collect import COLUMNS, collect_scores, read_scores
 from headsr.evaluate.score import score_volume
 from headsr.files import read_json, sha256_of, write_json
 from headsr.volumes import Grid, save_volume
 
 SCALE, OFFSET = 800.0, -30.0
 SHAPE = (15, 18, 13)
-NAMES = {"degradation": "axial_x4", "dataset": "demo", "scan": "sub-06", "suffix": "T1w"}
+MEASURES = {"nrmse": ["head"], "psnr": ["brain", "head"], "ssim": ["head"]}
+SPACINGS = (1.0, 1.0, 4.0)
+
+
+def unit(method="spline", **change):
+    return {"method": method, "degradation": "axial_x4", "dataset": "demo", "scan": "sub-06", "suffix": "T1w"} | change
+
+
+def value_of(score, variant, mask, metric):
+    """The value of one row of a score file."""
+    (row,) = [r for r in score["rows"] if (r["variant"], r["mask"], r["metric"]) == (variant, mask, metric)]
+    return row["value"]
 
 
 @pytest.fixture
@@ -24,9 +37,8 @@ def head(tmp_path):
     rng = np.random.default_rng(0)
     grid = Grid(SHAPE, np.diag([2.0, 1.5, 2.5, 1.0]))
     truth = rng.random(SHAPE, dtype=np.float32)
-    paths = {
-        name: tmp_path / f"{name}.nii.gz" for name in ("preview", "unprojected", "truth", "head_mask", "brain_mask")
-    }
+    paths = {name: tmp_path / f"{name}.nii.gz" for name in ("preview", "unprojected", "truth")}
+    masks = {name: tmp_path / f"{name}_mask.nii.gz" for name in ("head", "brain")}
     save_volume(paths["truth"], truth, grid)
     write_json(
         tmp_path / "truth.json", {"headsr": {"scale": SCALE, "offset": OFFSET, "source_key": "SHA256E-s1--a.nii"}}
@@ -35,61 +47,98 @@ def head(tmp_path):
     save_volume(paths["unprojected"], ((truth + 0.1) * SCALE + OFFSET).astype(np.float32), grid)
     mask = np.zeros(SHAPE, dtype=np.float32)
     mask[2:-2, 2:-2, 2:-2] = 1
-    save_volume(paths["head_mask"], mask, grid)
+    save_volume(masks["head"], mask, grid)
     mask[:6] = 0
-    save_volume(paths["brain_mask"], mask, grid)
-    return paths
+    save_volume(masks["brain"], mask, grid)
+    return {**paths, "masks": masks, "measures": MEASURES, "spacings": SPACINGS}
 
 
-def test_both_variants_in_both_masks(head, tmp_path):
+def test_both_variants_in_the_asked_masks(head, tmp_path):
     output = tmp_path / "score.json"
     weights = tmp_path / "models/edsr/weights.safetensors"
     weights.parent.mkdir(parents=True)
     save_file({"w": np.zeros(3, np.float32)}, weights, {"headsr": json.dumps({"training_keys": "abc", "stage": 1})})
-    score_volume(**head, output=output, method="slice_network", **NAMES, profile="box", seed=3, weights=weights)
+    score_volume(**head, output=output, unit=unit("edsr"), profile="box", seed=3, weights=[weights])
     score = read_json(output)
-    assert score["scores"]["unprojected"]["head"]["psnr"] == pytest.approx(20.0, abs=0.01)
-    assert score["scores"]["projected"]["brain"]["psnr"] == pytest.approx(40.0, abs=0.05)
+    assert value_of(score, "unprojected", "head", "psnr") == pytest.approx(20.0, abs=0.01)
+    assert value_of(score, "projected", "brain", "psnr") == pytest.approx(40.0, abs=0.05)
+    assert sorted((row["metric"], row["mask"]) for row in score["rows"] if row["variant"] == "projected") == [
+        (metric, mask) for metric, masks in MEASURES.items() for mask in masks
+    ]
+    assert score["unit"] == unit("edsr")
     assert score["mask"] == {"head": 11 * 14 * 9, "brain": 7 * 14 * 9}
     assert score["data_range"] == 1.0
-    assert score["trained_on"] == {"model": "edsr", "training_keys": "abc", "sha256": sha256_of(weights)}
+    assert score["trained_on"] == [{"model": "edsr", "training_keys": "abc", "sha256": sha256_of(weights)}]
     assert (score["seed"], score["profile"], score["source_key"]) == (3, "box", "SHA256E-s1--a.nii")
-    assert {"psnr", "ssim", "nrmse"} == set(score["units"]) == set(score["scores"]["projected"]["head"])
+    collect_scores([output], tmp_path / "scores.tsv")
+    assert {row.trained_on for row in read_scores(tmp_path / "scores.tsv")} == {"edsr abc"}
+
+
+def test_the_scans_and_the_volume_are_what_a_metric_sees(head, tmp_path, monkeypatch):
+    seen = []
+
+    def record(comparison):
+        seen.append(comparison)
+        return math.nan
+
+    monkeypatch.setattr(parts.Metric, "load", lambda self: record)
+    head["measures"] = {"psnr": ["brain", "head"]}
+    score_volume(**head, output=tmp_path / "score.json", unit=unit())
+    assert [int(comparison.mask.sum()) for comparison in seen] == [11 * 14 * 9, 7 * 14 * 9] * 2  # the widest first
+    assert {comparison.spacings for comparison in seen} == {SPACINGS}
+    assert {comparison.data_range for comparison in seen} == {1.0}
+    assert np.allclose(seen[0].voxel_mm, (2.0, 1.5, 2.5))
+    assert seen[0].maps is seen[1].maps and seen[1].maps is not seen[2].maps
+    assert read_json(tmp_path / "score.json")["rows"] == []  # what means nothing there is no score
+
+
+def test_a_lesion_is_a_mask_like_any_other_and_an_empty_one_has_no_scores(head, tmp_path):
+    lesion = np.zeros(SHAPE, dtype=np.uint8)
+    head["masks"] = {**head["masks"], "lesion": tmp_path / "lesion.nii.gz"}
+    head["measures"] = {"psnr": ["head", "lesion"]}
+    for voxels in (0, 5):
+        lesion[7, 8, 3 : 3 + voxels] = 1
+        save_volume(head["masks"]["lesion"], lesion, Grid(SHAPE, np.diag([2.0, 1.5, 2.5, 1.0])))
+        score_volume(**head, output=tmp_path / "score.json", unit=unit())
+        score = read_json(tmp_path / "score.json")
+        assert score["mask"]["lesion"] == voxels
+        masks = {row["mask"] for row in score["rows"]}
+        assert masks == ({"head", "lesion"} if voxels else {"head"})
 
 
 def test_nothing_before_the_projection(head, tmp_path):
     head["unprojected"] = None
-    score_volume(**head, output=tmp_path / "score.json", method="spline", **NAMES)
+    score_volume(**head, output=tmp_path / "score.json", unit=unit("spline"))
     score = read_json(tmp_path / "score.json")
-    assert score["scores"]["unprojected"] is None
-    assert score["trained_on"] is None
+    assert score["trained_on"] == []
     collect_scores([tmp_path / "score.json"], tmp_path / "scores.tsv")
     assert {row.variant for row in read_scores(tmp_path / "scores.tsv")} == {"projected"}
 
 
-@pytest.mark.parametrize("which", ["preview", "unprojected", "head_mask"])
+@pytest.mark.parametrize("which", ["preview", "unprojected", "head"])
 def test_another_grid_is_refused(head, tmp_path, which):
     shifted = np.diag([2.0, 1.5, 2.5, 1.0])
     shifted[0, 3] = 0.5
-    save_volume(head[which], np.random.default_rng(1).random(SHAPE, dtype=np.float32), Grid(SHAPE, shifted))
+    path = (head | head["masks"])[which]
+    save_volume(path, np.random.default_rng(1).random(SHAPE, dtype=np.float32), Grid(SHAPE, shifted))
     with pytest.raises(ValueError, match=f"{which}.*another grid"):
-        score_volume(**head, output=tmp_path / "score.json", method="spline", **NAMES)
+        score_volume(**head, output=tmp_path / "score.json", unit=unit("spline"))
     assert not (tmp_path / "score.json").exists()
 
 
 def test_a_truth_without_scale_is_refused(head, tmp_path):
     write_json(tmp_path / "truth.json", {"headsr": {"scale": 0.0, "offset": 0.0}})
     with pytest.raises(ValueError, match=r"truth\.json.*scale"):
-        score_volume(**head, output=tmp_path / "score.json", method="spline", **NAMES)
+        score_volume(**head, output=tmp_path / "score.json", unit=unit("spline"))
 
 
 def test_equal_volumes_survive_json(tmp_path, head):
     write_json(tmp_path / "truth.json", {"headsr": {"scale": 1.0, "offset": 0.0}})
     head["preview"] = head["unprojected"] = head["truth"]
-    score_volume(**head, output=tmp_path / "score.json", method="spline", **NAMES)
-    assert read_json(tmp_path / "score.json")["scores"]["projected"]["head"]["psnr"] == "inf"
+    score_volume(**head, output=tmp_path / "score.json", unit=unit("spline"))
+    assert value_of(read_json(tmp_path / "score.json"), "projected", "head", "psnr") == "inf"
     collect_scores([tmp_path / "score.json"], tmp_path / "scores.tsv")
-    assert read_scores(tmp_path / "scores.tsv")[0].psnr == float("inf")
+    assert {row.value for row in read_scores(tmp_path / "scores.tsv") if row.metric == "psnr"} == {float("inf")}
 
 
 def test_scoring_imports_no_torch():
@@ -103,32 +152,40 @@ def test_the_table_does_not_depend_on_the_order(head, tmp_path):
     paths = []
     for method in ("spline", "inr", "average"):
         paths.append(tmp_path / f"{method}.json")
-        score_volume(**head, output=paths[-1], method=method, **NAMES)
+        score_volume(**head, output=paths[-1], unit=unit(method))
     collect_scores(paths, tmp_path / "a.tsv")
     collect_scores(reversed(paths), tmp_path / "b.tsv")
     assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
     rows = read_scores(tmp_path / "a.tsv")
-    assert len(rows) == 3 * 2 * 2
+    assert len(rows) == 3 * 2 * 4
     assert rows[0].name == "demo/sub-06_T1w"
-    assert len(select(rows, method="inr", mask="head", suffix="")) == 2
+    assert {(row.metric, row.mask) for row in rows} == {(metric, m) for metric, ms in MEASURES.items() for m in ms}
     assert (tmp_path / "a.tsv").read_text().splitlines()[0].split("\t") == list(COLUMNS)
 
 
 def test_a_volume_scored_twice_is_refused(head, tmp_path):
-    score_volume(**head, output=tmp_path / "a.json", method="spline", **NAMES)
+    score_volume(**head, output=tmp_path / "a.json", unit=unit("spline"))
     with pytest.raises(ValueError, match="twice"):
         collect_scores([tmp_path / "a.json", tmp_path / "a.json"], tmp_path / "scores.tsv")
 
 
+def test_another_family_adds_rows_and_repeats_none(head, tmp_path):
+    score_volume(**head, output=tmp_path / "a.json", unit=unit())
+    rows = [{"variant": "projected", "mask": "head", "metric": "kid", "value": 0.5}]
+    write_json(tmp_path / "b.json", read_json(tmp_path / "a.json") | {"rows": rows})
+    collect_scores([tmp_path / "a.json", tmp_path / "b.json"], tmp_path / "scores.tsv")
+    assert len(read_scores(tmp_path / "scores.tsv")) == 2 * 4 + 1
+
+
 def test_two_data_ranges_are_refused(head, tmp_path):
-    score_volume(**head, output=tmp_path / "a.json", method="spline", **NAMES)
-    other = read_json(tmp_path / "a.json") | {"method": "inr", "data_range": 255.0}
+    score_volume(**head, output=tmp_path / "a.json", unit=unit("spline"))
+    other = read_json(tmp_path / "a.json") | {"unit": unit("inr"), "data_range": 255.0}
     write_json(tmp_path / "b.json", other)
     with pytest.raises(ValueError, match="data ranges"):
         collect_scores([tmp_path / "a.json", tmp_path / "b.json"], tmp_path / "scores.tsv")
 
 
 def test_something_else_is_not_a_score(tmp_path):
-    (tmp_path / "a.json").write_text(json.dumps({"method": "spline"}))
+    (tmp_path / "a.json").write_text(json.dumps({"unit": unit()}))
     with pytest.raises(ValueError, match=r"a\.json: is not a score"):
         collect_scores([tmp_path / "a.json"], tmp_path / "scores.tsv")

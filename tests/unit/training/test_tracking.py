@@ -15,7 +15,7 @@ from headsr.training.tracking import (
     keys_hash,
     mirror_results,
     mirror_trainings,
-    record_score,
+    record_scores,
     record_training,
     sync_mlflow,
 )
@@ -27,11 +27,11 @@ def write_history(path, steps):
 
 
 def score_file(path, psnr=30.0):
-    names = {"method": "inr", "degradation": "axial_x4", "profile": "box", "dataset": "demo", "scan": "sub-06"}
-    more = {"suffix": "T1w", "seed": 1, "data_range": 1.0, "trained_on": None, "source_key": "SHA256E-s1--a"}
-    write_json(
-        path, {**names, **more, "scores": {"projected": {"head": {"psnr": psnr, "ssim": "inf"}}, "unprojected": None}}
-    )
+    unit = {"method": "inr", "degradation": "axial_x4", "dataset": "demo", "scan": "sub-06", "suffix": "T1w"}
+    more = {"profile": "box", "seed": 1, "data_range": 1.0, "trained_on": [], "source_key": "SHA256E-s1--a"}
+    values = {"psnr": psnr, "ssim": "inf"}
+    rows = [{"variant": "projected", "mask": "head", "metric": metric, "value": v} for metric, v in values.items()]
+    write_json(path, {"unit": unit, **more, "rows": rows})
     return path
 
 
@@ -160,10 +160,19 @@ def test_the_hash_is_of_everything_shown(tmp_path):
 
 
 def test_names_and_numbers(tmp_path):
-    record = record_score(score_file(tmp_path / "s.json"))
+    (record,) = record_scores([score_file(tmp_path / "s.json")])
     assert record.metrics == {"projected.head.psnr": 30.0, "projected.head.ssim": float("inf")}
     assert flat({"a": {"b": [1, 2], "c": "x"}, "d": None}) == {"a.b": "[1, 2]", "a.c": "x", "d": "null"}
     assert RunRecord("model/edsr").history is None
+
+
+def test_every_family_of_scores_is_in_the_one_run_of_its_volume(tmp_path):
+    first, second = score_file(tmp_path / "voxels.json"), tmp_path / "features.json"
+    rows = [{"variant": "projected", "mask": "head", "metric": "kid", "value": 0.5}]
+    write_json(second, read_json(first) | {"rows": rows})
+    (record,) = record_scores([first, second])
+    assert record.unit == "score/inr/axial_x4/demo/sub-06_T1w"
+    assert record.metrics["projected.head.kid"] == 0.5 and record.metrics["projected.head.psnr"] == 30.0
 
 
 @pytest.mark.parametrize("keys", [["a", "b"], ["b", "a"]])
