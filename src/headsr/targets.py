@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from headsr.parts import METRICS
@@ -117,20 +118,21 @@ def measured(
 
     It is what the tables that hold the volume show or expect, in the masks that its scan has.
     """
-    asked: dict[Unit, frozenset] = {}
+    asked: dict[Unit, frozenset[Column]] = {}
     for table in tables:
         columns = table.measures
         for unit in units_of(table, recipes, scans):
             if recipes.degradations[unit.degradation].kind == "simulated":
-                asked[unit] = asked.get(unit, frozenset()) | columns
+                asked[unit] = columns if (more := asked.get(unit)) is None else columns | more
     return {
         unit: found
         for unit in sorted(asked, key=_unit_key)
-        if (found := _by_family(asked[unit], companions.get(unit.scan.name, ())))
+        if (found := _by_family(asked[unit], tuple(companions.get(unit.scan.name, ()))))
     }
 
 
-def _by_family(columns: Iterable[Column], companions: Iterable[str]) -> dict[str, Measures]:
+@lru_cache  # most of many thousand volumes are measured alike
+def _by_family(columns: frozenset[Column], companions: tuple[str, ...]) -> dict[str, Measures]:
     families: dict[str, dict[str, list[str]]] = {}
     for column in sorted(columns, key=lambda column: (column.metric, column.mask)):
         if column.mask in (*_MASKS, *companions):
