@@ -23,7 +23,7 @@ FIT = {
 AUTOENCODER = {"architecture": "kl", "channels": [4, 4, 4], "blocks": 1, "latent_channels": 2}
 UNET = {
     "architecture": "unet2d",
-    "channels": [8, 8],
+    "channels": [32, 32],
     "blocks": 1,
     "attention": [False, True],
     "latent_channels": 2,

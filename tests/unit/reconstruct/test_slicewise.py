@@ -1,4 +1,3 @@
-import dataclasses
 
 import numpy as np
 import pytest
@@ -72,6 +71,6 @@ def test_the_model_is_used_in_its_precision(measure, models) -> None:
     study = load_study(measure(["axial", "coronal"]))
     estimate = estimate_of(study, METHODS["slice_network"], models)
     np.testing.assert_allclose(estimate.volume, fused_average(study) + 0.125, atol=1e-4)
-    coarse = models["edsr"]._replace(recipe=dataclasses.replace(models["edsr"].recipe, precision="bf16"))
+    coarse = models["edsr"]._replace(precision="bf16")
     rounded = estimate_of(study, METHODS["slice_network"], {"edsr": coarse})
     assert 0 <= np.abs(rounded.volume - estimate.volume).max() < 0.02
