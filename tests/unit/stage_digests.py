@@ -36,10 +36,11 @@ KINDS = {"MODELS", "DATA", "METHODS"}
 # Called while a module is imported, these act on what they make alone. Anything else called there may register
 # something elsewhere, so it counts for everyone who imports the module.
 HARMLESS = {
-    "'|'.join", "Column", "ForPeople", "Part", "TypeVar", "cache", "classmethod", "contextlib.contextmanager",
+    "Column", "ForPeople", "Part", "TypeVar", "cache", "classmethod", "contextlib.contextmanager",
     "contextmanager", "dataclass", "dict", "field", "fields", "logging.getLogger", "lru_cache", "np.diag", "np.log",
     "np.sqrt", "property", "re.compile", "sorted", "staticmethod", "torch.no_grad", "tuple",
 }  # fmt: skip
+HARMLESS_METHODS = {"format", "items", "join", "keys", "values"}  # of texts and tables
 # Code that uses a class or a module without writing its name: no reach could be promised, so it is refused.
 # (sys.modules["__main__"] is put aside where processes are started: nothing is imported through it.)
 NOT_FOLLOWED = re.compile(
@@ -139,7 +140,7 @@ class Code:
             if isinstance(one, ast.Import | ast.ImportFrom):
                 entered = {source for source, _ in statement.uses} | {bound for _, bound in self._binds_module(one)}
                 found[ON_IMPORT].append(Statement("", frozenset((source, ON_IMPORT) for source in entered)))
-            if not _binds(one) or _calls(one) - HARMLESS:
+            if not _binds(one) or _acts(one):
                 found[ON_IMPORT].append(statement)
         return self._modules.setdefault(module, found)
 
@@ -262,6 +263,12 @@ def _calls(node: ast.AST) -> set[str]:
     is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
     inside = [node.args] if is_function else ast.iter_child_nodes(node)
     return names.union(*(_calls(one) for one in inside if one is not getattr(node, "annotation", None)))
+
+
+def _acts(statement: ast.stmt) -> bool:
+    """Whether running a statement may do more than make what it binds."""
+    called = _calls(statement) - HARMLESS
+    return any(name.rpartition(".")[2] not in HARMLESS_METHODS for name in called)
 
 
 def _text(node: object) -> str:

@@ -202,7 +202,9 @@ def test_a_stage_is_a_script_is_a_rule():
     assert STAGE_VERSIONS.keys() == {path.stem for path in SCRIPTS.glob("*.py")}
     for stage in STAGE_VERSIONS:
         (body,) = re.findall(rf"^rule {stage}:\n((?:[ \t].*\n|\n)*)", RULES, re.M)
-        assert re.search(rf'^    params:\n(?: {{8}}.*\n)*? {{8}}stage=.*\bversions\(\s*"{stage}"', body, re.M), stage
+        assert re.search(
+            rf'^    params:\n(?: {{8}}.*\n)*? {{8}}stage=.*\b(?:\w+_)?versions(?:_\w+)?\(\s*"{stage}"', body, re.M
+        ), stage
         assert f'"../scripts/{stage}.py"' in body, stage
 
 

@@ -102,7 +102,8 @@ def test_models_that_need_each_other_are_refused():
         "seed": 0,
     }
     config["overrides"]["models"] = {
-        one: {**model, "losses": {"l1": {"weight": 1.0, "features": other}}} for one, other in ("ab", "ba")
+        one: {**model, "losses": {"l1": 1.0, "perceptual": {"weight": 1.0, "features": other}}}
+        for one, other in ("ab", "ba")
     }
     with pytest.raises(RecipeError, match=r"config/models: (a needs b needs a|b needs a needs b): none of them"):
         load_recipes(config)
