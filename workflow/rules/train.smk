@@ -67,8 +67,7 @@ rule train_segment:
     threads: 4
     resources:
         gpu=1,
-        # Slices are read as they are drawn, so this is the same for any number of scans.
-        mem_mb=memory(2500),
+        mem_mb=memory_of_training,
         runtime=24 * 60,
     params:
         # What decides the bytes of this segment: the number of segments only where it bends the learning rate.

@@ -29,6 +29,11 @@ class Data:
         if not self.suffixes:
             raise ValueError("suffixes: name at least one")
 
+    @property
+    def voxels(self) -> int:
+        """Of one example: what its memory follows from."""
+        return self.crop**2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Slices(Data):
@@ -64,6 +69,11 @@ class Patches(Data):
     part: ClassVar[Part] = Part("headsr.training.data.patches.PatchSampler")
     block: Annotated[tuple[Count, Count, Count], Doc("Voxels of a block along x, y and z.")]
 
+    @property
+    def voxels(self) -> int:
+        """Of one block."""
+        return math.prod(self.block)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Studies(Data):
@@ -85,6 +95,11 @@ class Studies(Data):
     )
     noise: Annotated[tuple[Decay, Decay], Doc("Least and greatest standard deviation of the noise.")] = (0.0, 0.03)
     tilt_degrees: Annotated[float, Range(0, 45), Doc("Greatest turn of a scan.")] = 0.0
+
+    @property
+    def voxels(self) -> int:
+        """Of one block with its margin."""
+        return math.prod(n + 2 * self.margin for n in self.block)
 
 
 DATA: dict[str, type[Data]] = {one.kind: one for one in (Slices, MarkedSlices, Patches, Studies)}

@@ -71,7 +71,7 @@ def test_in_plane_rows_and_columns_are_coarse_alike(pairs):
     assert roughness(edge_on.degraded, -2) < 0.3 * roughness(edge_on.degraded, -1)
 
 
-@pytest.mark.parametrize("order", pipeline.ORDERS)
+@pytest.mark.parametrize("order", ["fixed", "shuffled"])
 def test_in_plane_every_operation_still_has_its_turn(pairs, order, monkeypatch):
     seen = []
     drawer = pairs(view="in_plane", order=order)

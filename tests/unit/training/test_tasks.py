@@ -9,6 +9,7 @@ from headsr.diffusion.sample import predict_clean, sample
 from headsr.diffusion.schedule import SCHEDULE
 from headsr.networks.autoencoder import decode, encode
 from headsr.training.chain import Sources, setting_of
+from headsr.training.data.slices import SlicePairs
 from headsr.training.loop import weights_of
 from headsr.weights import load_model, read_metadata
 
@@ -86,6 +87,18 @@ def test_a_discriminator_s_turn_leaves_the_generator_alone(recipe_of, task_of):
     sum(task.terms("discriminator", networks, 1).values()).backward()
     assert all(parameter.grad is None for parameter in networks["network"].parameters())
     assert any(parameter.grad.abs().sum() > 0 for parameter in networks["discriminator"].parameters())
+
+
+def test_both_turns_of_a_step_see_the_same_batches_and_each_is_drawn_once(recipe_of, train, monkeypatch):
+    drawn, batch = [], SlicePairs.batch
+
+    def counted(self, step, size=None):
+        drawn.extend([] if size else [step])
+        return batch(self, step, size)
+
+    monkeypatch.setattr(SlicePairs, "batch", counted)
+    train(recipe_of("adversarial", steps=3, optimizer={"accumulation": 2}))
+    assert drawn == [1, 2, 3, 4, 5, 6]
 
 
 def test_generator_and_discriminator_pull_opposite_ways(recipe_of, task_of):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
+from headsr.training.task import Setting
 from headsr.training.tasks.baseline import BaselineTask
 
 
@@ -17,6 +19,11 @@ class AdversarialTask(BaselineTask):
     """
 
     turns = ("network", "discriminator")
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        # Both turns of a step see the same batches: each is drawn once.
+        self._batch = lru_cache(maxsize=setting.recipe.optimizer.accumulation)(setting.train.batch)
 
     def networks(self) -> dict[str, nn.Module]:
         """Generator and discriminator."""
@@ -29,7 +36,7 @@ class AdversarialTask(BaselineTask):
 
     def terms(self, turn: str, networks: Mapping[str, nn.Module], step: int) -> dict[str, Tensor]:
         """Losses of one batch; only the network whose turn it is has gradients."""
-        pairs, judge = self.setting.train.batch(step), networks["discriminator"]
+        pairs, judge = self._batch(step), networks["discriminator"]
         with torch.set_grad_enabled(turn == "network"):
             made = networks["network"](pairs.degraded)
         if turn == "discriminator":
