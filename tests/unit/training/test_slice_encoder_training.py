@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from headsr.files import write_json
-from headsr.recipes import plain
 from headsr.slices.extract import extract_slices
 from headsr.slices.store import list_training_data
 from headsr.training.chain import Sources, train_segment
@@ -84,8 +83,6 @@ def test_it_learns_plane_position_and_degradation(recipe_of, heads, blind, tmp_p
         )
     finally:
         torch.set_num_threads(threads)
-    first, *_, last = map(json.loads, (tmp_path / "segment-0.jsonl").read_text().splitlines())
-    assert plain(recipe)["seed"] == 5
-    [print({k: round(v, 3) for k, v in json.loads(l).items()}) for l in (tmp_path / "segment-0.jsonl").read_text().splitlines() if "val_p" in l]
+    *_, last = map(json.loads, (tmp_path / "segment-0.jsonl").read_text().splitlines())
     assert last["val_plane_accuracy"] >= 0.95
     assert last["val_position_error"] <= 0.1
