@@ -67,4 +67,5 @@ wildcard_constraints:
     method=one_of(RECIPES.methods),
     model=one_of(RECIPES.models),
     table=one_of(RECIPES.tables),
+    group=one_of(["all", *SUFFIXES]),
     segment=r"\d+",

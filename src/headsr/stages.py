@@ -25,6 +25,8 @@ STAGE_VERSIONS: dict[str, int] = {
     "describe_derivatives": 2,
     "check_volume": 1,
     "score_volume": 1,
+    "score_features": 1,
+    "score_set": 1,
     "collect_scores": 1,
     "make_table": 1,
     "draw_figure": 1,

@@ -29,6 +29,16 @@ class Unit:
     scan: Scan
 
 
+@dataclass(frozen=True, order=True)
+class SliceSet:
+    """The slices of a method's volumes in one table, compared with those of their truths: of one suffix, '' of all."""
+
+    table: str
+    method: str
+    degradation: str
+    suffix: str = ""
+
+
 def scans_of(table: Table, scans: Sequence[Scan]) -> list[Scan]:
     """The scans that a table is about: its split, suffixes and datasets, and of these the scans that it names."""
     datasets = table.datasets or {scan.dataset for scan in scans}
@@ -141,9 +151,27 @@ def _by_family(columns: frozenset[Column], companions: tuple[str, ...]) -> dict[
     return families
 
 
-def models_of(units: Iterable[Unit], recipes: Recipes) -> list[str]:
-    """The trained models that the volumes need, with all that these need."""
-    return sorted(recipes.used_by("methods", {unit.method for unit in units})["models"])
+def slice_sets(
+    tables: Mapping[str, Table], recipes: Recipes, scans: Sequence[Scan]
+) -> dict[SliceSet, tuple[Measures, list[Unit]]]:
+    """What is measured of every set of slices whose truth is known, and the volumes that they are of."""
+    found: dict[SliceSet, tuple[Measures, list[Unit]]] = {}
+    for name, table in tables.items():
+        measures: dict[str, list[str]] = {}
+        for column in sorted(table.measures, key=lambda column: (column.metric, column.mask)):
+            if column.of_sets:
+                measures.setdefault(column.metric, []).append(column.mask)
+        for unit in units_of(table, recipes, scans) if measures else ():
+            if recipes.degradations[unit.degradation].kind == "simulated":
+                for suffix in {"", unit.scan.suffix} if len(table.suffixes) > 1 else {""}:
+                    key = SliceSet(name, unit.method, unit.degradation, suffix)
+                    found.setdefault(key, (measures, []))[1].append(unit)
+    return found
+
+
+def models_of(tables: Iterable[str], recipes: Recipes) -> list[str]:
+    """The trained models that tables need, for their volumes or their measures, with all that these need."""
+    return sorted(recipes.used_by("tables", tables)["models"])
 
 
 def training_scans(scans: Sequence[Scan], model: Model) -> list[Scan]:
@@ -215,12 +243,23 @@ def check(results: str, unit: Unit) -> str:
 
 def score(results: str, unit: Unit, family: str) -> str:
     """The scores of one volume by one family of metrics."""
-    return f"{results}/scores/{family}/{unit.method}/{unit.degradation}/{unit.scan.stem}_{unit.scan.suffix}.json"
+    return f"{results}/scores/{family}/{_path_of(unit)}.json"
 
 
-def scores(results: str, measured: Mapping[Unit, Mapping[str, Measures]]) -> list[str]:
-    """The scores of every volume by every family of metrics."""
-    return [score(results, unit, family) for unit, families in measured.items() for family in families]
+def features(results: str, encoder: str, unit: Unit) -> str:
+    """The features of a volume's slices, by the encoder of a table."""
+    return f"{results}/features/{encoder}/{_path_of(unit)}.safetensors"
+
+
+def set_score(results: str, slices: SliceSet) -> str:
+    """The scores of one set of slices."""
+    return f"{results}/scores/set/{slices.table}/{slices.method}/{slices.degradation}/{slices.suffix or 'all'}.json"
+
+
+def scores(results: str, measured: Mapping[Unit, Mapping[str, Measures]], sets: Iterable[SliceSet] = ()) -> list[str]:
+    """The scores of every volume by every family of metrics, and of every set of slices."""
+    of_volumes = [score(results, unit, family) for unit, families in measured.items() for family in families]
+    return [*of_volumes, *(set_score(results, one) for one in sorted(sets))]
 
 
 def figures(results: str, units: Iterable[Unit]) -> list[str]:
@@ -238,15 +277,15 @@ def captions(units: Iterable[Unit]) -> list[str]:
     return [f"{scan.name}, {degradation}" for degradation, scan in sorted(pairs, key=_figure_key)]
 
 
-def histories(results: str, units: Sequence[Unit], recipes: Recipes) -> Mapping[str, str]:
+def histories(results: str, models: Iterable[str], units: Sequence[Unit], recipes: Recipes) -> Mapping[str, str]:
     """The history of every training and fit, by the name of what was trained."""
-    models = {name: f"{results}/models/{name}/history.jsonl" for name in models_of(units, recipes)}
+    trained = {name: f"{results}/models/{name}/history.jsonl" for name in models}
     fits = {
         f"{unit.method} {unit.degradation} {unit.scan.name}": volume(results, unit, "fit", "jsonl", resolution="")
         for unit in units
         if recipes.methods[unit.method].makes == "field"
     }
-    return {**models, **fits}
+    return {**trained, **fits}
 
 
 def histories_so_far(results: str, units: Sequence[Unit], recipes: Recipes) -> dict[str, list[str]]:
@@ -267,13 +306,19 @@ def recipes_of_training(units: Sequence[Unit], recipes: Recipes) -> dict[str, An
     return {**models, **{f"{u.method} {u.degradation} {u.scan.name}": recipes.methods[u.method] for u in units}}
 
 
-def keys_of_training(units: Sequence[Unit], recipes: Recipes, scans: Sequence[Scan]) -> dict[str, list[str]]:
+def keys_of_training(
+    models: Iterable[str], units: Sequence[Unit], recipes: Recipes, scans: Sequence[Scan]
+) -> dict[str, list[str]]:
     """The content keys that every training and fit sees, by the name of what is trained."""
-    models = models_of(units, recipes)
     return {
         **{name: [scan.key for scan in training_scans(scans, recipes.models[name])] for name in models},
         **{f"{unit.method} {unit.degradation} {unit.scan.name}": [unit.scan.key] for unit in units},
     }
+
+
+def _path_of(unit: Unit) -> str:
+    """A volume within a folder of files about volumes."""
+    return f"{unit.method}/{unit.degradation}/{unit.scan.stem}_{unit.scan.suffix}"
 
 
 def _unit_key(unit: Unit) -> tuple[str, str, str, str]:

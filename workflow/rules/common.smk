@@ -34,7 +34,8 @@ except (RecipeError, ScansError, ValueError) as error:
 RESULTS = config["results"]
 TABLES = {name: RECIPES.tables[name] for name in config["tables"]}
 MEASURED = targets.measured(TABLES.values(), RECIPES, SCANS, targets.companions(PINS))
-MODELS = targets.models_of(UNITS, RECIPES)
+SETS = targets.slice_sets(TABLES, RECIPES, SCANS)
+MODELS = targets.models_of(TABLES, RECIPES)
 TRAINING_SCANS = {name: targets.training_scans(SCANS, RECIPES.models[name]) for name in MODELS}
 PARTS_OF_METHOD = {name: parts_of_method(method, RECIPES) for name, method in RECIPES.methods.items()}
 MODELS_OF_METHOD = {name: RECIPES.models_of("methods", name) for name in RECIPES.methods}
@@ -248,6 +249,29 @@ def metrics_of(wildcards, family):
     return [f"metric.{metric}" for metric in measures_of(wildcards, family)]
 
 
+def set_of(wildcards):
+    """The set of slices that a job is about."""
+    suffix = "" if wildcards.group == "all" else wildcards.group
+    return targets.SliceSet(wildcards.table, wildcards.method, wildcards.degradation, suffix)
+
+
+def features_of_set(wildcards):
+    """The features of the volumes whose slices are compared."""
+    encoder, (_, units) = RECIPES.tables[wildcards.table].encoder, SETS[set_of(wildcards)]
+    return [targets.features(RESULTS, encoder, unit) for unit in units]
+
+
+def weights_behind_set(wildcards):
+    """The weights of the models behind a method, and of the encoder by which its slices are compared."""
+    encoder = RECIPES.tables[wildcards.table].encoder
+    return [*weights_behind(wildcards), f"{RESULTS}/models/{encoder}/weights.safetensors"]
+
+
+def network_of(model):
+    """The part that a model's network is."""
+    return f"network.{RECIPES.models[model].network['architecture']}"
+
+
 def titles_of(wildcards):
     return [[name, RECIPES.methods[name].title or name] for name in RECIPES.tables[wildcards.table].methods]
 
@@ -281,12 +305,12 @@ def checks_by_name():
 
 
 def histories():
-    return targets.histories(RESULTS, UNITS, RECIPES)
+    return targets.histories(RESULTS, MODELS, UNITS, RECIPES)
 
 
 def keys_of_training():
     """The content keys that each model or fit was made from."""
-    return targets.keys_of_training(UNITS, RECIPES, SCANS)
+    return targets.keys_of_training(MODELS, UNITS, RECIPES, SCANS)
 
 
 # Changes with the workflow files: what the picture of their graph depends on.

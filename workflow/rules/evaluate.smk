@@ -58,9 +58,59 @@ rule score_volume:
         "../scripts/score_volume.py"
 
 
+rule score_features:
+    input:
+        preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
+        unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
+        truth="<results>/preprocessed/<head>_desc-preproc_{suffix}.nii.gz",
+        truth_sidecar="<results>/preprocessed/<head>_desc-preproc_{suffix}.json",
+        head_mask="<results>/preprocessed/<head>_label-head_desc-{suffix}_mask.nii.gz",
+        weights="<results>/models/{model}/weights.safetensors",
+    output:
+        features="<results>/features/{model}/<unit>.safetensors",
+    log:
+        "<logs>/score_features/{model}/<unit>.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 2
+    resources:
+        mem_mb=memory(1200, 60),
+        runtime=30,
+    params:
+        stage=lambda wildcards: versions("score_features", [network_of(wildcards.model)]),
+    message:
+        "Features of {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
+    script:
+        "../scripts/score_features.py"
+
+
+rule score_set:
+    input:
+        features=features_of_set,
+        weights=weights_behind_set,
+    output:
+        score="<results>/scores/set/{table}/{method}/{degradation}/{group}.json",
+    log:
+        "<logs>/score_set/{table}/{method}/{degradation}/{group}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        suffix=lambda wildcards: set_of(wildcards).suffix,
+        measures=lambda wildcards: SETS[set_of(wildcards)][0],
+        stage=lambda w: versions("score_set", [f"metric.{metric}" for metric in SETS[set_of(w)][0]]),
+    message:
+        "Compare the slices of {wildcards.method} under {wildcards.degradation} with the truth's: {wildcards.group}"
+    script:
+        "../scripts/score_set.py"
+
+
 rule collect_scores:
     input:
-        scores=targets.scores(RESULTS, MEASURED),
+        scores=targets.scores(RESULTS, MEASURED, SETS),
     output:
         scores="<results>/scores/scores.tsv",
     log:

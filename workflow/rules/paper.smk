@@ -135,7 +135,7 @@ rule write_report:
 rule sync_mlflow:
     input:
         histories=lambda w: list(histories().values()),
-        scores=targets.scores(RESULTS, MEASURED),
+        scores=targets.scores(RESULTS, MEASURED, SETS),
         checks=lambda w: list(checks_by_name().values()),
     output:
         record="<results>/mlflow.json",

@@ -7,6 +7,7 @@ with job(snakemake):
     from headsr.recipes import Table, build
 
     make_table(
+        snakemake.wildcards.table,
         build(Table, snakemake.params.recipe, snakemake.wildcards.table),
         snakemake.input.scores,
         titles=dict(snakemake.params.titles),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,7 +14,11 @@ from headsr.files import read_json, whole
 
 @dataclass(frozen=True)
 class Score:
-    """One metric of one volume inside one mask, before or after the projection (``variant``)."""
+    """One metric of one volume inside one mask, before or after the projection (``variant``).
+
+    Of a set of slices (dataset: empty; scan: its table; suffix: empty for all) ``mask`` is the plane, ``n`` the number
+    of slices of a side and ``error`` the standard error of the value, NaN where the metric has none.
+    """
 
     dataset: str
     scan: str
@@ -29,15 +34,17 @@ class Score:
     seed: str
     trained_on: str
     source_key: str
+    n: int = 1
+    error: float = math.nan
 
     @property
     def name(self) -> str:
-        """The scan as people call it: ``demo/sub-06_T1w``."""
-        return f"{self.dataset}/{self.scan}_{self.suffix}"
+        """The scan as people call it, ``demo/sub-06_T1w``; of a set of slices, the table."""
+        return f"{self.dataset}/{self.scan}_{self.suffix}" if self.dataset else self.scan
 
 
 COLUMNS = tuple(field.name for field in fields(Score))
-_NUMBERS = ("value", "data_range")
+_NUMBERS = {"value": float, "data_range": float, "n": int, "error": float}
 
 
 def collect_scores(scores: Iterable[str | os.PathLike[str]], output: str | os.PathLike[str]) -> None:
@@ -63,7 +70,7 @@ def read_scores(path: str | os.PathLike[str]) -> list[Score]:
         rows = csv.DictReader(stream, delimiter="\t")
         if tuple(rows.fieldnames or ()) != COLUMNS:
             raise ValueError(f"{path}: its columns must be {' '.join(COLUMNS)}. Run collect_scores again")
-        return [Score(**{**row, **{name: float(row[name]) for name in _NUMBERS}}) for row in rows]
+        return [Score(**{**row, **{name: of(row[name]) for name, of in _NUMBERS.items()}}) for row in rows]
 
 
 def _rows_of(path: str | os.PathLike[str]) -> Iterator[Score]:
@@ -81,6 +88,8 @@ def _rows_of(path: str | os.PathLike[str]) -> Iterator[Score]:
                 seed="" if content["seed"] is None else str(content["seed"]),
                 trained_on=", ".join(map(_short, content["trained_on"])),
                 source_key=content["source_key"],
+                n=row.get("n", 1),
+                error=row.get("error", math.nan),
             )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: is not a score ({error!r}). Delete it and run again to make it anew") from error

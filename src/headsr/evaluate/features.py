@@ -36,7 +36,7 @@ def score_features(
     Raises ValueError when a file lies on another grid than the truth.
     """
     reference, record, device = load_volume(truth), intensities_of(truth), choose_device()
-    head = aligned(head_mask, reference, truth).data > 0.5
+    head = aligned(head_mask, reference, truth, constant=True).data > 0.5
     encoder = load_model(weights, device=device).module
     tensors = {}
     for of, path in {**volumes, TRUTH: None}.items():

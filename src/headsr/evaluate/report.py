@@ -31,8 +31,8 @@ _ROUNDING = 1.01
 _WARNINGS = 100  # so many are listed
 _SECTIONS = ("summary", "heads", "residuals", "scores", "curves", "methods", "rules", "software", "seeds", "warnings")
 _PACKAGES = (
-    "snakemake", "datalad", "git-annex", "antspyx", "nibabel", "numpy", "scipy", "scikit-image", "torch",
-    "dask", "zarr", "safetensors", "mlflow", "matplotlib",
+    "snakemake", "datalad", "git-annex", "antspyx", "nibabel", "numpy", "scipy", "scikit-image", "torch", "diffusers",
+    "monai", "dask", "zarr", "safetensors", "mlflow", "matplotlib",
 )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def _what_ran(
     used = recipes.used_by("tables", tables)
     methods, degradations = sorted(used["methods"]), sorted(used["degradations"])
     outcomes = [outcome for view in views for outcome in view.outcomes]
-    scored = len({(row.method, row.degradation, row.name) for row in rows})
+    scored = len({(row.method, row.degradation, row.name) for row in rows if row.dataset})
     return [
         f"scans ({len(scans)}): {', '.join(scans)}",
         f"degradations ({len(degradations)}): {', '.join(degradations)}",
@@ -164,7 +164,7 @@ def _view(
     rows: Sequence[Score],
     published: str | os.PathLike[str] | None,
 ) -> TableView:
-    table, measured = recipes.tables[name], Measured(rows, scans)
+    table, measured = recipes.tables[name], Measured(rows, [*scans, name])
     titles = {method: title_of(recipes, method) for method in table.methods}
     blocks = blocks_of(table, measured, titles)
     if published is not None:

@@ -55,9 +55,8 @@ def _rows(heads: Sequence[Mapping[str, Tensor]], measures: Mapping[str, Sequence
         for plane, variant in product(planes, VARIANTS):
             ours, theirs = (_together(heads, feature_name(of, plane)) for of in (variant, TRUTH))
             found = distance(ours.numpy(), theirs.numpy())
-            error = None if math.isnan(found.error) else found.error
-            what = {"variant": variant, "mask": plane, "metric": metric}
-            yield {**what, "value": found.value, "n": found.n, "error": error}
+            error = {} if math.isnan(found.error) else {"error": found.error}
+            yield {"variant": variant, "mask": plane, "metric": metric, "value": found.value, "n": found.n, **error}
 
 
 def _together(heads: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:

@@ -26,20 +26,30 @@ class Measured:
     """The scores of some scans, to be found by what they are of."""
 
     def __init__(self, rows: Iterable[Score], scans: Iterable[str]) -> None:
-        """``scans`` are the names of those that count (``demo/sub-06_T1w``)."""
+        """``scans`` are the names of those that count (``demo/sub-06_T1w``); the table's own is that of its sets."""
         wanted = set(scans)
         self.data_ranges: set[float] = set()
-        self._values: dict[tuple[str, ...], dict[str, tuple[str, float]]] = {}
+        self._rows: dict[tuple[str, ...], list[Score]] = {}
         for row in rows:
             if row.name in wanted:
                 key = (row.method, row.degradation, row.variant, row.metric, row.mask)
-                self._values.setdefault(key, {})[row.name] = row.suffix, row.value
+                self._rows.setdefault(key, []).append(row)
                 self.data_ranges.add(row.data_range)
 
     def of(self, method: str, degradation: str, variant: str, column: Column, suffix: str = "") -> dict[str, float]:
-        """The value of every scan of one suffix ('': of any), by its name."""
-        found = self._values.get((method, degradation, variant, column.metric, column.mask), {})
-        return {name: value for name, (its, value) in found.items() if suffix in ("", its)}
+        """The value of every scan of one suffix ('': of any), by its name; that of a set by its table's."""
+        return {row.name: row.value for row in self._found(method, degradation, variant, column, suffix)}
+
+    def cell(self, method: str, degradation: str, variant: str, column: Column, suffix: str = "") -> Cell | None:
+        """What a table says of the scans of one suffix ('': of any); None where nothing was measured."""
+        rows = self._found(method, degradation, variant, column, suffix)
+        if column.of_sets:
+            return next((Cell(row.value, row.error, row.n) for row in rows), None)
+        return cell_of(row.value for row in rows)
+
+    def _found(self, method: str, degradation: str, variant: str, column: Column, suffix: str) -> list[Score]:
+        rows = self._rows.get((method, degradation, variant, column.metric, column.mask), [])
+        return [row for row in rows if row.suffix == suffix or (not suffix and not column.of_sets)]
 
     def gains(
         self, method: str, than: str, degradation: str, variant: str, column: Column, suffix: str = ""
@@ -55,7 +65,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """An expectation and what was measured: the mean gain per variant (None: nothing) over ``scans`` scans."""
+    """An expectation and what was measured: the mean gain per variant (None: nothing) over ``scans`` scans or sets."""
 
     expectation: Expectation
     measured: dict[str, float | None]
@@ -82,13 +92,17 @@ class Outcome:
         return (
             f"measured {amount(self.measured[wanted], metric)} {VARIANTS[wanted]} "
             f"(required: at least {amount(self.expectation.at_least, metric)}; "
-            f"{VARIANTS[other]}: {amount(self.measured[other], metric)}; scans: {self.scans})"
+            f"{VARIANTS[other]}: {amount(self.measured[other], metric)}; "
+            f"{'sets' if self.expectation.column.of_sets else 'scans'}: {self.scans})"
         )
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The mean of one metric over n scans, with the sample standard deviation (NaN for a single scan)."""
+    """The mean of one metric over n scans, with the sample standard deviation (NaN for a single scan).
+
+    Of a set of n slices: the value, with its standard error.
+    """
 
     mean: float
     std: float
@@ -111,6 +125,7 @@ class Block:
 
 
 def make_table(
+    name: str,
     table: Table,
     scores: str | os.PathLike[str],
     *,
@@ -126,7 +141,7 @@ def make_table(
     (``demo/sub-06_T1w``), ``published`` is the CSV of the values to set beside it. Raises RecipeError as
     ``read_published``.
     """
-    measured = Measured(read_scores(scores), scans)
+    measured = Measured(read_scores(scores), [*scans, name])
     theirs = read_published(published, table) if published else ()
     with whole(tsv) as partial, open(partial, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
@@ -154,7 +169,7 @@ def blocks_of(table: Table, measured: Measured, titles: Mapping[str, str]) -> li
     """The table as people read it: one block per degradation, or per column where degradations run across.
 
     Of several suffixes each has a block of its own, after that of all. The last column is the number of scans; a cell
-    over fewer says so.
+    over fewer says so, and one of a set how many slices it has.
     """
     return [
         Block(
@@ -173,7 +188,7 @@ def compare(table: Table, published: Sequence[Published], measured: Measured, ti
     rows = []
     for one in published:
         metric, first = one.column.metric, table.methods[0]
-        ours = cell_of(measured.of(one.method, one.degradation, COMPARED, one.column).values())
+        ours = measured.cell(one.method, one.degradation, COMPARED, one.column)
         gain = _mean(measured.gains(one.method, first, one.degradation, COMPARED, one.column))
         base = theirs.get((first, one.degradation, one.column))
         sign = 1 if METRICS[metric].larger_is_better else -1
@@ -232,18 +247,20 @@ def _row(
     suffix: str,
 ) -> tuple[str, ...]:
     cells = [
-        (cell_of(measured.of(method, degradation, variant, column, suffix).values()), column.metric)
+        (measured.cell(method, degradation, variant, column, suffix), column)
         for _, degradation, column in places
         for variant in VARIANTS
     ]
-    n = max(cell.n if cell else 0 for cell, _ in cells)
-    return titles[method], *(_text(cell, metric, n) for cell, metric in cells), str(n)
+    n = max((cell.n for cell, column in cells if cell and not column.of_sets), default=0)
+    return titles[method], *(_text(cell, column, n) for cell, column in cells), str(n or NOTHING)
 
 
-def _text(cell: Cell | None, metric: str, n: int) -> str:
+def _text(cell: Cell | None, column: Column, n: int) -> str:
     if cell is None:
         return NOTHING
-    return cell.text(metric) + (f" (of {cell.n})" if cell.n < n else "")
+    if column.of_sets:
+        return f"{cell.text(column.metric)} (N {cell.n})"
+    return cell.text(column.metric) + (f" (of {cell.n})" if cell.n < n else "")
 
 
 def _judge_one(expectation: Expectation, measured: Measured) -> Outcome:
@@ -271,7 +288,7 @@ def _tsv_rows(table: Table, measured: Measured) -> Iterator[list[str]]:
         for method in table.methods:
             line = [method, suffix or "all"]
             for degradation, column, variant in keys:
-                cell = cell_of(measured.of(method, degradation, variant, column, suffix).values())
+                cell = measured.cell(method, degradation, variant, column, suffix)
                 line += ("n/a", "n/a", "0") if cell is None else (_number(cell.mean), _number(cell.std), str(cell.n))
             yield line
 

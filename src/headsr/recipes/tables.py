@@ -16,6 +16,7 @@ from headsr.recipes.data import Split, Suffix
 
 VARIANTS = {"unprojected": "as estimated", "projected": "projected"}
 MASKS = ("head", "brain", "lesion")
+PLANES = ("axial", "coronal", "sagittal")  # where metrics of sets are measured: on the slices of one plane
 
 MetricName = Annotated[str, Among(METRICS, "metric")]
 MethodName = Annotated[str, Names("methods")]
@@ -25,11 +26,21 @@ DatasetName = Annotated[str, Names("datasets")]
 
 @dataclass(frozen=True)
 class Column:
-    """One measure of a table inside one mask."""
+    """One measure of a table inside one mask; that of a set of slices, on one plane."""
 
     shorthand: ClassVar[str] = "metric"
     metric: Annotated[MetricName, Doc("What is measured.")]
-    mask: Annotated[Literal[MASKS], Doc("Where.")] = "head"
+    mask: Annotated[Literal[*MASKS, *PLANES], Doc("Where; sets are measured by plane.")] = "head"
+
+    def __post_init__(self) -> None:
+        places = PLANES if self.of_sets else MASKS
+        if self.mask not in places:
+            raise ValueError(f"mask: {unknown(f'place of {self.metric}', self.mask, places)}")
+
+    @property
+    def of_sets(self) -> bool:
+        """Whether it compares all slices of many volumes at once, by the features of a slice encoder."""
+        return METRICS[self.metric].family == "set"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +58,12 @@ class Expectation:
     than: Annotated[MethodName, Doc("Than what.")]
     at_least: Annotated[float, Doc("By how much better, in the metric's unit.")]
     metric: Annotated[MetricName, Doc("By which measure.")] = "psnr"
-    mask: Annotated[Literal[MASKS], Doc("Where.")] = "head"
+    mask: Annotated[Literal[*MASKS, *PLANES], Doc("Where; sets are measured by plane.")] = "head"
     variant: Annotated[Literal[tuple(VARIANTS)], Doc("Before or after the projection.")] = "unprojected"
     suffix: Annotated[str, Doc("Of one contrast; empty is all.")] = ""
+
+    def __post_init__(self) -> None:
+        _ = self.column  # refuses what cannot be measured there
 
     @property
     def column(self) -> Column:
@@ -75,6 +89,9 @@ class Table:
     datasets: Annotated[tuple[DatasetName, ...], Doc("Only scans of these datasets; empty is all.")] = ()
     scans: Annotated[tuple[str, ...], Doc("Only the scans of these names; empty is all.")] = ()
     columns: Annotated[tuple[Column, ...], Doc("What is measured; a name alone is measured in the head.")] = _COLUMNS
+    encoder: Annotated[
+        str, Names("models", ("slice_encoder",)), Doc("The model by whose features sets of slices are compared.")
+    ] = ""
     across: Annotated[Literal["columns", "degradations"], Doc("What runs across the page.")] = "columns"
     published: Annotated[str, FOR_PEOPLE, Doc("CSV of a paper's values, from the project's folder.")] = ""
     expectations: Annotated[tuple[Expectation, ...], Doc("What should be found; printed as reached or not.")] = ()
@@ -83,6 +100,10 @@ class Table:
         for key in ("methods", "degradations", "suffixes", "columns"):
             if not getattr(self, key):
                 raise ValueError(f"{key}: name at least one")
+        if (metrics := sorted({column.metric for column in self.measures if column.of_sets})) and not self.encoder:
+            raise ValueError(f"encoder: name the slice encoder by whose features {metrics[0]} compares slices")
+        if self.encoder and not metrics:
+            raise ValueError("encoder: no column compares sets of slices; leave it out")
 
     @property
     def measures(self) -> frozenset[Column]:

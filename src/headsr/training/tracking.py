@@ -73,11 +73,17 @@ def record_training(
 
 
 def record_scores(paths: Iterable[str | os.PathLike[str]], *, commit: str = "") -> list[RunRecord]:
-    """One run per scored volume: the rows of all its files, whichever their family, as ``projected.head.psnr``."""
+    """One run per scored volume or set: the rows of all its files, of any family, as ``projected.head.psnr``."""
     files: dict[str, list[Mapping[str, Any]]] = {}
     for score in map(read_json, paths):
-        files.setdefault("{method}/{degradation}/{dataset}/{scan}_{suffix}".format(**score["unit"]), []).append(score)
+        files.setdefault(_scored(score["unit"]), []).append(score)
     return [_record_score(unit, scores, commit) for unit, scores in files.items()]
+
+
+def _scored(unit: Mapping[str, str]) -> str:
+    """What was scored, as a path; a set has no dataset, and one of all contrasts no suffix."""
+    scan = f"{unit['scan']}_{unit['suffix']}" if unit["suffix"] else unit["scan"]
+    return "/".join(filter(None, (unit["method"], unit["degradation"], unit["dataset"], scan)))
 
 
 def _record_score(unit: str, scores: Sequence[Mapping[str, Any]], commit: str) -> RunRecord:

@@ -8,7 +8,7 @@ import pytest
 from headsr.evaluate.collect import COLUMNS, Score, read_scores
 from headsr.evaluate.tables import Cell, Measured, blocks_of, cell_of, compare, judge, legend, make_table
 from headsr.parts import METRICS
-from headsr.recipes import Column, Expectation, Table, build
+from headsr.recipes import Column, Expectation, RecipeError, Table, build, plain
 from headsr.recipes.tables import Published
 
 
@@ -54,6 +54,55 @@ def write(path, rows):
         writer.writerow(COLUMNS)
         writer.writerows([getattr(row, name) for name in COLUMNS] for row in rows)
     return path
+
+
+def of_set(method, value, *, n=140, error=0.01, suffix="", name="one_thick", variant="unprojected"):
+    return Score(
+        "", name, suffix, method, "axial_x4", variant, "axial", "kid", value, 1.0, "", "", "", "", n, error
+    )  # fmt: skip
+
+
+def test_sets_of_slices_say_how_many_they_are():
+    """Each suffix has a set of its own, and so have all of them: nothing is averaged."""
+    kid = {"metric": "kid", "mask": "axial"}
+    both = table(suffixes=("T1w", "T2w"), columns=("psnr", kid), encoder="slice_encoder")
+    sets = [of_set("inr", 0.25), of_set("inr", 0.5, n=70, suffix="T1w"), of_set("inr", 9.0, name="another")]
+    found = Measured([*ROWS, *sets], [*(row.name for row in ROWS), "one_thick"])
+    every, t1w, t2w = blocks_of(both, found, TITLES)
+    assert every.columns[3] == "KID axial, as estimated"
+    assert every.rows[1] == ("INR", "24.00 ± 0.71", "25.00 (of 1)", "0.2500 ± 0.0100 (N 140)", "-", "2")
+    assert t1w.rows[1][3] == "0.5000 ± 0.0100 (N 70)"
+    assert t2w.rows[1][3] == "-"
+
+
+def test_a_set_is_better_where_its_distance_is_smaller():
+    kid = {"metric": "kid", "mask": "axial"}
+    better = replace(GAIN, metric="kid", mask="axial", at_least=0.2)
+    one = table(better, columns=(kid,), encoder="slice_encoder")
+    (outcome,) = judge(one, Measured([of_set("spline", 0.5), of_set("inr", 0.25)], ["one_thick"]))
+    assert outcome.reached
+    assert outcome.sentence.endswith("sets: 1)")
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"metric": "kid"}, "mask: unknown place of kid 'head'; known: axial, coronal, sagittal"),
+        ({"metric": "psnr", "mask": "axial"}, "mask: unknown place of psnr 'axial'; known: head, brain, lesion"),
+    ],
+)
+def test_sets_are_measured_by_plane_and_volumes_inside_masks(block, message):
+    with pytest.raises(RecipeError, match=message):
+        build(Column, block, "column")
+    with pytest.raises(RecipeError, match=message):
+        build(Expectation, {**plain(GAIN), "mask": "head", **block}, "expectation")
+
+
+def test_the_encoder_of_a_table_is_named_where_slices_are_compared_and_nowhere_else():
+    with pytest.raises(ValueError, match="encoder: name the slice encoder by whose features kid compares slices"):
+        table(columns=({"metric": "kid", "mask": "axial"},))
+    with pytest.raises(ValueError, match="encoder: no column compares sets of slices; leave it out"):
+        table(encoder="slice_encoder")
 
 
 def test_mean_deviation_and_number():
@@ -156,6 +205,7 @@ def test_the_files(tmp_path):
     rows = [*ROWS, score("spline", "sub-99", 5.0), score("inr", "sub-06", 26.0, suffix="T2w")]
     (tmp_path / "theirs.csv").write_text("method,degradation,metric,mask,value\ninr,axial_x4,psnr,,40.5\n")
     make_table(
+        "one_thick",
         table(GAIN, replace(GAIN, text="far above", at_least=9.0), suffixes=("T1w", "T2w")),
         write(tmp_path / "scores.tsv", rows),
         titles=TITLES,

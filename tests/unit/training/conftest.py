@@ -50,6 +50,11 @@ KINDS = {
         "losses": {"denoising": 1.0, "wavelet": 0.1},
         "autoencoder": "kl",
     },
+    "slice_encoder": {
+        "network": {"architecture": "slice_encoder", "channels": [8, 16], "blocks": 1, "unshuffle": 1},
+        "data": {"kind": "marked_slices"},
+        "losses": {"plane": 1.0, "position": 1.0, "degradation": 1.0},
+    },
 }
 
 
@@ -91,9 +96,8 @@ def recipe_of():
             "optimizer": {"learning_rate": 0.01},
             "schedule": {"shape": "constant", "warm_up": 5},
             "seed": 5,
-            **KINDS[kind],
         }
-        return build(ModelRecipe, merged(block, changes), kind)
+        return build(ModelRecipe, merged(merged(block, KINDS[kind]), changes), kind)
 
     return make
 
