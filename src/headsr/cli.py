@@ -214,12 +214,13 @@ def _mlflow(options: argparse.Namespace) -> int:
     config = load_config(options.configfile)
     recipes, scans = load_recipes(config), read_scans(config["scans"])
     units = targets.all_units(config["tables"], recipes, scans)
+    models = targets.models_of(config["tables"], recipes)
     synced = mirror_trainings(
         config["mlflow"],
         experiment=f"headsr {config['results']}",
-        histories=targets.histories_so_far(config["results"], units, recipes),
-        recipes=plain(targets.recipes_of_training(units, recipes)),
-        keys=targets.keys_of_training(units, recipes, scans),
+        histories=targets.histories_so_far(config["results"], models, units, recipes),
+        recipes=plain(targets.recipes_of_training(models, units, recipes)),
+        keys=targets.keys_of_training(models, units, recipes, scans),
         commit=commit_at("."),
     )
     if synced is None:

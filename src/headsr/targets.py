@@ -288,22 +288,24 @@ def histories(results: str, models: Iterable[str], units: Sequence[Unit], recipe
     return {**trained, **fits}
 
 
-def histories_so_far(results: str, units: Sequence[Unit], recipes: Recipes) -> dict[str, list[str]]:
+def histories_so_far(
+    results: str, models: Iterable[str], units: Sequence[Unit], recipes: Recipes
+) -> dict[str, list[str]]:
     """Where every history lies while its training or fit may still be running: the files that make it up, in order."""
     parts = {
         name: [*(f"segment-{segment}" for segment in range(recipes.models[name].budget.segments)), "rolling"]
-        for name in models_of(units, recipes)
+        for name in models
     }
     return {
         name: [f"{results}/models/{name}/{part}.jsonl" for part in parts[name]] if name in parts else [path]
-        for name, path in histories(results, units, recipes).items()
+        for name, path in histories(results, models, units, recipes).items()
     }
 
 
-def recipes_of_training(units: Sequence[Unit], recipes: Recipes) -> dict[str, Any]:
+def recipes_of_training(models: Iterable[str], units: Sequence[Unit], recipes: Recipes) -> dict[str, Any]:
     """The recipe of every training and fit, by the name of what is trained."""
-    models = {name: recipes.models[name] for name in models_of(units, recipes)}
-    return {**models, **{f"{u.method} {u.degradation} {u.scan.name}": recipes.methods[u.method] for u in units}}
+    trained = {name: recipes.models[name] for name in models}
+    return {**trained, **{f"{u.method} {u.degradation} {u.scan.name}": recipes.methods[u.method] for u in units}}
 
 
 def keys_of_training(

@@ -154,7 +154,7 @@ rule sync_mlflow:
         histories=lambda w: list(histories()),
         checks=lambda w: list(checks_by_name()),
         # What was trained stands in its history: a title, which these hold too, makes no mirror stale.
-        recipes=lambda w, output: plain(targets.recipes_of_training(UNITS, RECIPES)),
+        recipes=lambda w, output: plain(targets.recipes_of_training(MODELS, UNITS, RECIPES)),
         content_keys=lambda w: keys_of_training(),
         commit=commit_of_code,
         stage=versions("sync_mlflow"),
