@@ -44,7 +44,7 @@ FILES = {
     "derivatives/sub-01/anat/sub-01_T1w.nii.gz": 7,
 }
 # The files that use the finished pipeline runs, which take minutes: in one process they run once.
-PIPELINE = {"test_degradations", "test_provenance", "test_rerun", "test_slurm", "test_smoke", "test_study"}
+PIPELINE = {"test_degradations", "test_provenance", "test_rerun", "test_sets", "test_slurm", "test_smoke", "test_study"}
 RUNS = {"finished_project", "finished_study"}
 UNLOCKED = "sub-01/anat/sub-01_T2w.nii.gz"
 

@@ -298,7 +298,7 @@ def histories_so_far(
     }
     return {
         name: [f"{results}/models/{name}/{part}.jsonl" for part in parts[name]] if name in parts else [path]
-        for name, path in histories(results, parts, units, recipes).items()
+        for name, path in histories(results, models, units, recipes).items()
     }
 
 

@@ -5,6 +5,7 @@ import contextlib
 import re
 import runpy
 import shutil
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,6 +43,25 @@ def test_jobs_of_the_whole_plan(project):
     assert jobs["make_table"] == 2
     assert jobs["draw_figure"] == 2 * test
     assert jobs["write_report"] == jobs["collect_scores"] == jobs["sync_mlflow"] == 1
+
+
+def test_a_slice_encoder_joins_where_a_table_compares_sets_of_slices(project):
+    """For one table, and nothing else about the plan changes."""
+    columns = ["psnr", *({"metric": "kid", "mask": plane} for plane in ("axial", "coronal", "sagittal"))]
+    small = {"network": {"channels": [4, 8]}, "data": {"crop": 16}, "budget": {"steps": 4, "batch": 2}}
+    table = {"one_thick": {"columns": columns, "encoder": "slice_encoder"}}
+    delta(project, "sets", {"overrides": {"tables": table, "models": {"slice_encoder": small}}})
+    before, jobs = planned(project, *SMOKE), planned(project, *SMOKE, "sets.yaml")
+    assert jobs - before == Counter(
+        {
+            "list_training_data": 1,
+            "check_model": 1,
+            "train_segment": 1,
+            "export_model": 1,
+            "score_features": 2 * 2,  # volumes of two methods for two heads
+            "score_set": 2,
+        }
+    )
 
 
 def test_larger_volumes_are_rendered_from_the_same_fields(project):

@@ -57,6 +57,7 @@ def test_segments_are_one_training(recipe_of, train, export):
     assert model.module.embedding(torch.rand(2, 1, 20, 18)).shape == (2, 16)
 
 
+@pytest.mark.long
 def test_it_learns_plane_position_and_degradation(recipe_of, heads, blind, tmp_path):
     """Of a head that it never saw. One thread: the crops are small, and two would wait for each other."""
     recipe = recipe_of(
