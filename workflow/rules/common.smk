@@ -218,12 +218,6 @@ def memory_of_method(base):
     return megabytes
 
 
-def weights_behind(wildcards):
-    """The weights of the models behind a method: what its scores were trained on."""
-    models = RECIPES.models_of("methods", wildcards.method)
-    return [f"{RESULTS}/models/{model}/weights.safetensors" for model in models]
-
-
 def profile_of(wildcards):
     return ", ".join(sorted({stack.profile for stack in RECIPES.degradations[wildcards.degradation].stacks}))
 
@@ -264,7 +258,7 @@ def features_of_set(wildcards):
 def weights_behind_set(wildcards):
     """The weights of the models behind a method, and of the encoder by which its slices are compared."""
     encoder = RECIPES.tables[wildcards.table].encoder
-    return [*weights_behind(wildcards), f"{RESULTS}/models/{encoder}/weights.safetensors"]
+    return [*method_weights(wildcards), f"{RESULTS}/models/{encoder}/weights.safetensors"]
 
 
 def network_of(model):

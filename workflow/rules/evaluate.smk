@@ -34,7 +34,7 @@ rule score_volume:
         truth="<results>/preprocessed/<head>_desc-preproc_{suffix}.nii.gz",
         truth_sidecar="<results>/preprocessed/<head>_desc-preproc_{suffix}.json",
         masks=lambda w: [targets.mask(RESULTS, scan_of(w), label) for label in masks_of(w, "voxels")],
-        weights=weights_behind,
+        weights=method_weights,
     output:
         score="<results>/scores/voxels/<unit>.json",
     log:
