@@ -8,14 +8,14 @@ from headsr.recipes import every_part
 from headsr.recipes.reference import MARK, README, reference
 
 CHANGED = """a default changed: recipes that leave the key out mean something else now, and nothing would be made anew.
-Raise the version of what it belongs to, then: make stages"""
+Raise the version of what it belongs to, then: make versions"""
 
 
 def test_no_recorded_default_changed():
     recorded, now = json.loads(RECORD.read_text()), json.loads(json.dumps(defaults()))
     changed = {key: (value, now.get(key, "is gone")) for key, value in recorded.items() if now.get(key, "") != value}
     assert not changed, CHANGED
-    assert recorded.keys() == now.keys(), "a new default is recorded by: make stages"
+    assert recorded.keys() == now.keys(), "a new default is recorded by: make versions"
 
 
 def test_there_is_a_default_in_a_block_within_a_block():
