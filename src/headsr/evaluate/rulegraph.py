@@ -46,8 +46,9 @@ def rulegraph_of(configfiles: Sequence[str]) -> str:
 def read_rulegraph(dot: str) -> networkx.DiGraph:
     """The graph that ``snakemake --rulegraph`` prints: an edge from each rule to those that use its output.
 
-    Edges that a longer path implies are left out. Lines before the graph (what a Snakefile prints) do no harm.
-    Raises ValueError for text without a graph or with a cycle.
+    Edges that a longer path implies are left out, and edges back to an earlier rule: a model whose training needs
+    another model is made by the same rules. Lines before the graph (what a Snakefile prints) do no harm.
+    Raises ValueError for text without a graph.
     """
     _, found, body = dot.partition("digraph")
     names = {number: label.split("\\n")[0] for number, label in _NODE.findall(body)}
@@ -56,9 +57,18 @@ def read_rulegraph(dot: str) -> networkx.DiGraph:
     graph = networkx.DiGraph()
     graph.add_nodes_from(sorted(names.values()))
     graph.add_edges_from(sorted((names[a], names[b]) for a, b in _EDGE.findall(body) if names[a] != names[b]))
-    if not networkx.is_directed_acyclic_graph(graph):
-        raise ValueError("the rule graph has a cycle")
+    while (back := _edge_back(graph)) is not None:
+        graph.remove_edge(*back)
     return networkx.transitive_reduction(graph)
+
+
+def _edge_back(graph: networkx.DiGraph) -> tuple[str, str] | None:
+    """The edge that closes a circle on the way from rules that need no other; None where there is no circle."""
+    first = [name for name in graph if graph.in_degree(name) == 0]
+    try:
+        return networkx.find_cycle(graph, [*first, *graph])[-1]
+    except networkx.NetworkXNoCycle:
+        return None
 
 
 def draw_rulegraph(dot: str, output: str | os.PathLike[str]) -> None:

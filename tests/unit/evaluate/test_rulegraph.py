@@ -63,9 +63,11 @@ def test_something_else_is_refused(dot):
         read_rulegraph(dot)
 
 
-def test_a_cycle_is_refused():
-    with pytest.raises(ValueError, match="cycle"):
-        read_rulegraph(DOT.replace("\t4 -> 1", "\t4 -> 1\n\t0 -> 4"))
+def test_a_rule_that_comes_again_is_drawn_where_it_comes_first():
+    again = DOT.replace("\t4 -> 1", "\t4 -> 1\n\t1 -> 2\n\t2 -> 2")
+    assert read_rulegraph(again).edges == read_rulegraph(DOT).edges
+    circle = 'digraph snakemake_dag {\n0[label = "a"];\n1[label = "b"];\n0 -> 1\n1 -> 0\n}'
+    assert sorted(read_rulegraph(circle).edges) == [("a", "b")]
 
 
 def test_a_picture(tmp_path):
