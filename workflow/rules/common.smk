@@ -5,7 +5,17 @@ from pathlib import Path
 
 from headsr import targets
 from headsr.provenance import commit_at
-from headsr.recipes import VIEWS, RecipeError, load_recipes, parts_of_method, parts_of_model, plain, tracked, versions
+from headsr.recipes import (
+    VIEWS,
+    RecipeError,
+    load_recipes,
+    parts_of_method,
+    parts_of_model,
+    plain,
+    stated_in,
+    tracked,
+    versions,
+)
 from headsr.scans import (
     DATASET_PATTERN,
     FOLDER_PATTERN,

@@ -40,6 +40,8 @@ rule check_model:
         recipes=lambda w: {
             name: training_recipe(name) for name in sorted(RECIPES.used_by("models", [w.model])["models"])
         },
+        # Where its recipe stands decides nothing.
+        where=lambda w, output: stated_in(config["recipes"]["models"], w.model),
         stage=versions_of_model("check_model"),
     message:
         "Check the recipe of {wildcards.model}"

@@ -10,4 +10,5 @@ with job(snakemake):
         snakemake.wildcards.model,
         {name: build(ModelRecipe, recipe, name) for name, recipe in snakemake.params.recipes.items()},
         snakemake.output.check,
+        where=snakemake.params.where,
     )

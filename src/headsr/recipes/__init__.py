@@ -10,6 +10,7 @@ from headsr.recipes.load import (
     model_references,
     parts_of_method,
     parts_of_model,
+    stated_in,
     versions,
 )
 from headsr.recipes.methods import (
@@ -32,5 +33,5 @@ __all__ = [
     "Data", "DataRecipe", "Dataset", "Degradation", "Expectation", "Fit", "GridField", "Inr", "Ldm", "Method",
     "MethodRecipe", "Model", "ModelRecipe", "RecipeError", "Recipes", "SliceNetwork", "Spline", "Stack", "Table",
     "Tikhonov", "build", "every_part", "expanded", "load_config", "load_recipes", "merged", "model_references",
-    "parts_of_method", "parts_of_model", "plain", "tracked", "versions",
+    "parts_of_method", "parts_of_model", "plain", "stated_in", "tracked", "versions",
 ]  # fmt: skip

@@ -81,13 +81,13 @@ def load_recipes(config: Mapping[str, Any]) -> Recipes:
         _refuse_wrong(reference, recipes)
     _refuse_circles(recipes, files["models"])
     for name, dataset in recipes.datasets.items():
-        _refuse_wrong_bids_names(dataset, f"{_where(files['datasets'], name)}.bids_names")
+        _refuse_wrong_bids_names(dataset, f"{stated_in(files['datasets'], name)}.bids_names")
     for name, table in recipes.tables.items():
-        _refuse_elsewhere(table, _where(files["tables"], name))
-        _refuse_other_slices(table, recipes, _where(files["tables"], name))
-        _refuse_wrong_published(table, _where(files["tables"], name))
+        _refuse_elsewhere(table, stated_in(files["tables"], name))
+        _refuse_other_slices(table, recipes, stated_in(files["tables"], name))
+        _refuse_wrong_published(table, stated_in(files["tables"], name))
     for name, model in recipes.models.items():
-        _refuse_wrong_pool(model, recipes, _where(files["models"], name))
+        _refuse_wrong_pool(model, recipes, stated_in(files["models"], name))
     for table in config["tables"]:
         if table not in recipes.tables:
             raise RecipeError(f"config: tables: {unknown('table', table, recipes.tables)}")
@@ -163,18 +163,18 @@ def _build_all(part: str, blocks: Mapping[str, Any], file: str) -> dict[str, Any
     for name in blocks:
         if not (isinstance(name, str) and NAME.fullmatch(name)):
             raise RecipeError(f"{file}: {name!r} is no name; names are text of letters, digits, '_' and '.'")
-    return {name: build(hint, block, _where(file, name)) for name, block in blocks.items()}
+    return {name: build(hint, block, stated_in(file, name)) for name, block in blocks.items()}
 
 
-def _where(file: str, name: str) -> str:
-    """What error messages begin with: the file of a recipe, and its name."""
+def stated_in(file: str, name: str) -> str:
+    """What error messages about a recipe begin with: its file, and its name."""
     return f"{file}/{name}.yaml: {name}" if Path(file).is_dir() else f"{file}: {name}"
 
 
 def _references(recipes: Recipes, files: Mapping[str, str]) -> Iterator[Reference]:
     for field in fields(recipes):
         for name, recipe in getattr(recipes, field.name).items():
-            yield from references(None, recipe, _where(files[field.name], name))
+            yield from references(None, recipe, stated_in(files[field.name], name))
 
 
 def _refuse_wrong(reference: Reference, recipes: Recipes) -> None:

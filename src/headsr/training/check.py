@@ -20,16 +20,16 @@ from headsr.weights import TrainedModel, assembled
 _META = torch.device("meta")
 
 
-def check_model(name: str, models: Mapping[str, Model], output: str | os.PathLike[str]) -> None:
+def check_model(name: str, models: Mapping[str, Model], output: str | os.PathLike[str], *, where: str) -> None:
     """Go through the first step of the model ``name``, and write what it consists of: parameters and losses.
 
-    ``models`` holds its recipe and those of all that it uses. RecipeError for what could not be trained: arguments that
+    ``models`` holds its recipe and those of all that it uses; ``where`` (file and name) begins a message. RecipeError for what could not be trained: arguments that
     a constructor does not take, sizes that do not fit, companions of another shape.
     """
     try:
         found = _first_step(name, models)
     except (ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise RecipeError(f"model {name}: {error}") from error
+        raise RecipeError(f"{where}: {error}") from error
     write_json(output, found)
 
 

@@ -15,7 +15,7 @@ def check(recipe_of, tmp_path):
 
     def run(kind, others=None, **changes):
         models = {"model": recipe_of(kind, **changes), "kl": recipe_of("autoencoder"), **(others or {})}
-        check_model("model", models, tmp_path / "check.json")
+        check_model("model", models, tmp_path / "check.json", where="models/model.yaml: model")
         return read_json(tmp_path / "check.json")
 
     return run
@@ -39,15 +39,19 @@ def test_a_check_takes_seconds_and_no_data_whatever_the_size(check):
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("baseline", {"network": {"chanels": 4}}, r"network\.chanels: residual2d has no such setting.*'channels'"),
+        (
+            "baseline",
+            {"network": {"chanels": 4}},
+            r"models/model\.yaml: model: network\.chanels: residual2d has no such setting.*'channels'",
+        ),
         ("baseline", {"network": {"channels": "many"}}, "residual2d cannot be built so"),
         ("adversarial", {"discriminator": {"layers": "two"}}, "patch_discriminator cannot be built so"),
-        ("adversarial", {"data": {"crop": 8}, "discriminator": {"layers": 5}}, "model model: "),
+        ("adversarial", {"data": {"crop": 8}, "discriminator": {"layers": 5}}, r"models/model\.yaml: model: "),
         ("autoencoder", {"data": {"crop": 18}}, r"slices of \(18, 18\) pixels: both sizes must be multiples of 4"),
         ("ldm", {"data": {"crop": 18}}, "both sizes must be multiples of 4"),
         ("ldm", {"network": {"latent_channels": 8}}, "expects 8 latent channels, the autoencoder makes 4"),
         ("ldm", {"network": {"condition_factor": 8}}, "8 times smaller than the slice, the autoencoder makes them 4"),
-        ("ldm", {"network": {"head_width": 3}}, "model model: "),
+        ("ldm", {"network": {"head_width": 3}}, r"models/model\.yaml: model: "),
     ],
 )
 def test_what_cannot_be_trained_is_refused(check, kind, changes, message):
