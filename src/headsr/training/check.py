@@ -23,8 +23,9 @@ _META = torch.device("meta")
 def check_model(name: str, models: Mapping[str, Model], output: str | os.PathLike[str], *, where: str) -> None:
     """Go through the first step of the model ``name``, and write what it consists of: parameters and losses.
 
-    ``models`` holds its recipe and those of all that it uses; ``where`` (file and name) begins a message. RecipeError for what could not be trained: arguments that
-    a constructor does not take, sizes that do not fit, companions of another shape.
+    ``models`` holds its recipe and those of all that it uses; ``where`` (file and name) begins every message.
+    RecipeError for what could not be trained: arguments that a constructor does not take, sizes that do not fit,
+    companions of another shape.
     """
     try:
         found = _first_step(name, models)

@@ -44,7 +44,7 @@ def heads(tmp_path_factory):
 
 def test_the_recipe_can_be_trained(recipe_of, tmp_path):
     check_model("encoder", {"encoder": recipe_of("slice_encoder")}, tmp_path / "check.json", where="x")
-    found = json.loads((tmp_path / "check.json", where="x").read_text())
+    found = json.loads((tmp_path / "check.json").read_text())
     assert found["losses"] == {"network": ["degradation", "plane", "position"]}
 
 
