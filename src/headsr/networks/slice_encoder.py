@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,7 +29,8 @@ class SliceEncoder(nn.Module):
 
     Pixels are first gathered in squares of ``unshuffle``; every level but the last halves both sizes. ``channels`` per
     level, finest first; ``blocks`` residual blocks per level. Every layer is local and features are averaged over the
-    slice only at the end, so that crops and whole slices have features of one kind.
+    slice only at the end, so that crops and whole slices have features of one kind. The buffers ``embedding_mean`` and
+    ``embedding_deviation`` (D,) are measured after training.
     """
 
     def __init__(self, *, channels: Sequence[int], blocks: int, unshuffle: int = 2) -> None:
@@ -37,6 +39,8 @@ class SliceEncoder(nn.Module):
         self.first = conv3(unshuffle**2, channels[0])
         self.levels = nn.ModuleList([_level(width, blocks) for width in channels])
         self.down = nn.ModuleList([conv3(fine, coarse, stride=2) for fine, coarse in pairwise(channels)])
+        self.register_buffer("embedding_mean", torch.zeros(channels[-1]))
+        self.register_buffer("embedding_deviation", torch.ones(channels[-1]))
         self.hidden = nn.Linear(channels[-1], channels[-1])
         self.last = nn.Linear(channels[-1], PLANES + 1 + DEGRADATIONS)
 
@@ -47,17 +51,24 @@ class SliceEncoder(nn.Module):
             maps.append(level(down(maps[-1])))
         return maps
 
-    def embedding(self, images: Tensor) -> Tensor:
-        """One vector per slice (N, D), D the channels of the last level."""
+    def pooled(self, images: Tensor) -> Tensor:
+        """The features of the last level averaged over each slice (N, D), D its channels."""
         return self.features(images)[-1].mean(dim=(2, 3))
+
+    def embedding(self, images: Tensor) -> Tensor:
+        """One vector per slice (N, D) in units of what training crops have: mean 0 and deviation 1."""
+        return (self.pooled(images) - self.embedding_mean) / self.embedding_deviation
 
     def forward(self, images: Tensor) -> Answers:
         """What the slices are taken for."""
-        answers = self.last(F.silu(self.hidden(self.embedding(images))))
+        answers = self.last(F.relu(self.hidden(self.pooled(images))))
         return Answers(*answers.split([PLANES, 1, DEGRADATIONS], dim=1))
 
 
 def _level(channels: int, blocks: int) -> nn.Sequential:
-    """Residual blocks and a norm: features of one size, whatever the contrast of a slice."""
+    """Residual blocks between rectifiers, without which the average over a slice would see no texture at first.
+
+    Norms stand in the blocks alone: between them brightness passes, which tells where in the head a slice is.
+    """
     body = [ResidualBlock(channels, channels, norm=PixelNorm) for _ in range(blocks)]
-    return nn.Sequential(*body, PixelNorm(channels), nn.SiLU())
+    return nn.Sequential(nn.ReLU(), *body, nn.ReLU())

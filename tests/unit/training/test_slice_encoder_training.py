@@ -18,11 +18,11 @@ SHAPE = (24, 26, 22)
 
 
 def head(number):
-    """An ellipsoid with a grating of its own along every axis, brighter towards the front and the vertex."""
+    """An ellipsoid with another grating along each axis, brighter towards the front and the vertex."""
     x, y, z = np.indices(SHAPE, dtype=np.float32) - np.array(SHAPE, np.float32)[:, None, None, None] / 2
     inside = (x / 10) ** 2 + (y / 11) ** 2 + (z / 10) ** 2 < 1
-    gratings = np.sin(x + number) + np.sin(1.3 * y) + np.sin(0.9 * z)
-    return inside, (inside * (0.5 + 0.02 * y + 0.02 * z + 0.1 * gratings)).astype(np.float32)
+    gratings = np.sin(1.6 * x + number) + np.sin(y) + np.sin(0.5 * z)
+    return inside, (inside * (0.5 + 0.02 * y + 0.02 * z + 0.15 * gratings)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,7 @@ def test_it_learns_plane_position_and_degradation(recipe_of, heads, blind, tmp_p
         network={"channels": [16, 32, 64]},
         data={"crop": 20},
         budget={"batch": 32},
+        optimizer={"learning_rate": 4.0e-3},
         schedule={"shape": "cosine", "warm_up": 90},
         ema_decay=0.95,
     )
@@ -86,4 +87,5 @@ def test_it_learns_plane_position_and_degradation(recipe_of, heads, blind, tmp_p
         torch.set_num_threads(threads)
     *_, last = map(json.loads, (tmp_path / "segment-0.jsonl").read_text().splitlines())
     assert last["val_plane_accuracy"] >= 0.95
-    assert last["val_position_error"] <= 0.1
+    assert last["val_position_error"] <= 0.1, "a guess of the middle is off by 0.25"
+    assert last["val_thickness_error"] <= 0.2, "half of them are thick, by a factor of 3 to 4: 1.5 to 2 in octaves"

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from headsr.networks.slice_encoder import SliceEncoder
 from headsr.training.task import Setting
 
+_EMBEDDING_BATCHES, _EMBEDDING_BATCH = 16, 32  # crops behind the embedding's mean and deviation
+
 
 class SliceEncoderTask:
     """Losses of the answers on plane, position and degradation; how often and how nearly they are right."""
@@ -48,5 +50,9 @@ class SliceEncoderTask:
 
     @torch.no_grad()
     def finish(self, network: SliceEncoder) -> dict[str, float]:
-        """Its features are used as they are."""
+        """Set the embedding's mean and deviation from some hundred training crops, clean and degraded."""
+        crops = [self.setting.train.batch(step, _EMBEDDING_BATCH).images for step in range(_EMBEDDING_BATCHES)]
+        pooled = torch.cat([network.pooled(images).double() for images in crops])
+        network.embedding_mean.copy_(pooled.mean(dim=0))
+        network.embedding_deviation.copy_(pooled.std(dim=0).clamp_min(1e-6))
         return {}
