@@ -5,11 +5,10 @@ from headsr.jobs import job
 with job(snakemake):
     from headsr.evaluate.features import score_features
 
-    files = snakemake.input
     score_features(
-        {"unprojected": files.unprojected, "projected": files.preview},
-        files.truth,
-        files.head_mask,
-        files.weights,
+        {"unprojected": snakemake.input.unprojected, "projected": snakemake.input.preview},
+        snakemake.input.truth,
+        snakemake.input.head_mask,
+        snakemake.input.weights,
         snakemake.output.features,
     )

@@ -5,16 +5,15 @@ from headsr.jobs import job
 with job(snakemake):
     from headsr.evaluate.sets import score_set
 
-    named = snakemake.wildcards
     score_set(
         snakemake.input.features,
         snakemake.output.score,
         unit={
             "dataset": "",
-            "scan": named.table,
+            "scan": snakemake.wildcards.table,
             "suffix": snakemake.params.suffix,
-            "method": named.method,
-            "degradation": named.degradation,
+            "method": snakemake.wildcards.method,
+            "degradation": snakemake.wildcards.degradation,
         },
         measures=snakemake.params.measures,
         weights=snakemake.input.weights,
