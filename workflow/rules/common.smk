@@ -12,6 +12,7 @@ from headsr.recipes import (
     parts_of_method,
     parts_of_model,
     plain,
+    stated,
     stated_in,
     tracked,
     versions,
@@ -291,11 +292,11 @@ def units_of_head(wildcards):
 
 
 def recipes_in_use():
-    """The recipes that the results follow from, as plain data: the report describes these and no others."""
+    """The recipes that the results follow from, as they are stated: the report describes these and no others."""
     used = RECIPES.used_by("tables", TABLES)
     used["datasets"] |= {scan.dataset for scan in [*sum(TRAINING_SCANS.values(), []), *(unit.scan for unit in UNITS)]}
     return {
-        part: {n: r for n, r in plain(getattr(RECIPES, part)).items() if n in names} for part, names in used.items()
+        part: {n: r for n, r in stated(getattr(RECIPES, part)).items() if n in names} for part, names in used.items()
     }
 
 

@@ -17,7 +17,7 @@ rule make_table:
         mem_mb=memory(300),
         runtime=5,
     params:
-        recipe=lambda wildcards: plain(RECIPES.tables[wildcards.table]),
+        recipe=lambda wildcards: stated(RECIPES.tables[wildcards.table]),
         titles=titles_of,
         scans=lambda wildcards: [scan.name for scan in targets.scans_of(RECIPES.tables[wildcards.table], SCANS)],
         stage=versions("make_table"),

@@ -1,6 +1,6 @@
 """What a name in the configuration means: frozen types for every YAML block, free of torch."""
 
-from headsr.recipes.convert import RecipeError, build, expanded, merged, plain, tracked
+from headsr.recipes.convert import RecipeError, build, expanded, merged, plain, stated, tracked
 from headsr.recipes.data import PROFILES, VIEWS, Blind, BlindStage, Dataset, Degradation, Stack
 from headsr.recipes.load import (
     Recipes,
@@ -33,5 +33,5 @@ __all__ = [
     "Data", "DataRecipe", "Dataset", "Degradation", "Expectation", "Fit", "GridField", "Inr", "Ldm", "Method",
     "MethodRecipe", "Model", "ModelRecipe", "RecipeError", "Recipes", "SliceNetwork", "Spline", "Stack", "Table",
     "Tikhonov", "build", "every_part", "expanded", "load_config", "load_recipes", "merged", "model_references",
-    "parts_of_method", "parts_of_model", "plain", "stated_in", "tracked", "versions",
+    "parts_of_method", "parts_of_model", "plain", "stated", "stated_in", "tracked", "versions",
 ]  # fmt: skip

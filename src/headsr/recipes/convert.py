@@ -132,14 +132,12 @@ def tracked(recipe: Any) -> Any:
 
     A new option with a default leaves it as it was, so that it reruns nothing. ``build`` makes a recipe of it again.
     """
-    if not dataclasses.is_dataclass(recipe):
-        return _plain_inside(recipe, tracked)
-    values = {
-        field.name: tracked(getattr(recipe, field.name))
-        for field in dataclasses.fields(recipe)
-        if not is_for_people(type(recipe), field.name) and getattr(recipe, field.name) != _default(field)
-    }
-    return {**_kind_of(recipe), **{name: values[name] for name in sorted(values)}}
+    return _said(recipe, for_people=False)
+
+
+def stated(recipe: Any) -> Any:
+    """What is tracked, with the words for people: what tables and the report are made from."""
+    return _said(recipe, for_people=True)
 
 
 def is_for_people(recipe: type, field: str) -> bool:
@@ -314,6 +312,19 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _said(recipe: Any, *, for_people: bool) -> Any:
+    """The fields that have not their default, with those for people or without, as plain sorted data."""
+    if not dataclasses.is_dataclass(recipe):
+        return _plain_inside(recipe, lambda item: _said(item, for_people=for_people))
+    values = {
+        field.name: _said(getattr(recipe, field.name), for_people=for_people)
+        for field in dataclasses.fields(recipe)
+        if (for_people or not is_for_people(type(recipe), field.name))
+        and getattr(recipe, field.name) != _default(field)
+    }
+    return {**_kind_of(recipe), **{name: values[name] for name in sorted(values)}}
 
 
 def _default(field: dataclasses.Field) -> Any:

@@ -19,6 +19,7 @@ from headsr.recipes.convert import (
     merged,
     plain,
     references,
+    stated,
     tracked,
 )
 
@@ -134,6 +135,11 @@ def test_a_default_is_not_tracked_and_anything_else_is():
     assert tracked(thing()) == {"kind": "thing", "number": 3}
     assert tracked(thing(choice="two", words="x")) == {"kind": "thing", "choice": "two", "number": 3}
     assert tracked(thing(parts=[{"share": 1}])) == {"kind": "thing", "number": 3, "parts": [{"share": 1.0}]}
+
+
+def test_what_is_stated_has_the_words_too_and_no_default():
+    assert stated(thing()) == {"kind": "thing", "number": 3}
+    assert stated(thing(words="x")) == {"kind": "thing", "number": 3, "words": "x"}
 
 
 def test_names_are_found_at_any_depth_with_what_they_must_be():
