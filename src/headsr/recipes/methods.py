@@ -156,5 +156,14 @@ class Inr(Method):
         )
 
 
-METHODS: dict[str, type[Method]] = {one.kind: one for one in (Spline, Average, Tikhonov, SliceNetwork, Inr)}
+METHODS: dict[str, type[Method]] = {
+    one.kind: one
+    for one in (
+        Spline,
+        Average,
+        Tikhonov,
+        SliceNetwork,
+        Inr,
+    )
+}
 MethodRecipe = Annotated[Method, Kinds(METHODS)]
