@@ -38,6 +38,7 @@ localrules:
 # The targets, by the nouns that people ask for. The first is what a bare `snakemake` makes.
 rule all:
     input:
+        MODEL_CHECKS,
         [targets.check(RESULTS, unit) for unit in UNITS],
         targets.descriptions(RESULTS, UNITS),
         targets.larger_volumes(RESULTS, UNITS, RECIPES, config["render"]["larger"]),

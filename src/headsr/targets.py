@@ -97,6 +97,10 @@ def _why_none(table: Table, scans: Sequence[Scan]) -> str:
     """What the scan table has instead of what a table asks for."""
     asked = f"suffixes {', '.join(table.suffixes)}, split {table.split!r}"
     asked += f", datasets {', '.join(table.datasets)}" if table.datasets else ""
+    return _what_there_is(asked, scans)
+
+
+def _what_there_is(asked: str, scans: Sequence[Scan]) -> str:
     there = sorted({f"{scan.dataset} {scan.suffix} {scan.split}" for scan in scans})
     return f"it asks for {asked}; the scan table has {'; '.join(there) or 'no row'}. Change one of the two"
 
@@ -184,6 +188,18 @@ def training_scans(scans: Sequence[Scan], model: Model) -> list[Scan]:
         and scan.suffix in data.suffixes
         and (not data.datasets or scan.dataset in data.datasets)
     ]
+
+
+def scans_of_models(names: Iterable[str], recipes: Recipes, scans: Sequence[Scan]) -> dict[str, list[Scan]]:
+    """The training scans of every model. ValueError for one that has none to train on, or none to be validated by."""
+    found = {name: training_scans(scans, recipes.models[name]) for name in names}
+    for name, chosen in found.items():
+        for split in ("train", "val"):
+            if all(scan.split != split for scan in chosen):
+                data = recipes.models[name].data
+                asked = f"suffixes {', '.join(data.suffixes)}, datasets {', '.join(data.datasets) or 'all'}"
+                raise ValueError(f"the model {name!r} has no scan of split {split!r}: {_what_there_is(asked, scans)}")
+    return found
 
 
 def views_of(degradation: str, recipes: Recipes, study: Sequence[Scan]) -> list[str]:

@@ -12,6 +12,7 @@ from headsr.targets import (
     mask,
     measured,
     scans_of,
+    scans_of_models,
     scores,
     studies,
     training_scans,
@@ -60,6 +61,16 @@ def test_the_ultra_high_resolution_scans_are_in_their_own_table_alone():
     assert {unit.scan.dataset for unit in checks} == {"ds003563", "ds002179"}
     assert len(checks) == 3 * 10
     assert {one.dataset for one in training_scans(scans, recipes.models["edsr"])} == {"ds000113"}
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_model_without_scans_of_a_split_is_refused(split):
+    config = load_config([])
+    recipes, scans = load_recipes(config), read_scans(config["scans"])
+    assert scans_of_models(["edsr"], recipes, scans)["edsr"]
+    left = [scan for scan in scans if scan.split != split]
+    with pytest.raises(ValueError, match=rf"the model 'edsr' has no scan of split '{split}': it asks for suffixes T1w"):
+        scans_of_models(["edsr"], recipes, left)
 
 
 def test_scans_taken_together_differ_in_acq_and_run_alone():

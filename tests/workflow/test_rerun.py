@@ -268,8 +268,9 @@ def test_a_new_key_alone_redoes_the_chain_though_the_content_cannot_be_had(study
     def with_new_key(scan: Scan) -> str:
         return re.sub("--.", "--0", scan.key) if scan.key[scan.key.index("--") + 2] != "0" else scan.key[::-1]
 
-    first, *others = read_pins(study / "scans.tsv")
-    assert not first.of
+    pins = read_pins(study / "scans.tsv")
+    first = next(pin for pin in pins if not pin.of)
+    others = [pin for pin in pins if pin != first]
     changed = Scan(**{**vars(first), "key": with_new_key(first)})
     write_scans(study / "scans.tsv", [changed, *others])
     assert plan(study, *STUDY) == sorted([*study_chain(f"{first.scan}_{first.suffix}"), *STUDY_TABLES])

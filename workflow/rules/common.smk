@@ -39,15 +39,16 @@ try:
     PINS = read_pins(config["scans"])
     SCANS = [pin for pin in PINS if not pin.of]
     UNITS = targets.all_units(config["tables"], RECIPES, SCANS)
+    TABLES = {name: RECIPES.tables[name] for name in config["tables"]}
+    MODELS = targets.models_of(TABLES, RECIPES)
+    TRAINING_SCANS = targets.scans_of_models(MODELS, RECIPES, SCANS)
 except (RecipeError, ScansError, ValueError) as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = config["results"]
-TABLES = {name: RECIPES.tables[name] for name in config["tables"]}
+MODEL_CHECKS = [f"{RESULTS}/models/{name}/check.json" for name in MODELS]
 MEASURED = targets.measured(TABLES.values(), RECIPES, SCANS, targets.companions(PINS))
 SETS = targets.slice_sets(TABLES, RECIPES, SCANS)
-MODELS = targets.models_of(TABLES, RECIPES)
-TRAINING_SCANS = {name: targets.training_scans(SCANS, RECIPES.models[name]) for name in MODELS}
 PARTS_OF_METHOD = {name: parts_of_method(method, RECIPES) for name, method in RECIPES.methods.items()}
 MODELS_OF_METHOD = {name: RECIPES.models_of("methods", name) for name in RECIPES.methods}
 SCAN_OF = {(scan.stem, scan.suffix): scan for scan in SCANS}

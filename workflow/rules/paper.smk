@@ -167,15 +167,18 @@ rule sync_mlflow:
 # Targets by the nouns that people ask for.
 rule models:
     input:
+        MODEL_CHECKS,
         [f"{RESULTS}/models/{name}/weights.safetensors" for name in MODELS],
 
 
 rule reconstructions:
     input:
+        MODEL_CHECKS,
         [targets.check(RESULTS, unit) for unit in UNITS],
         targets.descriptions(RESULTS, UNITS),
 
 
 rule tables:
     input:
+        MODEL_CHECKS,
         [f"{RESULTS}/tables/{name}.md" for name in tables_with_truth()],

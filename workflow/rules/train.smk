@@ -30,6 +30,9 @@ rule check_model:
         check="<results>/models/{model}/check.json",
     log:
         "<logs>/check_model/{model}.log",
+    # First of all. It is a target and no input of a training: Snakemake deletes what a failed job made before, and a slip
+    # that was refused and mended would train the model anew.
+    priority: 100
     conda:
         "../envs/torch.yaml"
     threads: 1
@@ -54,7 +57,6 @@ rule train_segment:
         index="<results>/models/{model}/training.json",
         companions=companion_weights,
         previous=previous_segment,
-        check=lambda w: [] if int(w.segment) else f"{RESULTS}/models/{w.model}/check.json",
     output:
         state="<results>/models/{model}/segment-{segment}.safetensors",
         history="<results>/models/{model}/segment-{segment}.jsonl",
