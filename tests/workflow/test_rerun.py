@@ -318,6 +318,11 @@ def test_a_model_that_joins_retrains_no_other(smoke):
     assert {"Check the recipe of judged", "Train judged, segment 0"} <= set(jobs)
 
 
+def test_a_slip_that_was_refused_and_mended_trains_nothing(smoke):
+    (smoke / "results/models/edsr/check.json").unlink()  # Snakemake deletes it when the check fails
+    assert plan(smoke, *SMOKE) == ["Check the recipe of edsr"]
+
+
 @pytest.mark.parametrize("key", ["title", "citation", "published"])
 def test_nothing_is_trained_anew_for_words_about_a_model(smoke, key):
     change = delta(smoke, "words", {"overrides": {"models": {"edsr": {key: "other words"}}}})
