@@ -87,5 +87,5 @@ def test_it_learns_plane_position_and_degradation(recipe_of, heads, blind, tmp_p
         torch.set_num_threads(threads)
     *_, last = map(json.loads, (tmp_path / "segment-0.jsonl").read_text().splitlines())
     assert last["val_plane_accuracy"] >= 0.95
-    assert last["val_position_error"] <= 0.1, "a guess of the middle is off by 0.25"
+    assert last["val_position_error"] <= 0.15, "a guess of the middle is off by 0.25"
     assert last["val_thickness_error"] <= 0.2, "half of them are thick, by a factor of 3 to 4: 1.5 to 2 in octaves"
