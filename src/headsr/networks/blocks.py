@@ -80,6 +80,18 @@ class ResidualBlock(nn.Module):
         return self.skip(features) + self.conv2(F.silu(hidden))
 
 
+class PlainBlock(nn.Module):
+    """Convolution, ReLU, convolution, skip; no norm, which would wash out intensities (EDSR, Lim 2017, section 3.1)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = conv3(channels, channels), conv3(channels, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features of the same shape."""
+        return features + self.conv2(F.relu(self.conv1(features)))
+
+
 class Upsample(nn.Module):
     """Double height and width by nearest neighbours, then a 3 x 3 convolution."""
 

@@ -5,18 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.networks.blocks import conv3, padded, zeroed
-
-
-class _Block(nn.Module):
-    """Convolution, ReLU, convolution, skip; no norm, which would wash out intensities (EDSR, Lim 2017, section 3.1)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = conv3(channels, channels), conv3(channels, channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features + self.conv2(F.relu(self.conv1(features)))
+from headsr.networks.blocks import PlainBlock, conv3, padded, zeroed
 
 
 class ResidualSliceNetwork(nn.Module):
@@ -30,7 +19,7 @@ class ResidualSliceNetwork(nn.Module):
         super().__init__()
         self.unshuffle = unshuffle
         self.first = conv3(unshuffle**2, channels)
-        self.body = nn.Sequential(*[_Block(channels) for _ in range(blocks)])
+        self.body = nn.Sequential(*[PlainBlock(channels) for _ in range(blocks)])
         self.last = zeroed(conv3(channels, unshuffle**2))
 
     def forward(self, images: Tensor) -> Tensor:

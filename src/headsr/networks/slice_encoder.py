@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.networks.blocks import PixelNorm, ResidualBlock, conv3, padded
+from headsr.networks.blocks import PlainBlock, conv3, padded
 
 PLANES = 3
 DEGRADATIONS = 3  # what training.data.marked_slices knows of a degraded slice
@@ -29,8 +29,10 @@ class SliceEncoder(nn.Module):
 
     Pixels are first gathered in squares of ``unshuffle``; every level but the last halves both sizes. ``channels`` per
     level, finest first; ``blocks`` residual blocks per level. Every layer is local and features are averaged over the
-    slice only at the end, so that crops and whole slices have features of one kind. The buffers ``embedding_mean`` and
-    ``embedding_deviation`` (D,) are measured after training.
+    slice only at the end, so that crops and whole slices have features of one kind. No norm: brightness tells where in
+    the head a slice is. The averages get the scale that the answers need from the buffers ``first_mean`` and
+    ``first_deviation`` (D,), measured before training, and that of an embedding from ``last_mean`` and
+    ``last_deviation``, measured after it.
     """
 
     def __init__(self, *, channels: Sequence[int], blocks: int, unshuffle: int = 2) -> None:
@@ -39,8 +41,9 @@ class SliceEncoder(nn.Module):
         self.first = conv3(unshuffle**2, channels[0])
         self.levels = nn.ModuleList([_level(width, blocks) for width in channels])
         self.down = nn.ModuleList([conv3(fine, coarse, stride=2) for fine, coarse in pairwise(channels)])
-        self.register_buffer("embedding_mean", torch.zeros(channels[-1]))
-        self.register_buffer("embedding_deviation", torch.ones(channels[-1]))
+        for when in ("first", "last"):
+            self.register_buffer(f"{when}_mean", torch.zeros(channels[-1]))
+            self.register_buffer(f"{when}_deviation", torch.ones(channels[-1]))
         self.hidden = nn.Linear(channels[-1], channels[-1])
         self.last = nn.Linear(channels[-1], PLANES + 1 + DEGRADATIONS)
 
@@ -57,18 +60,15 @@ class SliceEncoder(nn.Module):
 
     def embedding(self, images: Tensor) -> Tensor:
         """One vector per slice (N, D) in units of what training crops have: mean 0 and deviation 1."""
-        return (self.pooled(images) - self.embedding_mean) / self.embedding_deviation
+        return (self.pooled(images) - self.last_mean) / self.last_deviation
 
     def forward(self, images: Tensor) -> Answers:
         """What the slices are taken for."""
-        answers = self.last(F.relu(self.hidden(self.pooled(images))))
+        scaled = (self.pooled(images) - self.first_mean) / self.first_deviation
+        answers = self.last(F.relu(self.hidden(scaled)))
         return Answers(*answers.split([PLANES, 1, DEGRADATIONS], dim=1))
 
 
 def _level(channels: int, blocks: int) -> nn.Sequential:
-    """Residual blocks between rectifiers, without which the average over a slice would see no texture at first.
-
-    Norms stand in the blocks alone: between them brightness passes, which tells where in the head a slice is.
-    """
-    body = [ResidualBlock(channels, channels, norm=PixelNorm) for _ in range(blocks)]
-    return nn.Sequential(nn.ReLU(), *body, nn.ReLU())
+    """Residual blocks between rectifiers, without which the average over a slice would see no texture at first."""
+    return nn.Sequential(nn.ReLU(), *[PlainBlock(channels) for _ in range(blocks)], nn.ReLU())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from headsr.networks.slice_encoder import SliceEncoder
 from headsr.training.task import Setting
 
-_EMBEDDING_BATCHES, _EMBEDDING_BATCH = 16, 32  # crops behind the embedding's mean and deviation
+_MEASURED_BATCHES, _MEASURED_BATCH = 16, 32
 
 
 class SliceEncoderTask:
@@ -26,8 +26,11 @@ class SliceEncoderTask:
         """The encoder alone."""
         return {"network": self.setting.build(self.setting.recipe.network)}
 
+    @torch.no_grad()
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
-        """Nothing is known before."""
+        """Give the features the spread that the answers need: without it the first hundreds of steps find no way."""
+        network = networks["network"]
+        self._measure(network, network.first_mean, network.first_deviation)
 
     def terms(self, turn: str, networks: Mapping[str, nn.Module], step: int) -> dict[str, Tensor]:
         """Losses of one batch."""
@@ -50,9 +53,17 @@ class SliceEncoderTask:
 
     @torch.no_grad()
     def finish(self, network: SliceEncoder) -> dict[str, float]:
-        """Set the embedding's mean and deviation from some hundred training crops, clean and degraded."""
-        crops = [self.setting.train.batch(step, _EMBEDDING_BATCH).images for step in range(_EMBEDDING_BATCHES)]
-        pooled = torch.cat([network.pooled(images).double() for images in crops])
-        network.embedding_mean.copy_(pooled.mean(dim=0))
-        network.embedding_deviation.copy_(pooled.std(dim=0).clamp_min(1e-6))
+        """Give the embedding unit spread."""
+        self._measure(network, network.last_mean, network.last_deviation)
         return {}
+
+    def _measure(self, network: SliceEncoder, mean: Tensor, deviation: Tensor) -> None:
+        """Set the mean and deviation of each feature over some hundred training crops, clean and degraded.
+
+        A feature that hardly varies there is not blown up: whatever else moved it would be all that counts.
+        """
+        crops = (self.setting.train.batch(step, _MEASURED_BATCH).images for step in range(_MEASURED_BATCHES))
+        pooled = torch.cat([network.pooled(images).double() for images in crops])
+        spread = pooled.std(dim=0)
+        mean.copy_(pooled.mean(dim=0))
+        deviation.copy_(spread.maximum(0.1 * spread.mean()).clamp_min(1e-6))
