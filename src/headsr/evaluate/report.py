@@ -6,7 +6,7 @@ import base64
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
@@ -169,7 +169,7 @@ def _view(
     blocks = blocks_of(table, measured, titles)
     if published is not None:
         blocks.append(compare(table, read_published(published, table), measured, titles))
-    headline = blocks_of(replace(table, columns=table.columns[:1]), measured, titles)
+    headline = blocks_of(table, measured, titles, table.columns[:1])
     return TableView(table.title, judge(table, measured), headline, blocks)
 
 

@@ -165,8 +165,10 @@ def judge(table: Table, measured: Measured) -> list[Outcome]:
     return [_judge_one(expectation, measured) for expectation in table.expectations]
 
 
-def blocks_of(table: Table, measured: Measured, titles: Mapping[str, str]) -> list[Block]:
-    """The table as people read it: one block per degradation, or per column where degradations run across.
+def blocks_of(
+    table: Table, measured: Measured, titles: Mapping[str, str], columns: Sequence[Column] | None = None
+) -> list[Block]:
+    """The table as people read it, or some columns of it: a block per degradation, or per column if those run across.
 
     Of several suffixes each has a block of its own, after that of all. The last column is the number of scans; a cell
     over fewer says so, and one of a set how many slices it has.
@@ -177,7 +179,7 @@ def blocks_of(table: Table, measured: Measured, titles: Mapping[str, str]) -> li
             [_row(method, places, measured, titles, suffix) for method in table.methods],
             caption + (f", {suffix}" if suffix else ""),
         )
-        for caption, places in _layout(table)
+        for caption, places in _layout(table, table.columns if columns is None else columns)
         for suffix in _groups(table)
     ]
 
@@ -229,14 +231,14 @@ def _groups(table: Table) -> tuple[str, ...]:
     return ("", *table.suffixes) if len(table.suffixes) > 1 else ("",)
 
 
-def _layout(table: Table) -> Iterator[tuple[str, list[tuple[str, str, Column]]]]:
+def _layout(table: Table, columns: Sequence[Column]) -> Iterator[tuple[str, list[tuple[str, str, Column]]]]:
     """The caption of every block, and what runs across it: heading, degradation, column."""
     if table.across == "degradations":
-        for column in table.columns:
+        for column in columns:
             yield heading(column), [(degradation, degradation, column) for degradation in table.degradations]
     else:
         for degradation in table.degradations:
-            yield degradation, [(heading(column), degradation, column) for column in table.columns]
+            yield degradation, [(heading(column), degradation, column) for column in columns]
 
 
 def _row(

@@ -21,7 +21,7 @@ CHANGES = {
 }
 
 
-def recipes(at_least=1.0):
+def recipes(at_least=1.0, **more):
     """The shipped recipes with seeds that can be told apart, and one table."""
     config = load_config([])
     shipped = load_recipes(config | {"overrides": merged(config["overrides"], CHANGES)})
@@ -32,6 +32,7 @@ def recipes(at_least=1.0):
         "suffixes": ["T1w"],
         "columns": ["psnr", "ssim", {"metric": "psnr", "mask": "brain"}],
         "expectations": [{**GAIN, "at_least": at_least}],
+        **more,
     }
     return Recipes(**{**vars(shipped), "tables": {"thick": build(Table, table, "thick")}})
 
@@ -145,6 +146,14 @@ def test_published_values_stand_beside_ours(tmp_path, inputs):
     html = written(tmp_path, inputs, published={"thick": theirs})
     assert "<td>+2.50 dB</td><td>+4.00 dB</td><td>-1.50 dB</td><td>x</td>" in html
     assert "Beside the published values" not in written(tmp_path, inputs)
+
+
+def test_a_table_that_compares_sets_of_slices_has_its_first_column_in_the_summary_too(tmp_path, inputs):
+    columns = ["psnr", {"metric": "kid", "mask": "axial"}]
+    html = written(tmp_path, inputs, recipes=recipes(columns=columns, encoder="slice_encoder"))
+    summary, scores = html.split('<h2 id="heads">')
+    assert "<th>PSNR (dB) head, as estimated</th>" in summary and "KID" not in summary
+    assert "<th>KID axial, as estimated</th>" in scores
 
 
 def test_nothing_at_all_is_a_report_too(tmp_path, inputs):
