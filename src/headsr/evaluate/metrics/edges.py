@@ -93,14 +93,20 @@ def _fitted_rise(positions: NDArray[np.float32], heights: NDArray[np.float32]) -
     bins = (bins - bins.min()).ravel()
     n = np.bincount(bins)
     mean_position, mean_height = (np.bincount(bins, v.ravel())[n > 0] / n[n > 0] for v in (positions, heights))
-    (_, height, _, sigma), _ = optimize.curve_fit(
-        _error_function,
-        mean_position,
-        mean_height,
-        p0=(0.0, 1.0, 0.0, 1.0),
-        sigma=n[n > 0] ** -0.5,
-        bounds=([-np.inf, -np.inf, positions.min(), _BIN / 4], [np.inf, np.inf, positions.max(), np.ptp(positions)]),
-    )
+    try:
+        (_, height, _, sigma), _ = optimize.curve_fit(
+            _error_function,
+            mean_position,
+            mean_height,
+            p0=(0.0, 1.0, 0.0, 1.0),
+            sigma=n[n > 0] ** -0.5,
+            bounds=(
+                [-np.inf, -np.inf, positions.min(), _BIN / 4],
+                [np.inf, np.inf, positions.max(), np.ptp(positions)],
+            ),
+        )
+    except RuntimeError:  # no error function comes near it
+        return math.nan
     return float(_RISE * sigma) if height > _FLAT else math.nan
 
 

@@ -61,6 +61,8 @@ def _mean_size(steps: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
 def _stripe_peak_along(comparison: Comparison, axis: int) -> float:
     box = comparison.box(0)
     inside = steps_inside(comparison.mask[box], axis)
+    if not inside.any():
+        return math.nan
     steps = (steps_along(volume[box], axis) for volume in (comparison.volume, comparison.truth))
     volume, truth = (_peak(np.maximum(s, 0) * inside, comparison.spacings[axis]) for s in steps)
     return max(_ratio(volume, truth), _ratio(truth, volume))

@@ -1,7 +1,8 @@
 """What a volume holds of the truth's fine detail, frequency by frequency along the thick axes of its scans.
 
 Volumes are seen through the soft window of the mask, which keeps the mask's border out of the spectra. Where scans are
-thick along several axes, the worst axis counts. NaN where no scan is thick. Frequencies are in cycles per mm.
+thick along several axes, the worst axis counts. NaN where no scan is thick, and for a mask that is thinner than the
+window's border. Frequencies are in cycles per mm.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def spectrum_z(comparison: Comparison) -> float:
 
     0: as much fine detail as the truth, right or wrong. Noise and staircases count too; ``fsc_resolution`` tells.
     """
-    return worst_axis(comparison, _fine_power_along, min)
+    return worst_axis(comparison, _fine_power_along, min) if comparison.window.any() else math.nan
 
 
 def fsc_resolution(comparison: Comparison) -> float:
@@ -41,7 +42,7 @@ def fsc_resolution(comparison: Comparison) -> float:
     Two voxels where it never does, which is all that the grid holds. A correlation knows no gain: a blur that loses
     nothing in noise leaves it alone, and all interpolations of the same slices come out nearly alike.
     """
-    return worst_axis(comparison, _resolution_along, max)
+    return worst_axis(comparison, _resolution_along, max) if comparison.window.any() else math.nan
 
 
 def powers_along(comparison: Comparison, axis: int) -> Powers:

@@ -6,6 +6,8 @@ never clipped.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
@@ -23,8 +25,9 @@ def psnr(comparison: Comparison) -> float:
 
 
 def nrmse(comparison: Comparison) -> float:
-    """Root mean square error over the root mean square of the truth."""
-    return float(np.sqrt(_mean_square_error(comparison) / _mean_square(comparison.truth[comparison.mask])))
+    """Root mean square error over the root mean square of the truth; NaN where that is zero."""
+    there = _mean_square(comparison.truth[comparison.mask])
+    return float(np.sqrt(_mean_square_error(comparison) / there)) if there > 0 else math.nan
 
 
 def ssim(comparison: Comparison) -> float:

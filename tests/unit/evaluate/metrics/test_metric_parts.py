@@ -39,3 +39,20 @@ def test_without_thick_slices_some_have_no_meaning(compare, truth):
     unknown = {name for name in VOXELS if math.isnan(METRICS[name].load()(thin))}
     assert {"seam_ratio", "stripe_peak", "edge_width", "spectrum_z", "fsc_resolution", "sharpness"} <= unknown
     assert unknown.isdisjoint({"psnr", "ssim", "nrmse", "lesion_contrast"})
+
+
+@pytest.mark.parametrize("name", VOXELS)
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_lesion_of_few_voxels_is_measured_or_has_no_number(name, size, compare, truth, volumes):
+    small = np.zeros(truth.shape, dtype=bool)
+    small[30 : 30 + size, 20 : 20 + size, 40 : 40 + size] = True
+    value = METRICS[name].load()(compare(volumes["spline"], mask=small))
+    assert math.isfinite(value) or math.isnan(value)
+
+
+@pytest.mark.parametrize("name", VOXELS)
+@pytest.mark.parametrize("volume", ["truth", "nothing", "far off"])
+def test_any_volume_and_any_truth_are_measured_or_have_no_number(name, volume, compare, truth):
+    volumes = {"truth": truth, "nothing": np.zeros_like(truth), "far off": 1e6 * truth}
+    assert isinstance(METRICS[name].load()(compare(volumes[volume])), float)
+    assert isinstance(METRICS[name].load()(compare(volumes[volume], truth=np.zeros_like(truth))), float)
