@@ -162,7 +162,7 @@ def cell_of(values: Iterable[float]) -> Cell | None:
 
 def judge(table: Table, measured: Measured) -> list[Outcome]:
     """Measure every expectation of a table."""
-    return [_judge_one(expectation, measured) for expectation in table.expectations]
+    return [_judge_one(table, expectation, measured) for expectation in table.expectations]
 
 
 def blocks_of(
@@ -227,7 +227,7 @@ def amount(value: float | None, metric: str) -> str:
 
 
 def _groups(table: Table) -> tuple[str, ...]:
-    """The groups of scans that have rows of their own: all ('') and, where there are several, each suffix."""
+    """The groups of scans that are told apart: all ('') and, where there are several, those of each suffix."""
     return ("", *table.suffixes) if len(table.suffixes) > 1 else ("",)
 
 
@@ -265,12 +265,10 @@ def _text(cell: Cell | None, column: Column, n: int) -> str:
     return cell.text(column.metric) + (f" (of {cell.n})" if cell.n < n else "")
 
 
-def _judge_one(expectation: Expectation, measured: Measured) -> Outcome:
-    column = expectation.column
+def _judge_one(table: Table, expectation: Expectation, measured: Measured) -> Outcome:
+    column, suffix = expectation.column, expectation.suffix if expectation.suffix in _groups(table) else ""
     gains = {
-        variant: measured.gains(
-            expectation.method, expectation.than, expectation.degradation, variant, column, expectation.suffix
-        )
+        variant: measured.gains(expectation.method, expectation.than, expectation.degradation, variant, column, suffix)
         for variant in VARIANTS
     }
     means = {variant: _mean(values) for variant, values in gains.items()}

@@ -84,6 +84,14 @@ def test_a_set_is_better_where_its_distance_is_smaller():
     assert outcome.sentence.endswith("sets: 1)")
 
 
+def test_the_one_suffix_of_a_table_is_all_of_it():
+    """There is one set then, that of all."""
+    kid = {"metric": "kid", "mask": "axial"}
+    better = replace(GAIN, metric="kid", mask="axial", at_least=0.2, suffix="T1w")
+    one = table(better, columns=(kid,), encoder="slice_encoder")
+    assert judge(one, Measured([of_set("spline", 0.5), of_set("inr", 0.25)], ["one_thick"]))[0].reached
+
+
 @pytest.mark.parametrize(
     ("block", "message"),
     [
