@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from headsr.parts import METRICS
-from headsr.recipes.convert import FOR_PEOPLE, Among, Doc, Names, RecipeError, build, unknown
+from headsr.recipes.convert import FOR_PEOPLE, Among, Doc, Names, RecipeError, build, plain, unknown
 from headsr.recipes.data import Split, Suffix
 
 VARIANTS = {"unprojected": "as estimated", "projected": "projected"}
@@ -100,6 +100,10 @@ class Table:
         for key in ("methods", "degradations", "suffixes", "columns"):
             if not getattr(self, key):
                 raise ValueError(f"{key}: name at least one")
+        for key in ("methods", "degradations", "suffixes", "datasets", "scans", "columns"):
+            named = getattr(self, key)
+            if twice := next((one for one in named if named.count(one) > 1), None):
+                raise ValueError(f"{key}: {plain(twice)} is named twice")
         if (metrics := sorted({column.metric for column in self.measures if column.of_sets})) and not self.encoder:
             raise ValueError(f"encoder: name the slice encoder by whose features {metrics[0]} compares slices")
         if self.encoder and not metrics:

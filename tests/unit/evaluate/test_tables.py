@@ -113,6 +113,17 @@ def test_the_encoder_of_a_table_is_named_where_slices_are_compared_and_nowhere_e
         table(encoder="slice_encoder")
 
 
+@pytest.mark.parametrize("key", ["methods", "degradations", "suffixes", "columns", "datasets", "scans"])
+def test_what_a_table_names_twice_is_refused(key):
+    """Its slices would count twice in a set."""
+    with pytest.raises(ValueError, match=f"^{key}: .* is named twice"):
+        replace(table(datasets=("demo",), scans=("demo/sub-06_T1w",)), **{key: 2 * table_value(key)})
+
+
+def table_value(key):
+    return getattr(table(datasets=("demo",), scans=("demo/sub-06_T1w",)), key)
+
+
 def test_mean_deviation_and_number():
     cell = cell_of([20.0, 22.0])
     assert (cell.mean, cell.n) == (21.0, 2)
