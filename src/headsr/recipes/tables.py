@@ -132,8 +132,9 @@ _PUBLISHED = ("method", "degradation", "metric", "mask", "value", "source")  # t
 def read_published(path: str | os.PathLike[str], table: Table) -> tuple[Published, ...]:
     """The published values beside a table: a CSV with the columns method, degradation, metric, mask, value[, source].
 
-    Methods and degradations have the table's own names; an empty mask is the head. Raises RecipeError naming file and
-    line for a file that is not there, an unknown name, a value that is no number, and one that comes twice.
+    Methods, degradations and measures are the table's own; an empty mask is the head. Raises RecipeError naming file
+    and line for a file that is not there, what the table does not have, a value that is no number, and one that comes
+    twice.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -157,6 +158,10 @@ def _published(row: Mapping[str, str], table: Table, where: str) -> Published:
         if row[key] not in known:
             raise RecipeError(f"{where}: {unknown(f'{key} of this table', row[key], known)}")
     column = build(Column, {"metric": row["metric"], "mask": row["mask"] or "head"}, where)
+    if column not in table.measures:
+        raise RecipeError(
+            f"{where}: this table does not measure {column.metric} in {column.mask}; add it to its columns"
+        )
     return Published(row["method"], row["degradation"], column, _number(row["value"], where), row.get("source", ""))
 
 
