@@ -53,6 +53,14 @@ def test_a_head_without_lesions_has_an_empty_mask(carried):
     assert not carried(np.zeros(SHAPE, np.uint8), grid, grid).any()
 
 
+def test_a_lesion_that_is_too_small_for_the_grid_is_lost_and_not_elsewhere(carried, caplog):
+    grid = Grid((40, 40, 40), np.eye(4))
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[20, 20, 20] = 1
+    assert not carried(mask, grid, grid.at_voxel_size(2.5)).any()
+    assert "fills most of no voxel of" in caplog.text
+
+
 def test_a_mask_that_was_drawn_elsewhere_is_refused(carried):
     grid, far = Grid(SHAPE, AFFINE), AFFINE.copy()
     far[:3, 3] = 200
