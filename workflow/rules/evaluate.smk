@@ -60,6 +60,7 @@ rule score_volume:
 
 rule score_features:
     input:
+        check="<volume>_desc-check_{suffix}.json",
         preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
         unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
         truth="<results>/preprocessed/<head>_desc-preproc_{suffix}.nii.gz",
@@ -96,7 +97,7 @@ rule score_set:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
+        mem_mb=lambda w, attempt: (2000 + 10 * len(features_of_set(w))) * attempt,
         runtime=30,
     params:
         suffix=lambda wildcards: set_of(wildcards).suffix,
