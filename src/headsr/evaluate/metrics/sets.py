@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 _SIZES = 10
 _BLOCKS = 10
+_NUMBERS = 2**24  # of a kernel in memory: 128 MB, of all pairs of 4096 rows
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,24 @@ def _some(rows: NDArray, size: int, rng: np.random.Generator) -> NDArray:
 
 def _mmd2(features: NDArray, reference: NDArray) -> float:
     x, y = (np.asarray(rows, dtype=np.float64) for rows in (features, reference))
-    return _mean_of_pairs(_kernel(x, x)) + _mean_of_pairs(_kernel(y, y)) - 2.0 * float(_kernel(x, y).mean())
+    between = sum(float(_kernel(x[part], y).sum()) for part in _parts(len(x), len(y))) / (len(x) * len(y))
+    return _mean_of_pairs(x) + _mean_of_pairs(y) - 2.0 * between
 
 
 def _kernel(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     return (x @ y.T / x.shape[1] + 1.0) ** 3
 
 
-def _mean_of_pairs(kernel: NDArray[np.float64]) -> float:
-    """The mean over pairs of two different rows."""
-    n = len(kernel)
-    return float((kernel.sum() - np.trace(kernel)) / (n * (n - 1)))
+def _mean_of_pairs(rows: NDArray[np.float64]) -> float:
+    """The mean kernel of two different rows."""
+    n, total = len(rows), 0.0
+    for part in _parts(n, n):
+        kernel = _kernel(rows[part], rows)
+        total += float(kernel.sum() - np.trace(kernel, offset=part.start))
+    return total / (n * (n - 1))
+
+
+def _parts(n: int, others: int) -> list[slice]:
+    """As many of n rows at a time as a kernel with all others may have numbers."""
+    size = max(1, _NUMBERS // others)
+    return [slice(start, start + size) for start in range(0, n, size)]

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from headsr.evaluate.metrics import sets
 from headsr.evaluate.metrics.sets import fid, fid_infinity, kid
 
 
@@ -119,3 +120,12 @@ def test_what_are_no_sets_is_refused(measure):
         measure(np.ones((4, 3)), np.ones((4, 2)))
     with pytest.raises(ValueError, match="two rows"):
         measure(np.ones((1, 3)), np.ones((4, 3)))
+
+
+def test_a_kernel_of_many_rows_is_never_whole_in_memory(monkeypatch):
+    rng = np.random.default_rng(7)
+    x, y = rng.standard_normal((50, 4)), rng.standard_normal((37, 4)) + 0.1
+    whole = sets.kid(x, y)
+    monkeypatch.setattr(sets, "_NUMBERS", 300)
+    parts = sets.kid(x, y)
+    assert (parts.value, parts.error) == pytest.approx((whole.value, whole.error))
