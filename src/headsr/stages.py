@@ -24,7 +24,7 @@ STAGE_VERSIONS: dict[str, int] = {
     "render_volume": 5,
     "describe_derivatives": 2,
     "check_volume": 1,
-    "score_volume": 1,
+    "score_volume": 2,
     "score_features": 1,
     "score_set": 1,
     "collect_scores": 1,

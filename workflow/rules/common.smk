@@ -234,9 +234,9 @@ def profile_of(wildcards):
     return ", ".join(sorted({stack.profile for stack in RECIPES.degradations[wildcards.degradation].stacks}))
 
 
-def spacings_of(wildcards):
-    """How many voxels of the head lie between the slices of its coarsest scan, along x, y and z."""
-    return [max(sizes) for sizes in zip(*(stack.along for stack in RECIPES.degradations[wildcards.degradation].stacks))]
+def stacks_of(wildcards):
+    """How the scans of a head were sampled from it."""
+    return [tracked(stack) for stack in RECIPES.degradations[wildcards.degradation].stacks]
 
 
 def measures_of(wildcards, family):

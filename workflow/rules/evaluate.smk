@@ -48,7 +48,7 @@ rule score_volume:
     params:
         measures=lambda wildcards: measures_of(wildcards, "voxels"),
         masks=lambda wildcards: masks_of(wildcards, "voxels"),
-        spacings=spacings_of,
+        stacks=stacks_of,
         profile=profile_of,
         seed=lambda wildcards: RECIPES.degradations[wildcards.degradation].seed,
         stage=lambda wildcards: versions("score_volume", metrics_of(wildcards, "voxels")),

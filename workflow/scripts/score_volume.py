@@ -4,6 +4,7 @@ from headsr.jobs import job
 
 with job(snakemake):
     from headsr.evaluate.score import score_volume
+    from headsr.recipes import Stack, build
 
     score_volume(
         snakemake.input.preview,
@@ -13,7 +14,7 @@ with job(snakemake):
         unit={name: snakemake.wildcards[name] for name in ("dataset", "scan", "suffix", "method", "degradation")},
         measures=snakemake.params.measures,
         masks=dict(zip(snakemake.params.masks, snakemake.input.masks, strict=True)),
-        spacings=snakemake.params.spacings,
+        stacks=[build(Stack, stack, "stacks") for stack in snakemake.params.stacks],
         profile=snakemake.params.profile,
         seed=snakemake.params.seed,
         weights=snakemake.input.get("weights", []),

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from headsr.evaluate.metrics.comparison import Comparison
 from headsr.files import read_json, sha256_of, sidecar_of, write_json
 from headsr.parts import METRICS
+from headsr.recipes import Stack
 from headsr.recipes.tables import VARIANTS
-from headsr.volumes import Volume, load_volume
+from headsr.volumes import Grid, Volume, load_volume
 
 DATA_RANGE = 1.0  # normalised intensity: 1.0 is the 99.9th percentile inside the head mask
 
@@ -33,7 +34,7 @@ def score_volume(
     unit: Mapping[str, str],
     measures: Mapping[str, Sequence[str]],
     masks: Mapping[str, str | os.PathLike[str]],
-    spacings: Sequence[float],
+    stacks: Sequence[Stack],
     profile: str = "",
     seed: int | None = None,
     weights: Sequence[str | os.PathLike[str]] = (),
@@ -44,7 +45,7 @@ def score_volume(
     none). The truth holds normalised intensities; the JSON beside it says which scale and offset give scan units.
     ``unit`` names the volume (dataset, scan, suffix, method, degradation), ``measures`` the masks of every metric
     (``{"psnr": ["head"]}``), ``masks`` their files; an empty mask has no scores, nor has a metric that means nothing
-    there (NaN). ``spacings`` are the distances of the scans' slices in voxels along each axis, 1 where none is thick;
+    there (NaN). ``stacks`` say how the scans were sampled from the truth;
     ``weights`` are those of the models behind the method: what they were trained on stands beside the scores. Infinite
     values (of equal volumes) are written as the text "inf".
     Raises ValueError when a file lies on another grid than the truth.
@@ -56,7 +57,7 @@ def score_volume(
     for variant, path in zip(VARIANTS, (unprojected, preview), strict=True):
         if path is not None:
             volume = normalised(aligned(path, reference, truth), record)
-            measured = _measured(_comparisons(volume, reference, inside, spacings), measures)
+            measured = _measured(_comparisons(volume, reference, inside, stacks), measures)
             rows += [{"variant": variant, **row} for row in measured]
     write_json(
         output,
@@ -87,15 +88,26 @@ def _comparisons(
     volume: NDArray[np.float32],
     truth: Volume,
     masks: Mapping[str, NDArray[np.bool_]],
-    spacings: Sequence[float],
+    stacks: Sequence[Stack],
 ) -> dict[str, Comparison]:
     """The comparison inside every mask that is not empty. The widest comes first: the others find its maps made."""
     voxel_mm, maps = tuple(truth.grid.voxel_size.tolist()), {}
+    spacings, borders = zip(*(_slices_along(axis, truth.grid, stacks) for axis in range(3)), strict=True)
     widest_first = sorted((name for name, mask in masks.items() if mask.any()), key=lambda name: -masks[name].sum())
     return {
-        name: Comparison(volume, truth.data, masks[name], DATA_RANGE, voxel_mm, tuple(spacings), maps)
+        name: Comparison(volume, truth.data, masks[name], DATA_RANGE, voxel_mm, spacings, borders, maps)
         for name in widest_first
     }
+
+
+def _slices_along(axis: int, head: Grid, stacks: Sequence[Stack]) -> tuple[float, float]:
+    """Spacing of the coarsest scan's slices along an axis, and where the first two meet, in voxels from the face."""
+    stack = max(stacks, key=lambda stack: stack.along[axis])
+    if (factor := stack.along[axis]) == 1:
+        return 1.0, 1.0
+    scan = head.zoomed(axis, factor) if stack.profile == "zoom" else head.thick(axis, factor, stack.thickness)
+    index = (np.linalg.inv(head.affine) @ scan.affine)[axis].round(9)
+    return float(index[axis]), float(index[3] + 0.5 + index[axis] / 2)
 
 
 def _measured(

@@ -11,14 +11,16 @@ from safetensors.numpy import save_file
 
 from headsr import parts
 from headsr.evaluate.collect import COLUMNS, collect_scores, read_scores
-from headsr.evaluate.score import score_volume
+from headsr.evaluate.metrics.seams import seam_ratio
+from headsr.evaluate.score import _comparisons, score_volume
 from headsr.files import read_json, sha256_of, write_json
-from headsr.volumes import Grid, save_volume
+from headsr.recipes import Stack
+from headsr.volumes import Grid, Volume, save_volume
 
 SCALE, OFFSET = 800.0, -30.0
 SHAPE = (15, 18, 13)
 MEASURES = {"nrmse": ["head"], "psnr": ["brain", "head"], "ssim": ["head"]}
-SPACINGS = (1.0, 1.0, 4.0)
+STACKS = [Stack(view="axial", factor=4.0), Stack(view="coronal", factor=2.0)]
 
 
 def unit(method="spline", **change):
@@ -50,7 +52,7 @@ def head(tmp_path):
     save_volume(masks["head"], mask, grid)
     mask[:6] = 0
     save_volume(masks["brain"], mask, grid)
-    return {**paths, "masks": masks, "measures": MEASURES, "spacings": SPACINGS}
+    return {**paths, "masks": masks, "measures": MEASURES, "stacks": STACKS}
 
 
 def test_both_variants_in_the_asked_masks(head, tmp_path):
@@ -85,11 +87,34 @@ def test_the_scans_and_the_volume_are_what_a_metric_sees(head, tmp_path, monkeyp
     head["measures"] = {"psnr": ["brain", "head"]}
     score_volume(**head, output=tmp_path / "score.json", unit=unit())
     assert [int(comparison.mask.sum()) for comparison in seen] == [11 * 14 * 9, 7 * 14 * 9] * 2  # the widest first
-    assert {comparison.spacings for comparison in seen} == {SPACINGS}
+    assert {(comparison.spacings, comparison.borders) for comparison in seen} == {((1.0, 2.0, 4.0), (1.0, 2.0, 4.0))}
     assert {comparison.data_range for comparison in seen} == {1.0}
     assert np.allclose(seen[0].voxel_mm, (2.0, 1.5, 2.5))
     assert seen[0].maps is seen[1].maps and seen[1].maps is not seen[2].maps
     assert read_json(tmp_path / "score.json")["rows"] == []  # what means nothing there is no score
+
+
+@pytest.mark.parametrize(
+    ("stack", "first"),
+    [
+        ({"factor": 4.0}, 4.0),
+        ({"factor": 3.3}, 3.3),
+        ({"factor": 4.0, "profile": "zoom"}, 0.5 + 39 / 18),
+        ({"factor": 3.0, "thickness": 1.0}, 2.0),
+    ],
+)
+def test_slices_have_their_seams_where_they_meet(stack, first):
+    """Whether they begin at the volume's face or at its outermost centres, and with gaps."""
+    stack = Stack(view="axial", **stack)
+    grid = Grid((12, 12, 40), np.eye(4))
+    scan = grid.zoomed(2, 4.0) if stack.profile == "zoom" else grid.thick(2, stack.factor, stack.thickness)
+    values = np.random.default_rng(3).random((12, 12, scan.shape[2]))
+    at = (np.arange(40) - scan.affine[2, 3]) / scan.affine[2, 2]
+    near = values[:, :, np.clip(np.rint(at), 0, scan.shape[2] - 1).astype(int)].astype(np.float32)
+    noise = np.random.default_rng(4).random(grid.shape, dtype=np.float32)
+    seen = _comparisons(near, Volume(noise, grid), {"head": noise >= 0}, [stack])["head"]
+    assert seen.borders[2] == pytest.approx(first)
+    assert seam_ratio(seen) > 0.9 * scan.affine[2, 2], "nearest neighbours step at the borders alone"
 
 
 def test_a_lesion_is_a_mask_like_any_other_and_an_empty_one_has_no_scores(head, tmp_path):

@@ -18,9 +18,9 @@ _SOFT = 3.0  # voxels; the window rises from 0 to 1 within about twice as many
 class Comparison:
     """A volume and its truth, both (X, Y, Z) in normalised intensities, compared inside ``mask`` (X, Y, Z).
 
-    ``spacings`` are the distances of the scans' slices in voxels along each axis, 1 where no scan is thick; as in
-    ``Grid.thick``, slices begin at the first face of the volume. Raises ValueError for an empty mask and for shapes
-    that differ.
+    ``spacings`` are the distances of the scans' slices in voxels along each axis, 1 where no scan is thick; ``borders``
+    say where the first two slices meet, in voxels from the volume's first face (None: one spacing from it). Raises
+    ValueError for an empty mask and for shapes that differ.
     """
 
     volume: NDArray[np.float32]
@@ -29,6 +29,7 @@ class Comparison:
     data_range: float
     voxel_mm: tuple[float, float, float]
     spacings: tuple[float, float, float]
+    borders: tuple[float, float, float] | None = None
     maps: dict[str, NDArray] = field(default_factory=dict, repr=False)  # what costs, made once for all masks
 
     def __post_init__(self) -> None:

@@ -39,14 +39,15 @@ def stripe_peak(comparison: Comparison) -> float:
 
 def _seam_ratio_along(comparison: Comparison, axis: int) -> float:
     inside = steps_inside(comparison.mask, axis)
-    at_border = _at_border(len(inside), comparison.spacings[axis])
+    spacing = comparison.spacings[axis]
+    at_border = _at_border(len(inside), spacing, comparison.borders[axis] if comparison.borders else spacing)
     seams = (_seams(steps_along(v, axis), inside, at_border) for v in (comparison.volume, comparison.truth))
     return _ratio(*seams)
 
 
-def _at_border(n: int, spacing: float) -> NDArray[np.bool_]:
-    """Which of n steps lie on a border between slices."""
-    borders = np.rint(np.arange(1, n / spacing + 1) * spacing).astype(int) - 1
+def _at_border(n: int, spacing: float, first: float) -> NDArray[np.bool_]:
+    """Which of n steps lie on a border between slices; ``first`` is the first, in voxels from the face."""
+    borders = np.rint(first + np.arange(n / spacing) * spacing).astype(int) - 1
     return np.isin(np.arange(n), borders)
 
 
