@@ -47,14 +47,31 @@ class Loss(Part):
 
 @dataclass(frozen=True)
 class Metric(Part):
-    """A measure. ``family`` says what it is measured on, and so which rule does it: voxels, features ... ."""
+    """A measure. ``family`` says what it is measured on, and so which rule does it: voxels, set ... .
+
+    Larger values are better, smaller ones, or those that are nearer to ``ideal``, where there is one.
+    """
 
     family: str = "voxels"
     title: str = ""
     unit: str = ""
     decimals: int = 2
     larger_is_better: bool = True
+    ideal: float | None = None
     words: str = ""
+
+    def gain(self, value: float, than: float) -> float:
+        """By how much a value is better than another one."""
+        if self.ideal is not None:
+            return abs(than - self.ideal) - abs(value - self.ideal)
+        return value - than if self.larger_is_better else than - value
+
+    @property
+    def better(self) -> str:
+        """Which values are better, in words."""
+        if self.ideal is not None:
+            return f"the nearer to {self.ideal:g} the better"
+        return "larger is better" if self.larger_is_better else "smaller is better"
 
 
 NETWORKS: dict[str, Network] = {
@@ -103,13 +120,13 @@ METRICS: dict[str, Metric] = {
         "headsr.evaluate.metrics.seams.seam_ratio",
         title="Seam ratio",
         decimals=3,
-        larger_is_better=False,
+        ideal=1.0,
         words="mean step across the borders of slices over that of all steps, relative to the truth's; 1: no seams",
     ),
     "stripe_peak": Metric(
         "headsr.evaluate.metrics.seams.stripe_peak",
         title="Stripe peak",
-        larger_is_better=False,
+        ideal=1.0,
         words="power of the rises at the frequency of the slices over that beside it, relative to the truth's; 1: none",
     ),
     "edge_width": Metric(
@@ -123,6 +140,7 @@ METRICS: dict[str, Metric] = {
         "headsr.evaluate.metrics.spectrum.spectrum_z",
         title="Fine power",
         unit="dB",
+        ideal=0.0,
         words="power along the thick axis above the slices' Nyquist frequency, right or wrong; 0: as the truth",
     ),
     "fsc_resolution": Metric(
@@ -136,11 +154,13 @@ METRICS: dict[str, Metric] = {
         "headsr.evaluate.metrics.edges.sharpness",
         title="Sharpness",
         decimals=3,
+        ideal=1.0,
         words="headsr's own: share of the truth's gradients along the thick axis that the volume has; 1: as sharp",
     ),
     "lesion_contrast": Metric(
         "headsr.evaluate.metrics.lesions.lesion_contrast",
         title="Lesion contrast",
+        ideal=1.0,
         words="contrast of the lesions with a ring of 3 mm around them, over what it is in the truth; 1: kept",
     ),
     "kid": Metric(

@@ -1,6 +1,6 @@
 """The tables of the results: methods against measures or degradations, beside what was expected and what was published.
 
-A gain is always by how much a method is better: where smaller values are better, its sign is turned.
+A gain is always by how much a method is better, whichever values of its metric are (parts.Metric.gain).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from headsr.recipes.tables import VARIANTS, Column, Expectation, Published, Tabl
 
 COMPARED = "unprojected"  # what is set beside published values: no paper projects its volumes onto the scans
 NOTHING = "-"
-_BETTER = {True: "larger is better", False: "smaller is better"}
 
 
 class Measured:
@@ -59,8 +58,8 @@ class Measured:
         Means over different heads would say nothing about the methods.
         """
         one, other = (self.of(name, degradation, variant, column, suffix) for name in (method, than))
-        sign = 1 if METRICS[column.metric].larger_is_better else -1
-        return [sign * (one[name] - other[name]) for name in sorted(one.keys() & other.keys())]
+        gain = METRICS[column.metric].gain
+        return [gain(one[name], other[name]) for name in sorted(one.keys() & other.keys())]
 
 
 @dataclass(frozen=True)
@@ -193,8 +192,7 @@ def compare(table: Table, published: Sequence[Published], measured: Measured, ti
         ours = measured.cell(one.method, one.degradation, COMPARED, one.column)
         gain = _mean(measured.gains(one.method, first, one.degradation, COMPARED, one.column))
         base = theirs.get((first, one.degradation, one.column))
-        sign = 1 if METRICS[metric].larger_is_better else -1
-        their_gain = None if base is None else sign * (one.value - base)
+        their_gain = None if base is None else METRICS[metric].gain(one.value, base)
         difference = None if gain is None or their_gain is None else gain - their_gain
         numbers = [amount(value, metric) for value in (gain, their_gain, difference)]
         cells = (NOTHING if ours is None else ours.text(metric), f"{one.value:.{METRICS[metric].decimals}f}", *numbers)
@@ -213,8 +211,7 @@ def heading(column: Column) -> str:
 def legend(metrics: Iterable[str]) -> list[str]:
     """What each metric is, in words, and which values of it are better."""
     return [
-        f"{METRICS[name].title}: {METRICS[name].words + '; ' if METRICS[name].words else ''}"
-        f"{_BETTER[METRICS[name].larger_is_better]}"
+        f"{METRICS[name].title}: {METRICS[name].words + '; ' if METRICS[name].words else ''}{METRICS[name].better}"
         for name in dict.fromkeys(metrics)
     ]
 

@@ -47,9 +47,9 @@ class Column:
 class Expectation:
     """What a table should show: ``method`` at least ``at_least`` better than ``than`` (worse, where negative).
 
-    Better is above, or below where smaller values of ``metric`` are better. The difference is that of the means inside
-    ``mask`` over the scans that both methods reconstructed, of one ``suffix`` ('' for all of the table's), as estimated
-    or after projection (``variant``).
+    Better is above, below, or nearer to the ideal, as ``metric`` has it (parts.Metric.gain). It is the mean gain
+    inside ``mask`` over the scans that both methods reconstructed, of one ``suffix`` ('' for all of the table's), as
+    estimated or after projection (``variant``).
     """
 
     text: Annotated[str, Doc("What is expected, in words.")]

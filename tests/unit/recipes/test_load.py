@@ -110,7 +110,8 @@ def test_a_model_serves_the_slices_that_it_was_trained_on_and_no_others():
         "models": {"edsr": data},
         "tables": {
             name: {"methods": ["spline", "slice_network"], "degradations": ["inplane_x4"], "expectations": []}
-            for name in ("three_orthogonal", "one_thick")
+            for name, table in load_recipes(config).tables.items()
+            if "slice_network" in table.methods
         },
     }
     load_recipes(config)

@@ -16,7 +16,14 @@ def test_every_voxel_metric_prefers_the_truth(name, compare, truth, mask, volume
     measure = metric.load()
     inside = (truth > 0.9) & mask if name == "lesion_contrast" else mask
     value, best = (measure(compare(volume, mask=inside)) for volume in (volumes["linear"], truth))
-    assert (best > value) if metric.larger_is_better else (best < value)
+    assert metric.gain(best, value) > 0
+
+
+@pytest.mark.parametrize(("value", "than", "gain"), [(0.9, 0.7, 0.2), (1.1, 0.7, 0.2), (1.4, 0.9, -0.3), (1.2, 0.8, 0)])
+def test_where_a_metric_has_an_ideal_more_is_not_better(value, than, gain):
+    assert METRICS["sharpness"].gain(value, than) == pytest.approx(gain)
+    assert METRICS["sharpness"].better == "the nearer to 1 the better"
+    assert METRICS["psnr"].gain(value, than) == -METRICS["nrmse"].gain(value, than) == pytest.approx(value - than)
 
 
 @pytest.mark.parametrize("name", VOXELS)
