@@ -76,8 +76,8 @@ class Metric(Part):
 
 NETWORKS: dict[str, Network] = {
     "residual2d": Network("headsr.networks.residual2d.ResidualSliceNetwork", kinds=("baseline", "adversarial")),
-    "kl": Network("headsr.networks.autoencoder.KLAutoencoder", kinds=("autoencoder",)),
-    "unet2d": Network("headsr.networks.unet2d.LatentUnet", kinds=("ldm",)),
+    "kl": Network("headsr.networks.autoencoder.KLAutoencoder", version=2, kinds=("autoencoder",)),
+    "unet2d": Network("headsr.networks.unet2d.LatentUnet", version=2, kinds=("ldm",)),
     "slice_encoder": Network("headsr.networks.slice_encoder.SliceEncoder", kinds=("slice_encoder",)),
     "patch_discriminator": Network("headsr.networks.patch_discriminator.PatchDiscriminator", kinds=("discriminator",)),
 }

@@ -22,11 +22,11 @@ class PixelNorm(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gain = nn.Parameter(torch.ones(channels, 1, 1))
+        self.gain = nn.Parameter(torch.ones(channels))  # of one dimension: gains do not decay
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalised features of the same shape."""
-        return features * torch.rsqrt(features.square().mean(dim=1, keepdim=True) + 1e-6) * self.gain
+        return features * torch.rsqrt(features.square().mean(dim=1, keepdim=True) + 1e-6) * self.gain[:, None, None]
 
 
 def group_norm(channels: int) -> nn.Module:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from headsr.networks.blocks import PixelNorm
 from headsr.networks.build import build_network
 from headsr.recipes.models import Optimizer
 from headsr.training import state as states
@@ -64,13 +65,15 @@ def test_the_state_of_another_training_is_refused_and_changes_nothing(tmp_path):
     assert all(map(torch.equal, before, parameters_of(second)))
 
 
-def test_what_has_several_dimensions_decays_kernels_of_blocks_too():
-    module = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3), torch.nn.GroupNorm(1, 2), torch.nn.Linear(2, 2))
+def test_what_has_several_dimensions_decays_kernels_of_blocks_too_and_gains_do_not():
+    layers = torch.nn.Conv3d(1, 2, 3), PixelNorm(2), torch.nn.Linear(2, 2), torch.nn.GroupNorm(1, 2)
+    module = torch.nn.Sequential(*layers)
     learner = states.new_state({"network": module}, OPTIMIZER).learners["network"]
     decay = {id(p): group["weight_decay"] for group in learner.optimizer.param_groups for p in group["params"]}
     assert {decay[id(p)] for p in module.parameters() if p.ndim > 1} == {0.05}
     assert {decay[id(p)] for p in module.parameters() if p.ndim == 1} == {0.0}
-    assert len(decay) == 6
+    assert decay[id(module[1].gain)] == 0.0
+    assert len(decay) == 7
 
 
 def test_the_average_alone_can_be_read(tmp_path):
