@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from headsr.parts import LOSSES, NETWORKS, Part
-from headsr.recipes.convert import FOR_PEOPLE, Among, Doc, Kinds, Names, Range, unknown
+from headsr.recipes.convert import FOR_PEOPLE, Among, Ascending, Doc, Kinds, Names, Range, unknown
 from headsr.recipes.data import Count, Seed, Suffix
 
 PRECISIONS = ("fp32", "bf16", "auto")
@@ -88,12 +88,14 @@ class Studies(Data):
     part: ClassVar[Part] = Part("headsr.training.data.studies.StudySampler")
     block: Annotated[tuple[Count, Count, Count], Doc("Voxels of a block along x, y and z, without margin.")]
     margin: Annotated[int, Range(0, 64), Doc("Voxels around it that the loss leaves out.")] = 8
-    scans: Annotated[tuple[Count, Count], Doc("Fewest and most scans of a study.")] = (1, 3)
-    factor: Annotated[tuple[Annotated[float, Range(1, 16)], Annotated[float, Range(1, 16)]], Doc("Slice spacing.")] = (
-        2.0,
-        6.0,
+    scans: Annotated[tuple[Count, Count], Ascending(), Doc("Fewest and most scans of a study.")] = (1, 3)
+    factor: Annotated[
+        tuple[Annotated[float, Range(1, 16)], Annotated[float, Range(1, 16)]], Ascending(), Doc("Slice spacing.")
+    ] = (2.0, 6.0)
+    noise: Annotated[tuple[Decay, Decay], Ascending(), Doc("Least and greatest standard deviation of the noise.")] = (
+        0.0,
+        0.03,
     )
-    noise: Annotated[tuple[Decay, Decay], Doc("Least and greatest standard deviation of the noise.")] = (0.0, 0.03)
     tilt_degrees: Annotated[float, Range(0, 45), Doc("Greatest turn of a scan.")] = 0.0
 
     @property
@@ -122,7 +124,7 @@ class Optimizer:
     learning_rate: Annotated[Rate, Doc("At the top of the schedule.")]
     betas: Annotated[tuple[Decay, Decay], Doc("Of Adam's two moments.")] = (0.9, 0.99)
     weight_decay: Annotated[float, Range(0, 1), Doc("Of parameters of more than one dimension.")] = 0.01
-    clip: Annotated[float, Range(0, math.inf, above=True), Doc("Greatest norm of the gradients.")] = 1.0
+    clip: Annotated[float, Range(0, math.inf, above=True, below=True), Doc("Greatest norm of the gradients.")] = 1.0
     accumulation: Annotated[Count, Doc("Batches that make one step.")] = 1
 
 

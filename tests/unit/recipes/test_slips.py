@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from headsr import targets
-from headsr.recipes import RecipeError, load_config, load_recipes
+from headsr.recipes import DataRecipe, RecipeError, build, load_config, load_recipes
 from headsr.scans import read_scans
 
 EXPECTATION = {"text": "x", "degradation": "orthogonal_x4", "method": "tikhonov", "than": "average", "at_least": 0.0}
@@ -56,6 +56,7 @@ SLIPS = [
     ("methods.inr.fit.prior_weight", 0.1, r"inr: fit\.prior_weight: weighs a prior, and none is named"),
     ("methods.inr.fit.field.cells", [8, 4], r"inr\.fit\.field: cells \(8, 4\) and features .* must pair up"),
     ("methods.inr_prior.fit.prior_noise", [0.4, 0.02], r"prior_noise: \[0\.4, 0\.02\] goes down"),
+    ("models.edsr.optimizer.clip", float("inf"), r"optimizer\.clip: inf is out of range"),
     ("tables.one_thick.columns", ["psrn"], r"columns\[0\]\.metric: unknown metric 'psrn'; did you mean 'psnr'"),
     ("tables.one_thick.columns", [{"metric": "psnr", "mask": "brian"}], r"unknown mask 'brian'; did you mean 'brain'"),
     ("tables.one_thick.methods", [], r"one_thick: methods: name at least one"),
@@ -88,6 +89,13 @@ def test_a_slip_is_refused_by_file_and_key(path, value, message):
 def test_without_a_slip_there_are_volumes():
     config = load_config([])
     assert targets.all_units(config["tables"], load_recipes(config), read_scans(config["scans"]))
+
+
+@pytest.mark.parametrize(("key", "pair"), [("scans", [3, 1]), ("factor", [6, 2]), ("noise", [0.03, 0.0])])
+def test_the_ranges_of_a_study_rise(key, pair):
+    block = {"kind": "studies", "suffixes": ["T1w"], "block": [8, 8, 8], key: pair}
+    with pytest.raises(RecipeError, match=rf"data\.{key}: .* goes down"):
+        build(DataRecipe, block, "data")
 
 
 def test_models_that_need_each_other_are_refused():
