@@ -23,6 +23,7 @@ from headsr.history import write_history
 from headsr.losses.composite import weighted_sum
 from headsr.progress import Progress
 from headsr.recipes import Model
+from headsr.seeds import seed_of
 from headsr.training.ema import update_average
 from headsr.training.state import TrainingState, load_state, new_state, save_state
 from headsr.training.task import Task
@@ -173,6 +174,8 @@ def _accumulate(
     """Add the gradients of one batch to those of its step, and its losses to the sums."""
     modules = {name: learner.module for name, learner in state.learners.items()}
     device = next(modules[turn].parameters()).device
+    # What a network draws by itself (dropout) is the batch's too, or a training that goes on would draw otherwise.
+    torch.manual_seed(seed_of(plan.recipe.seed, turn, batch))
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is not None):
         terms = task.terms(turn, modules, batch)
     loss = weighted_sum(terms, weights_of(turn, plan.recipe)) / plan.recipe.optimizer.accumulation

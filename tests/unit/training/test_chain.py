@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 
+from headsr.networks.residual2d import ResidualSliceNetwork
 from headsr.recipes import plain
 from headsr.training import loop
 from headsr.training.chain import fingerprint_of, with_last_line
@@ -34,6 +36,14 @@ def test_segments_are_one_training(recipe_of, train, companions_of, kind, shape)
     companions = companions_of(kind)
     whole = train(recipe_of(kind, steps=6, schedule={"shape": shape}), "whole", companions=companions)
     parts = train(recipe_of(kind, steps=2, segments=3, schedule={"shape": shape}), "parts", companions=companions)
+    assert parts.read_bytes() == whole.read_bytes()
+
+
+def test_a_network_that_draws_numbers_draws_the_same_in_every_segment(recipe_of, train, monkeypatch):
+    monkeypatch.setattr(ResidualSliceNetwork, "forward", lambda self, images: images + F.dropout(self.first(images)))
+    block = {"channels": 1, "blocks": 0}
+    whole = train(recipe_of("baseline", steps=4, network=block), "whole")
+    parts = train(recipe_of("baseline", steps=2, segments=2, network=block), "parts")
     assert parts.read_bytes() == whole.read_bytes()
 
 
