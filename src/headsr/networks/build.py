@@ -13,36 +13,36 @@ from torch import nn
 from headsr.parts import NETWORKS
 
 
-def build_network(network: Mapping[str, Any]) -> nn.Module:
+def build_network(network: Mapping[str, Any], key: str = "network") -> nn.Module:
     """The network with random weights: ``network`` names its ``architecture``, the other keys are that constructor's.
 
-    ValueError names an unknown architecture, and an unknown or missing key.
+    ValueError names an unknown architecture, and an unknown or missing setting, of the recipe's block ``key``.
     """
     architecture = network.get("architecture")
     if architecture not in NETWORKS:
-        raise ValueError(f"network.architecture: {architecture!r} is none{_nearest(architecture, NETWORKS)}")
+        raise ValueError(f"{key}.architecture: {architecture!r} is none{_nearest(architecture, NETWORKS)}")
     constructor = NETWORKS[architecture].load()
     known = inspect.signature(constructor).parameters
-    arguments = {key: value for key, value in network.items() if key != "architecture"}
-    for key in arguments:
-        if key not in known:
-            raise ValueError(f"network.{key}: {architecture} has no such setting{_nearest(key, known)}")
-    for key, parameter in known.items():
-        if key not in arguments and parameter.default is inspect.Parameter.empty:
-            raise ValueError(f"network.{key}: is missing; {architecture} needs it")
+    arguments = {name: value for name, value in network.items() if name != "architecture"}
+    for name in arguments:
+        if name not in known:
+            raise ValueError(f"{key}.{name}: {architecture} has no such setting{_nearest(name, known)}")
+    for name, parameter in known.items():
+        if name not in arguments and parameter.default is inspect.Parameter.empty:
+            raise ValueError(f"{key}.{name}: is missing; {architecture} needs it")
     return constructor(**arguments)
 
 
-def check_network(network: Mapping[str, Any]) -> nn.Module:
+def check_network(network: Mapping[str, Any], key: str = "network") -> nn.Module:
     """The network without its numbers, on torch's meta device: what it would be, within milliseconds.
 
     ValueError for whatever its constructor cannot take.
     """
     try:
         with torch.device("meta"):
-            return build_network(network)
+            return build_network(network, key)
     except (TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
-        raise ValueError(f"network: {network['architecture']} cannot be built so ({error})") from error
+        raise ValueError(f"{key}: {network['architecture']} cannot be built so ({error})") from error
 
 
 def _nearest(name: Any, known: Iterable[str]) -> str:

@@ -29,7 +29,7 @@ def check_model(name: str, models: Mapping[str, Model], output: str | os.PathLik
     """
     try:
         found = _first_step(name, models)
-    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+    except (ValueError, RuntimeError, TypeError, LookupError, ArithmeticError) as error:
         raise RecipeError(f"{where}: {error}") from error
     write_json(output, found)
 

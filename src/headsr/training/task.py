@@ -54,7 +54,7 @@ class Batches(Protocol):
 class Setting:
     """What a task works with: recipe, examples to train on and to validate by, and the frozen models that it names.
 
-    ``build`` makes a network of its block.
+    ``build`` makes a network of its block; the key of the block, where it is not ``network``, is for its errors.
     """
 
     recipe: Model
@@ -62,7 +62,7 @@ class Setting:
     held_out: Batches
     companions: Mapping[str, TrainedModel]
     device: torch.device
-    build: Callable[[Mapping[str, Any]], nn.Module] = build_network
+    build: Callable[..., nn.Module] = build_network
 
     @cached_property
     def validation(self) -> Any:

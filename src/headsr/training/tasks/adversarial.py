@@ -27,7 +27,10 @@ class AdversarialTask(BaselineTask):
 
     def networks(self) -> dict[str, nn.Module]:
         """Generator and discriminator."""
-        return {**super().networks(), "discriminator": self.setting.build(self.setting.recipe.discriminator)}
+        return {
+            **super().networks(),
+            "discriminator": self.setting.build(self.setting.recipe.discriminator, "discriminator"),
+        }
 
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
         """The generator starts from the weights of the baseline that the recipe names, if it does."""
