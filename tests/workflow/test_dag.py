@@ -64,6 +64,18 @@ def test_a_slice_encoder_joins_where_a_table_compares_sets_of_slices(project):
     )
 
 
+def test_a_model_that_no_table_uses_can_be_trained(project):
+    jobs = planned(project, "results/models/slice_encoder/weights.safetensors", *SMOKE)
+    assert jobs["extract_slices"] == 3
+    assert jobs["list_training_data"] == jobs["train_segment"] == jobs["export_model"] == 1
+
+
+def test_a_wrong_setting_of_a_network_leaves_the_plan_to_its_check(project):
+    wrong = {"network": {"channels": 8, "blocks": 1, "unshuffle": "2"}}
+    delta(project, "wrong", {"overrides": {"models": {"edsr": wrong}}})
+    assert planned(project, *SMOKE, "wrong.yaml")["check_model"] == 3
+
+
 def test_larger_volumes_are_rendered_from_the_same_fields(project):
     delta(
         project,

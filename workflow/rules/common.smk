@@ -146,8 +146,9 @@ def memory_of_training(wildcards, attempt):
     network that gathers pixels first.
     """
     model = RECIPES.models[wildcards.model]
-    voxels = model.budget.batch * model.data.voxels / model.network.get("unshuffle", 1) ** 2
-    return int((1500 + 0.02 * voxels) * attempt)
+    side = model.network.get("unshuffle", 1)
+    gathered = side**2 if isinstance(side, int) and side > 0 else 1  # what else it may say, check_model refuses
+    return int((1500 + 0.02 * model.budget.batch * model.data.voxels / gathered) * attempt)
 
 
 def blind_recipe(name):
@@ -187,8 +188,13 @@ def tables_with_truth():
     ]
 
 
+def training_scans(wildcards):
+    """The scans of a model, whether a table uses it or not."""
+    return targets.training_scans(SCANS, RECIPES.models[wildcards.model])
+
+
 def training_stores(wildcards):
-    return [targets.slices(RESULTS, scan) for scan in TRAINING_SCANS[wildcards.model]]
+    return [targets.slices(RESULTS, scan) for scan in training_scans(wildcards)]
 
 
 def companion_weights(wildcards):

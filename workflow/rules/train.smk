@@ -16,7 +16,7 @@ rule list_training_data:
         runtime=5,
     params:
         scans=lambda w: [
-            [scan.name, scan.split, scan.suffix, targets.slices(RESULTS, scan)] for scan in TRAINING_SCANS[w.model]
+            [scan.name, scan.split, scan.suffix, targets.slices(RESULTS, scan)] for scan in training_scans(w)
         ],
         stage=versions("list_training_data"),
     message:
