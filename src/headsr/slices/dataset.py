@@ -66,10 +66,6 @@ class SliceSampler:
         self._scans = scans_in(index, split)
         self._folder = Path(index).parent
 
-    def __len__(self) -> int:
-        """How many slices there are to draw from."""
-        return sum(count for scan in self._scans for count in scan["counts"].values())
-
     def batch(self, step: int, size: int) -> SliceBatch:
         """The crops of one step; fewer crops of the same step are the first ones."""
         crops = [self._draw(seed_of(self.seed, self.split, "crop", step, i)) for i in range(size)]
