@@ -1,1 +1,1 @@
-"""Differences between a predicted and a true image. Only torch is imported here."""
+"""What a training descends on: tensors in, a scalar out. Only torch and headsr.parts are imported here."""

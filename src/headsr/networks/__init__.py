@@ -1,1 +1,1 @@
-"""Network architectures: tensors in, tensors out. Only torch is imported here."""
+"""Network architectures: tensors in, tensors out. Nothing of headsr but its parts is imported here."""

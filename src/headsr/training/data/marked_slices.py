@@ -18,7 +18,7 @@ from headsr.slices.dataset import SliceSampler, Visit, scans_in
 _NOISE_UNIT = 0.05  # of the range: noise that is as much as a blur of 1 mm, or slices of two
 
 
-class MarkedSlices(NamedTuple):
+class MarkedBatch(NamedTuple):
     """Crops (N, 1, c, c), every second one degraded, their planes (N,), positions (N, 1) and degradations (N, 3).
 
     A position is the slice's place among those of its plane that show head, from 0 to 1; of sagittal slices it is the
@@ -44,14 +44,14 @@ class MarkedSampler:
         self.degradation = BlindDegradation(blind, device=device)
 
     @staticmethod
-    def blank(recipe: Model, size: int) -> MarkedSlices:
+    def blank(recipe: Model, size: int) -> MarkedBatch:
         """Crops without numbers (meta device): what a batch of the recipe looks like."""
         shapes = (size, 1, recipe.data.crop, recipe.data.crop), (size,), (size, 1), (size, 3)
         images, planes, positions, degradations = (torch.empty(shape, device="meta") for shape in shapes)
-        return MarkedSlices(images, planes.long(), positions, degradations)
+        return MarkedBatch(images, planes.long(), positions, degradations)
 
     @torch.no_grad()
-    def batch(self, step: int, size: int | None = None) -> MarkedSlices:
+    def batch(self, step: int, size: int | None = None) -> MarkedBatch:
         """The crops of one step, in fp32 whatever the training's precision, on the device."""
         batch = self.sampler.batch(step, size or self.size)
         images, severities = batch.images.to(self.device), torch.zeros(len(batch.images), 3)
@@ -60,7 +60,7 @@ class MarkedSampler:
         images[1::2] = degraded.images
         severities[1::2] = torch.tensor([severity(sample["stages"]) for sample in degraded.metadata])
         positions = torch.tensor([[self._position(visit)] for visit in batch.visits])
-        return MarkedSlices(images, *(marks.to(self.device) for marks in (batch.planes, positions, severities)))
+        return MarkedBatch(images, *(marks.to(self.device) for marks in (batch.planes, positions, severities)))
 
     def _position(self, visit: Visit) -> float:
         place = (visit.number + 0.5) / self.counts[visit.scan][visit.plane]
