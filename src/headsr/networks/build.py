@@ -36,8 +36,12 @@ def build_network(network: Mapping[str, Any], key: str = "network") -> nn.Module
 def check_network(network: Mapping[str, Any], key: str = "network") -> nn.Module:
     """The network without its numbers, on torch's meta device: what it would be, within milliseconds.
 
-    ValueError for whatever its constructor cannot take.
+    ValueError for whatever its constructor cannot take, and for what is negative: many would take that for 0.
     """
+    for name, value in network.items():
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(number, (int, float)) and number < 0 for number in numbers):
+            raise ValueError(f"{key}.{name}: {value} is negative; settings of a network are sizes and counts")
     try:
         with torch.device("meta"):
             return build_network(network, key)
