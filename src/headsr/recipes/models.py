@@ -260,6 +260,11 @@ class SliceEncoder(Model):
     losses_of: ClassVar[tuple[str, ...]] = ("planes", "positions", "degradations")
     data_kinds: ClassVar[tuple[str, ...]] = ("marked_slices",)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.budget.batch < 2:
+            raise ValueError("budget.batch: every second crop is degraded; it must be at least 2")
+
 
 MODELS: dict[str, type[Model]] = {one.kind: one for one in (Baseline, Adversarial, Autoencoder, Ldm, SliceEncoder)}
 ModelRecipe = Annotated[Model, Kinds(MODELS)]

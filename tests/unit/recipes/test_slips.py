@@ -1,4 +1,4 @@
-"""48 slips in recipes. Each is refused when they are read, or by a network on the meta device, by file and key."""
+"""50 slips in recipes. Each is refused when they are read, or by a network on the meta device, by file and key."""
 
 import copy
 
@@ -57,6 +57,7 @@ SLIPS = [
     ("methods.inr.fit.field.cells", [8, 4], r"inr\.fit\.field: cells \(8, 4\) and features .* must pair up"),
     ("methods.inr_prior.fit.prior_noise", [0.4, 0.02], r"prior_noise: \[0\.4, 0\.02\] goes down"),
     ("models.edsr.optimizer.clip", float("inf"), r"optimizer\.clip: inf is out of range"),
+    ("models.slice_encoder.budget.batch", 1, r"slice_encoder: budget\.batch: every second crop is degraded"),
     ("tables.one_thick.columns", ["psrn"], r"columns\[0\]\.metric: unknown metric 'psrn'; did you mean 'psnr'"),
     ("tables.one_thick.columns", [{"metric": "psnr", "mask": "brian"}], r"unknown mask 'brian'; did you mean 'brain'"),
     ("tables.one_thick.methods", [], r"one_thick: methods: name at least one"),
