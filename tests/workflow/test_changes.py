@@ -85,6 +85,12 @@ def test_published_values_remake_their_table_and_the_report(project, before):
     assert changed(project, before, change) == {"make_table/one_thick.log", "write_report.log"}
 
 
+def test_other_words_of_a_metric_would_print_its_tables_anew(before):
+    words = before["results/logs/make_table/one_thick.log"][1]["metrics"]
+    assert words["psnr"][:2] == ["PSNR", "dB"] and set(words) == {"psnr", "ssim", "nrmse"}
+    assert before["results/logs/write_report.log"][1]["metrics"] == words
+
+
 @pytest.mark.parametrize("key", ["columns", "expectations"])
 def test_a_metric_more_scores_the_volumes_of_its_table_alone(project, before, key):
     gain = {"text": "x", "degradation": "axial_x4", "method": "inr", "than": "spline", "at_least": 0.0}

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from headsr import targets
+from headsr.parts import METRICS
 from headsr.provenance import commit_at
 from headsr.recipes import (
     VIEWS,
@@ -286,6 +287,14 @@ def network_of(model):
 
 def titles_of(wildcards):
     return [[name, RECIPES.methods[name].title or name] for name in RECIPES.tables[wildcards.table].methods]
+
+
+def words_of_metrics(tables):
+    """What people read of the metrics of tables: with other words these are printed anew."""
+    recipes = [RECIPES.tables[name] for name in tables]
+    columns = [column for table in recipes for column in (*table.columns, *table.expectations)]
+    metrics = {name: METRICS[name] for name in sorted({column.metric for column in columns})}
+    return {name: [m.title, m.unit, m.decimals, m.better, m.words] for name, m in metrics.items()}
 
 
 def published():

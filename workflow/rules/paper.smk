@@ -20,6 +20,7 @@ rule make_table:
         recipe=lambda wildcards: stated(RECIPES.tables[wildcards.table]),
         titles=titles_of,
         scans=lambda wildcards: [scan.name for scan in targets.scans_of(RECIPES.tables[wildcards.table], SCANS)],
+        metrics=lambda wildcards: words_of_metrics([wildcards.table]),
         stage=versions("make_table"),
     message:
         "Make the table {wildcards.table}"
@@ -125,6 +126,7 @@ rule write_report:
         records=lambda w, output: f"{RESULTS}/records",
         published=list(published()),
         commit=commit_of_code,
+        metrics=words_of_metrics(TABLES),
         stage=versions("write_report"),
     message:
         "Write the report"
