@@ -233,7 +233,7 @@ def test_what_cannot_fit_on_the_disk_is_refused_before_a_shard_is_rendered(tmp_p
             return np.random.default_rng(0).random(shape, dtype=np.float32)
 
     noise, usage = Noise((128, 128, 128)), shutil.disk_usage(tmp_path)
-    manner = dataclasses.replace(SMALL, memory_bytes=2**30)
+    manner = dataclasses.replace(SMALL, memory_bytes=2**32)  # the process of the tests is part of it
     with monkeypatch.context() as change:
         change.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2_000_000))
         with pytest.raises(DiskFullError, match=r"about 0\.006\d* GB and 0\.002 GB are free"):
