@@ -208,11 +208,12 @@ def _mlflow(options: argparse.Namespace) -> int:
     from headsr import targets
     from headsr.provenance import commit_at
     from headsr.recipes import load_config, load_recipes, plain
-    from headsr.scans import read_scans
+    from headsr.scans import read_pins
     from headsr.training.tracking import mirror_trainings
 
     config = load_config(options.configfile)
-    recipes, scans = load_recipes(config), read_scans(config["scans"])
+    recipes, pins = load_recipes(config), read_pins(config["scans"])
+    scans = [pin for pin in pins if not pin.of]
     units = targets.all_units(config["tables"], recipes, scans)
     models = targets.models_of(config["tables"], recipes)
     synced = mirror_trainings(
@@ -220,7 +221,7 @@ def _mlflow(options: argparse.Namespace) -> int:
         experiment=f"headsr {config['results']}",
         histories=targets.histories_so_far(config["results"], models, units, recipes),
         recipes=plain(targets.recipes_of_training(models, units, recipes)),
-        keys=targets.keys_of_training(models, units, recipes, scans),
+        keys=targets.keys_of_training(models, units, recipes, scans, targets.companions(pins)),
         commit=commit_at("."),
     )
     if synced is None:

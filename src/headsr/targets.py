@@ -16,6 +16,7 @@ from headsr.scans import Scan, parse_companion
 if TYPE_CHECKING:
     from headsr.recipes import Column, Model, Recipes, Table
 
+Companions = Mapping[str, Mapping[str, Scan]]  # of every scan, by its name and their kind
 Measures = Mapping[str, list[str]]  # every metric, and the masks that it is measured in
 _MASKS = ("head", "brain")  # those that every scan has; its companions bring others
 
@@ -115,7 +116,7 @@ def units_of_heads(units: Iterable[Unit], tables: Iterable[Table]) -> dict[tuple
     return heads
 
 
-def companions(pins: Iterable[Scan]) -> dict[str, dict[str, Scan]]:
+def companions(pins: Iterable[Scan]) -> Companions:
     """The companions of every scan that are used, by the scan's name and their kind (lesion, labels)."""
     found: dict[str, dict[str, Scan]] = {}
     for pin in pins:
@@ -126,7 +127,7 @@ def companions(pins: Iterable[Scan]) -> dict[str, dict[str, Scan]]:
 
 
 def measured(
-    tables: Iterable[Table], recipes: Recipes, scans: Sequence[Scan], companions: Mapping[str, Mapping[str, Scan]]
+    tables: Iterable[Table], recipes: Recipes, scans: Sequence[Scan], companions: Companions
 ) -> dict[Unit, dict[str, Measures]]:
     """What is measured of every volume whose truth is known (those of simulated scans), by the family of metrics.
 
@@ -178,8 +179,8 @@ def models_of(tables: Iterable[str], recipes: Recipes) -> list[str]:
     return sorted(recipes.used_by("tables", tables)["models"])
 
 
-def training_scans(scans: Sequence[Scan], model: Model) -> list[Scan]:
-    """The scans that a model is trained on or validated by: those that its data name."""
+def training_scans(scans: Iterable[Scan], model: Model, companions: Companions) -> list[Scan]:
+    """The scans that a model is trained on or validated by: those of its data that have what it needs."""
     data = model.data
     return [
         scan
@@ -187,19 +188,28 @@ def training_scans(scans: Sequence[Scan], model: Model) -> list[Scan]:
         if scan.split in ("train", "val")
         and scan.suffix in data.suffixes
         and (not data.datasets or scan.dataset in data.datasets)
+        and _has_companions(scan, model, companions)
     ]
 
 
-def scans_of_models(names: Iterable[str], recipes: Recipes, scans: Sequence[Scan]) -> dict[str, list[Scan]]:
+def scans_of_models(
+    names: Iterable[str], recipes: Recipes, scans: Sequence[Scan], companions: Companions
+) -> dict[str, list[Scan]]:
     """The training scans of every model. ValueError for one that has none to train on, or none to be validated by."""
-    found = {name: training_scans(scans, recipes.models[name]) for name in names}
+    found = {name: training_scans(scans, recipes.models[name], companions) for name in names}
     for name, chosen in found.items():
         for split in ("train", "val"):
             if all(scan.split != split for scan in chosen):
                 data = recipes.models[name].data
                 asked = f"suffixes {', '.join(data.suffixes)}, datasets {', '.join(data.datasets) or 'all'}"
-                raise ValueError(f"the model {name!r} has no scan of split {split!r}: {_what_there_is(asked, scans)}")
+                asked += "".join(f", scans with {kind}" for kind in data.companions)
+                having = [scan for scan in scans if _has_companions(scan, recipes.models[name], companions)]
+                raise ValueError(f"the model {name!r} has no scan of split {split!r}: {_what_there_is(asked, having)}")
     return found
+
+
+def _has_companions(scan: Scan, model: Model, companions: Companions) -> bool:
+    return companions.get(scan.name, {}).keys() >= set(model.data.companions)
 
 
 def views_of(degradation: str, recipes: Recipes, study: Sequence[Scan]) -> list[str]:
@@ -223,6 +233,17 @@ def mask(results: str, scan: Scan, label: str) -> str:
 def slices(results: str, scan: Scan) -> str:
     """The store of a scan's slices, by its commit mark."""
     return f"{results}/slices/{scan.stem}_{scan.suffix}.zarr/zarr.json"
+
+
+def labels(results: str, scan: Scan) -> str:
+    """The store of the axial slices of a scan's label map, by its commit mark."""
+    return f"{results}/slices/{scan.stem}_{scan.suffix}_labels.zarr/zarr.json"
+
+
+def training_stores(results: str, scan: Scan, model: Model) -> list[str]:
+    """The stores that a model sees of one of its scans: its slices and, where it asks for them, those of its labels."""
+    of_scan = [slices(results, scan)]
+    return [*of_scan, labels(results, scan)] if "labels" in model.data.companions else of_scan
 
 
 def lowres(results: str, degradation: str, scan: Scan, views: Iterable[str]) -> list[str]:
@@ -325,13 +346,19 @@ def recipes_of_training(models: Iterable[str], units: Sequence[Unit], recipes: R
 
 
 def keys_of_training(
-    models: Iterable[str], units: Sequence[Unit], recipes: Recipes, scans: Sequence[Scan]
+    models: Iterable[str], units: Sequence[Unit], recipes: Recipes, scans: Sequence[Scan], companions: Companions
 ) -> dict[str, list[str]]:
     """The content keys that every training and fit sees, by the name of what is trained."""
     return {
-        **{name: [scan.key for scan in training_scans(scans, recipes.models[name])] for name in models},
+        **{name: _keys_of_model(recipes.models[name], scans, companions) for name in models},
         **{f"{unit.method} {unit.degradation} {unit.scan.name}": [unit.scan.key] for unit in units},
     }
+
+
+def _keys_of_model(model: Model, scans: Sequence[Scan], companions: Companions) -> list[str]:
+    seen = training_scans(scans, model, companions)
+    beside = [companions[scan.name][kind] for scan in seen for kind in model.data.companions]
+    return [pin.key for pin in (*seen, *beside)]
 
 
 def _path_of(unit: Unit) -> str:

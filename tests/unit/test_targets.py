@@ -1,21 +1,27 @@
 """Which scans a table is about."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
-from headsr.recipes import Column, Expectation, Table, load_config, load_recipes
+from headsr.recipes import Column, Expectation, Table, build, load_config, load_recipes
+from headsr.recipes.models import DataRecipe
 from headsr.scans import Scan, companion_name, parse_name, read_scans
 from headsr.targets import (
     all_units,
     companions,
+    keys_of_training,
+    labels,
     mask,
     measured,
     scans_of,
     scans_of_models,
     scores,
+    slices,
     studies,
     training_scans,
+    training_stores,
     units_of,
     views_of,
 )
@@ -60,17 +66,17 @@ def test_the_ultra_high_resolution_scans_are_in_their_own_table_alone():
     checks = all_units(["ultra_high_resolution"], recipes, scans)
     assert {unit.scan.dataset for unit in checks} == {"ds003563", "ds002179"}
     assert len(checks) == 3 * 10
-    assert {one.dataset for one in training_scans(scans, recipes.models["edsr"])} == {"ds000113"}
+    assert {one.dataset for one in training_scans(scans, recipes.models["edsr"], {})} == {"ds000113"}
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_model_without_scans_of_a_split_is_refused(split):
     config = load_config([])
     recipes, scans = load_recipes(config), read_scans(config["scans"])
-    assert scans_of_models(["edsr"], recipes, scans)["edsr"]
+    assert scans_of_models(["edsr"], recipes, scans, {})["edsr"]
     left = [scan for scan in scans if scan.split != split]
     with pytest.raises(ValueError, match=rf"the model 'edsr' has no scan of split '{split}': it asks for suffixes T1w"):
-        scans_of_models(["edsr"], recipes, left)
+        scans_of_models(["edsr"], recipes, left, {})
 
 
 def test_scans_taken_together_differ_in_acq_and_run_alone():
@@ -98,9 +104,9 @@ def test_scans_taken_together_are_one_unit_and_one_list_of_low_resolution_scans(
 PSNR, LESION = Column("psnr"), Column("psnr", "lesion")
 
 
-def lesion_of(scan: Scan, split: str = "used") -> Scan:
-    stem, suffix = companion_name(scan, "lesion")
-    key = f"MD5E-s1--lesion{scan.name}"
+def companion_of(scan: Scan, kind: str = "lesion", split: str = "used") -> Scan:
+    stem, suffix = companion_name(scan, kind)
+    key = f"MD5E-s1--{kind}{scan.name}"
     return Scan(scan.dataset, scan.subject, stem, suffix, f"any/{stem}.nii.gz", key, 1, "", split, of=scan.name)
 
 
@@ -134,13 +140,51 @@ def test_nothing_is_measured_where_the_truth_is_not_known():
 
 def test_the_lesion_of_one_head_never_scores_another():
     table = dataclasses.replace(TABLE, columns=(PSNR, LESION))
-    pins = (lesion_of(SCANS[0]), lesion_of(SCANS[1]), lesion_of(SCANS[2]))  # sub-1 of a, but not of b
+    pins = (companion_of(SCANS[0]), companion_of(SCANS[1]), companion_of(SCANS[2]))  # sub-1 of a, but not of b
     found = asked(table, pins=pins)
     assert found["spline", "a/sub-1_T1w"] == {"psnr": ["head", "lesion"]}
     assert found["spline", "b/sub-1_T1w"] == {"psnr": ["head"]}
     assert mask("r", SCANS[0], "lesion") == "r/preprocessed/a/sub-1/sub-1_label-lesion_desc-T1w_mask.nii.gz"
-    rejected = (lesion_of(SCANS[0], split="unused"),)
+    rejected = (companion_of(SCANS[0], split="unused"),)
     assert asked(table, pins=rejected) == asked(dataclasses.replace(TABLE, columns=(PSNR,)))
     lesions = dataclasses.replace(TABLE, columns=(LESION,))
     only = measured([lesions], load_recipes(load_config([])), SCANS, companions(pins))
     assert scores("r", only) == ["r/scores/voxels/spline/axial_x4/a/sub-1/sub-1_T1w.json"]
+
+
+HEADS = (*(scan("a", f"sub-{n}", split=split) for n, split in enumerate(("train", "train", "val", "test"))),)
+STUDIES = {"kind": "studies", "suffixes": ["T1w"], "block": [8, 8, 8]}
+
+
+def models(**change) -> SimpleNamespace:
+    """As much of the recipes as the scans of a model follow from."""
+    return SimpleNamespace(models={"made_up": SimpleNamespace(data=build(DataRecipe, STUDIES | change, "data"))})
+
+
+def test_a_model_of_labels_sees_the_scans_that_have_them_and_their_keys():
+    pins = [*(companion_of(one, "labels") for one in HEADS[1:]), companion_of(HEADS[0]), companion_of(HEADS[1])]
+    found = companions([*HEADS, *pins])
+    assert scans_of_models(["made_up"], models(), HEADS, {})["made_up"] == list(HEADS[:3])
+    recipes = models(source="labels")
+    assert scans_of_models(["made_up"], recipes, HEADS, found)["made_up"] == list(HEADS[1:3])
+    keys = keys_of_training(["made_up"], [], recipes, HEADS, found)["made_up"]
+    assert keys == [pin.key for pin in (*HEADS[1:3], *pins[:2])]
+
+
+def test_a_model_without_labelled_scans_of_a_split_is_refused():
+    recipes = models(source="labels")
+    with pytest.raises(
+        ValueError, match=r"split 'train': it asks for .*, scans with labels; the scan table has no row"
+    ):
+        scans_of_models(["made_up"], recipes, HEADS, {})
+    rejected = [companion_of(HEADS[0], "labels", split="unused"), companion_of(HEADS[2], "labels")]
+    with pytest.raises(ValueError, match=r"split 'train': .*; the scan table has a T1w val"):
+        scans_of_models(["made_up"], recipes, HEADS, companions(rejected))
+
+
+def test_the_stores_of_labels_stand_beside_those_of_heads():
+    (heads,), both = (
+        training_stores("r", HEADS[0], models(source=source).models["made_up"]) for source in ("heads", "labels")
+    )
+    assert heads == slices("r", HEADS[0]) == "r/slices/a/sub-0/sub-0_T1w.zarr/zarr.json"
+    assert both == [heads, labels("r", HEADS[0])] == [heads, "r/slices/a/sub-0/sub-0_T1w_labels.zarr/zarr.json"]

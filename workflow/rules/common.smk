@@ -42,13 +42,14 @@ try:
     UNITS = targets.all_units(config["tables"], RECIPES, SCANS)
     TABLES = {name: RECIPES.tables[name] for name in config["tables"]}
     MODELS = targets.models_of(TABLES, RECIPES)
-    TRAINING_SCANS = targets.scans_of_models(MODELS, RECIPES, SCANS)
+    COMPANIONS = targets.companions(PINS)
+    TRAINING_SCANS = targets.scans_of_models(MODELS, RECIPES, SCANS, COMPANIONS)
 except (RecipeError, ScansError, ValueError) as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = config["results"]
 MODEL_CHECKS = [f"{RESULTS}/models/{name}/check.json" for name in MODELS]
-MEASURED = targets.measured(TABLES.values(), RECIPES, SCANS, targets.companions(PINS))
+MEASURED = targets.measured(TABLES.values(), RECIPES, SCANS, COMPANIONS)
 SETS = targets.slice_sets(TABLES, RECIPES, SCANS)
 PARTS_OF_METHOD = {name: parts_of_method(method, RECIPES) for name, method in RECIPES.methods.items()}
 MODELS_OF_METHOD = {name: RECIPES.models_of("methods", name) for name in RECIPES.methods}
@@ -191,11 +192,16 @@ def tables_with_truth():
 
 def training_scans(wildcards):
     """The scans of a model, whether a table uses it or not."""
-    return targets.training_scans(SCANS, RECIPES.models[wildcards.model])
+    return targets.training_scans(SCANS, RECIPES.models[wildcards.model], COMPANIONS)
 
 
-def training_stores(wildcards):
-    return [targets.slices(RESULTS, scan) for scan in training_scans(wildcards)]
+def stores_of(wildcards):
+    """What a model is trained on: the scans by name, split and suffix, with the stores of their slices."""
+    model = RECIPES.models[wildcards.model]
+    return [
+        [scan.name, scan.split, scan.suffix, *targets.training_stores(RESULTS, scan, model)]
+        for scan in training_scans(wildcards)
+    ]
 
 
 def companion_weights(wildcards):
@@ -331,7 +337,7 @@ def histories():
 
 def keys_of_training():
     """The content keys that each model or fit was made from."""
-    return targets.keys_of_training(MODELS, UNITS, RECIPES, SCANS)
+    return targets.keys_of_training(MODELS, UNITS, RECIPES, SCANS, COMPANIONS)
 
 
 # Changes with the workflow files: what the picture of their graph depends on.

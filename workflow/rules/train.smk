@@ -3,7 +3,7 @@
 
 rule list_training_data:
     input:
-        stores=training_stores,
+        stores=lambda w: [store for _, _, _, *stores in stores_of(w) for store in stores],
     output:
         index="<results>/models/{model}/training.json",
     log:
@@ -15,9 +15,7 @@ rule list_training_data:
         mem_mb=memory(500),
         runtime=5,
     params:
-        scans=lambda w: [
-            [scan.name, scan.split, scan.suffix, targets.slices(RESULTS, scan)] for scan in training_scans(w)
-        ],
+        scans=stores_of,
         stage=versions("list_training_data"),
     message:
         "List the scans that {wildcards.model} is trained on"

@@ -34,6 +34,11 @@ class Data:
         """Of one example: what its memory follows from."""
         return self.crop**2
 
+    @property
+    def companions(self) -> tuple[str, ...]:
+        """The kinds of companion (headsr.scans.COMPANIONS) that a scan must have for this training."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Slices(Data):
@@ -81,12 +86,16 @@ class Studies(Data):
 
     One acquisition is drawn per step and shared by the batch: ``scans`` at once, spaced by ``factor`` voxels and
     turned by up to ``tilt_degrees``, with ``noise`` in units of the range. A block is whole slices of every scan, plus
-    ``margin`` voxels that the loss leaves out.
+    ``margin`` voxels that the loss leaves out. ``source`` labels: the label map of a head is shown instead of it, with
+    the contrast drawn anew for every block.
     """
 
     kind: ClassVar[str] = "studies"
     part: ClassVar[Part] = Part("headsr.training.data.studies.StudySampler")
     block: Annotated[tuple[Count, Count, Count], Doc("Voxels of a block along x, y and z, without margin.")]
+    source: Annotated[
+        Literal["heads", "labels"], Doc("Preprocessed heads, or their label maps in a contrast drawn at random.")
+    ] = "heads"
     margin: Annotated[int, Range(0, 64), Doc("Voxels around it that the loss leaves out.")] = 8
     scans: Annotated[tuple[Count, Count], Ascending(), Doc("Fewest and most scans of a study.")] = (1, 3)
     factor: Annotated[
@@ -102,6 +111,11 @@ class Studies(Data):
     def voxels(self) -> int:
         """Of one block with its margin."""
         return math.prod(n + 2 * self.margin for n in self.block)
+
+    @property
+    def companions(self) -> tuple[str, ...]:
+        """The label map, where blocks are made from it."""
+        return ("labels",) if self.source == "labels" else ()
 
 
 DATA: dict[str, type[Data]] = {one.kind: one for one in (Slices, MarkedSlices, Patches, Studies)}

@@ -20,6 +20,7 @@ from headsr.recipes import Blind, Model
 from headsr.recipes.models import Studies
 from headsr.seeds import seed_of
 from headsr.slices.blocks import BlockSampler
+from headsr.training.data.labels import paint
 from headsr.volumes import Grid
 
 _PROFILES = ("box", "gaussian")
@@ -48,7 +49,9 @@ class StudySampler:
     ) -> None:
         self.data, self.device, self.size = recipe.data, device, recipe.budget.batch
         self.seed, self.split = seed_of(recipe.seed, recipe.kind, split), split
-        self.sampler = BlockSampler(index, split=split, shape=_with_margin(recipe.data), seed=self.seed)
+        self.sampler = BlockSampler(
+            index, split=split, shape=_with_margin(recipe.data), seed=self.seed, source=recipe.data.source
+        )
 
     @staticmethod
     def blank(recipe: Model, size: int) -> StudyBatch:
@@ -62,7 +65,18 @@ class StudySampler:
     @torch.no_grad()
     def batch(self, step: int, size: int | None = None) -> StudyBatch:
         """The studies of one step, on the device: noise is drawn on the CPU, the same on any device."""
-        blocks = self.sampler.batch(step, size or self.size).blocks.to(self.device)
+        # A training's bf16 is for its network: what a scan measures of a block is exact.
+        with torch.autocast(self.device.type, enabled=False):
+            return self._study(self._blocks(step, size or self.size), step)
+
+    def _blocks(self, step: int, size: int) -> Tensor:
+        """The blocks of one step: heads, or their labels in contrasts that are drawn for this step."""
+        drawn = self.sampler.batch(step, size).blocks.to(self.device)
+        if self.data.source == "heads":
+            return drawn
+        return paint(drawn, [seed_of(self.seed, self.split, "contrast", step, i) for i in range(size)])
+
+    def _study(self, blocks: Tensor, step: int) -> StudyBatch:
         generator = np.random.default_rng(seed_of(self.seed, self.split, "acquisition", step))
         operators, noise = draw_acquisitions(self.data, generator, self.device)
         scans = [operator.forward(blocks) for operator in operators]
