@@ -63,7 +63,7 @@ def test_texture_has_deviation_one_everywhere_however_smooth(seed):
 def test_a_bias_field_is_smooth_and_within_its_bounds():
     bias = draw_bias((40, 30, 20), generator(), CPU)
     assert 0.7 <= bias.min() < 0.95 and 1.05 < bias.max() <= 1.3
-    assert bias.diff(dim=0).abs().max() <= 0.6 / (39 / 3) + 1e-5
+    assert bias.diff(dim=0).abs().max() <= 0.6 / (40 / 4) + 1e-5
 
 
 def test_every_label_is_told_from_the_others_by_its_mean():

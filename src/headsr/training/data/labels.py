@@ -21,7 +21,7 @@ _MOST_DEVIATION = 0.1
 # What surrounds a head is dark, though not black: at most so much of what another label may have.
 _BACKGROUND = 0.1
 _TEXTURE, _BLUR = (0.0, 1.5), (0.3, 0.8)
-_BIAS, _BIAS_NODES = 0.3, (4, 4, 4)
+_BIAS, _BIAS_CELLS = 0.3, (4, 4, 4)
 
 
 @torch.no_grad()
@@ -57,9 +57,9 @@ def draw_texture(shape: Sequence[int], generator: torch.Generator, device: torch
 
 
 def draw_bias(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
-    """Smooth factors (X, Y, Z) in [0.7, 1.3], linear between few nodes."""
-    nodes = 1 + _BIAS * (2 * torch.rand(1, 1, *_BIAS_NODES, generator=generator) - 1)
-    return functional.interpolate(nodes.to(device), size=tuple(shape), mode="trilinear", align_corners=True)[0, 0]
+    """Smooth factors (X, Y, Z) in [0.7, 1.3], linear between the centres of few large cells."""
+    cells = 1 + _BIAS * (2 * torch.rand(1, 1, *_BIAS_CELLS, generator=generator) - 1)
+    return functional.interpolate(cells.to(device), size=tuple(shape), mode="trilinear")[0, 0]
 
 
 def _smoothed(image: Tensor, sigma: float, *, norm: int) -> Tensor:
