@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -37,10 +37,6 @@ class Comparison:
             raise ValueError(f"volume {self.volume.shape}, truth {self.truth.shape} and mask {self.mask.shape} differ")
         if not self.mask.any():
             raise ValueError("the mask is empty")
-
-    def under(self, mask: NDArray[np.bool_]) -> Comparison:
-        """The same volumes under another mask; they share their maps."""
-        return replace(self, mask=mask)
 
     @property
     def thick_axes(self) -> tuple[int, ...]:

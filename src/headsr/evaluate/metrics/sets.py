@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_SIZES = 10
 _BLOCKS = 10
 _NUMBERS = 2**24  # of a kernel in memory: 128 MB, of all pairs of 4096 rows
 
@@ -45,20 +44,6 @@ def fid(features: NDArray, reference: NDArray) -> Distance:
     return Distance(max(distance, 0.0) * spread**2, n)
 
 
-def fid_infinity(features: NDArray, reference: NDArray, *, seed: int = 0) -> Distance:
-    """``fid`` without its bias: the line through fid against 1/N, carried on to 1/N = 0 (Chong and Forsyth 2020).
-
-    Random subsets of both sets at ten sizes from half of the smaller one to all of it. ``error`` is that of the line;
-    the draw of the sets adds about as much. Worth little below N = 2 D, where the bias is no line.
-    """
-    rng = np.random.default_rng(seed)
-    n = _smaller(features, reference)
-    sizes = np.linspace(n / 2, n, _SIZES).astype(int)
-    distances = [fid(_some(features, size, rng), _some(reference, size, rng)).value for size in sizes]
-    (_, value), covariance = np.polyfit(1 / sizes, distances, 1, cov=True)
-    return Distance(float(value), n, math.sqrt(covariance[1, 1]))
-
-
 def kid(features: NDArray, reference: NDArray) -> Distance:
     """The kernel distance of Bińkowski et al. (2018): unbiased MMD² of two sets with the kernel (x·y / D + 1)³.
 
@@ -81,10 +66,6 @@ def _smaller(features: NDArray, reference: NDArray) -> int:
     if min(len(features), len(reference)) < 2:
         raise ValueError(f"a set needs at least two rows, not {len(features)} and {len(reference)}")
     return min(len(features), len(reference))
-
-
-def _some(rows: NDArray, size: int, rng: np.random.Generator) -> NDArray:
-    return rows[rng.choice(len(rows), size, replace=False)]
 
 
 def _mmd2(features: NDArray, reference: NDArray) -> float:
