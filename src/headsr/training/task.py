@@ -74,3 +74,23 @@ class Setting:
         used = {name: term for name, term in self.recipe.losses.items() if term.weight > 0}
         makers = {name: self.companions[term.features].module for name, term in used.items() if term.features}
         return loss_terms(used, offered, makers)
+
+
+class OneNetwork:
+    """What trainings of a single network share: it is the model, and needs nothing before its steps and after them."""
+
+    turns: tuple[str, ...] = ("network",)
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The network of the recipe alone."""
+        return {"network": self.setting.build(self.setting.recipe.network)}
+
+    def begin(self, networks: Mapping[str, nn.Module]) -> None:
+        """Nothing is known before the first step."""
+
+    def finish(self, network: nn.Module) -> dict[str, float]:
+        """The network is used as it is."""
+        return {}

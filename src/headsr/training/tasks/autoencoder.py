@@ -10,25 +10,13 @@ from torch import Tensor, nn
 from headsr.devices import generator_of
 from headsr.losses.pixel import psnr
 from headsr.networks.autoencoder import KLAutoencoder, decode, encode
-from headsr.training.task import Setting
+from headsr.training.task import OneNetwork
 
 _LATENT_BATCHES, _LATENT_BATCH = 16, 32  # crops behind the latents' mean and deviation
 
 
-class AutoencoderTask:
+class AutoencoderTask(OneNetwork):
     """Image losses of the reconstruction and the divergence of the latents; PSNR of the reconstruction."""
-
-    turns = ("network",)
-
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-
-    def networks(self) -> dict[str, nn.Module]:
-        """The autoencoder alone."""
-        return {"network": self.setting.build(self.setting.recipe.network)}
-
-    def begin(self, networks: Mapping[str, nn.Module]) -> None:
-        """Its linear path is set by its constructor."""
 
     def terms(self, turn: str, networks: Mapping[str, nn.Module], step: int) -> dict[str, Tensor]:
         """Losses of one batch, every second slice of it degraded: both kinds will be encoded."""

@@ -8,23 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from headsr.losses.pixel import psnr
-from headsr.training.task import Setting
+from headsr.training.task import OneNetwork
 
 
-class BaselineTask:
+class BaselineTask(OneNetwork):
     """Image losses of the network on degraded crops; PSNR of the network and of its spline-interpolated input."""
-
-    turns: tuple[str, ...] = ("network",)
-
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-
-    def networks(self) -> dict[str, nn.Module]:
-        """The network alone."""
-        return {"network": self.setting.build(self.setting.recipe.network)}
-
-    def begin(self, networks: Mapping[str, nn.Module]) -> None:
-        """Nothing is known before."""
 
     def terms(self, turn: str, networks: Mapping[str, nn.Module], step: int) -> dict[str, Tensor]:
         """Image losses of one batch."""
@@ -36,7 +24,3 @@ class BaselineTask:
         """PSNR in dB (peak 1.0, whole crops)."""
         clean, degraded, _ = self.setting.validation
         return {"val_psnr": psnr(network(degraded), clean), "val_psnr_spline": psnr(degraded, clean)}
-
-    def finish(self, network: nn.Module) -> dict[str, float]:
-        """The network is used as it is."""
-        return {}

@@ -15,20 +15,18 @@ from headsr.losses.pixel import psnr
 from headsr.networks.autoencoder import KLAutoencoder, decode, encode
 from headsr.networks.latent_diffusion import LatentDiffusion
 from headsr.networks.unet2d import LatentUnet
-from headsr.training.task import Setting
+from headsr.training.task import OneNetwork, Setting
 
 _VALIDATION_TIMES = (0.1, 0.3, 0.6)  # fractions of the chain at which the denoiser is validated
 _SAMPLING_STEPS = 10
 _ESTIMATE_BATCHES, _ESTIMATE_BATCH = 16, 32  # pairs behind the linear estimate
 
 
-class DenoisingTask:
+class DenoisingTask(OneNetwork):
     """Denoising loss on the latents of clean slices; PSNR of the one-step estimate of the clean latents, decoded."""
 
-    turns = ("network",)
-
     def __init__(self, setting: Setting) -> None:
-        self.setting = setting
+        super().__init__(setting)
         self.autoencoder: KLAutoencoder = setting.companions[setting.recipe.autoencoder].module
 
     def networks(self) -> dict[str, nn.Module]:

@@ -9,22 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headsr.networks.slice_encoder import SliceEncoder
-from headsr.training.task import Setting
+from headsr.training.task import OneNetwork
 
 _MEASURED_BATCHES, _MEASURED_BATCH = 16, 32
 
 
-class SliceEncoderTask:
+class SliceEncoderTask(OneNetwork):
     """Losses of the answers on plane, position and degradation; how often and how nearly they are right."""
-
-    turns = ("network",)
-
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
-
-    def networks(self) -> dict[str, nn.Module]:
-        """The encoder alone."""
-        return {"network": self.setting.build(self.setting.recipe.network)}
 
     @torch.no_grad()
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
