@@ -22,7 +22,7 @@ def found(tmp_path_factory):
 
 @pytest.mark.long
 def test_killed_at_fifty_random_moments_a_marked_store_is_always_whole(found):
-    assert found["random"]["kills"] == 50
+    assert found["random"]["kills"] >= 50
     assert found["random"]["wrong"] == []
     assert found["random"]["finished"] >= 3  # else all kills fell into the beginning
 
