@@ -19,20 +19,38 @@ class Measurement:
     """One scan as measured: its operator A, its intensities y (x, y, z) and the standard deviation of its noise.
 
     ``view`` is what it is called within its study. Where the operator does not cover a sample, its intensity is zero as
-    A x is: the sample says nothing of the head.
+    A x is: the sample says nothing of the head. ``head`` (x, y, z; bool) are the samples that see the head, of those
+    that are covered; all of these where it is None or holds none of them.
     """
 
     view: str
     operator: Acquisition
     data: Tensor
     noise: float
+    head: Tensor | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", torch.where(self.operator.covered, self.data, self.data.new_zeros(())))
+        covered = self.operator.covered
+        object.__setattr__(self, "data", torch.where(covered, self.data, self.data.new_zeros(())))
+        head = covered if self.head is None else self.head & covered
+        object.__setattr__(self, "head", head if head.any() else covered)
 
     def rms(self, residual: Tensor) -> float:
-        """The root mean square of a residual (x, y, z) over the covered samples."""
-        return float((residual.double().square().sum() / self.operator.covered.sum()).sqrt())
+        """The root mean square of a residual (x, y, z) over the head: how much air is around it is no matter."""
+        return _rms(residual, self.head)
+
+    def rms_everywhere(self, residual: Tensor) -> float:
+        """The root mean square of a residual (x, y, z) over all covered samples, air too."""
+        return _rms(residual, self.operator.covered)
+
+    def head_voxels(self) -> Tensor:
+        """Which voxels of the head's grid (X, Y, Z; bool) its samples of the head see more than those of the air."""
+        seen = self.operator.adjoint(self.operator.covered.to(self.data.dtype))
+        return (self.operator.adjoint(self.head.to(self.data.dtype)) >= 0.5 * seen) & (seen > 0)
+
+
+def _rms(residual: Tensor, where: Tensor) -> float:
+    return float((residual.double().square() * where).sum().div(where.sum()).sqrt())
 
 
 @dataclass(frozen=True)
