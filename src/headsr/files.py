@@ -71,6 +71,20 @@ def sidecar_of(path: str | os.PathLike[str]) -> Path:
     return Path(str(path).removesuffix(".gz").removesuffix(".nii") + ".json")
 
 
+def head_mask_of(path: str | os.PathLike[str]) -> Path:
+    """The mask beside a low-resolution scan of its samples that see the head.
+
+    ``sub-01_desc-axial_T1w.nii.gz`` -> ``sub-01_label-head_desc-axialT1w_mask.nii.gz``. Raises ValueError for a name
+    of another form.
+    """
+    path = Path(path)
+    stem, found, described = path.name.partition("_desc-")
+    if not found or described.count("_") != 1:
+        raise ValueError(f"{path}: the name of a low-resolution scan ends in _desc-VIEW_SUFFIX.nii.gz")
+    view, _, suffix = described.removesuffix(".nii.gz").partition("_")
+    return path.with_name(f"{stem}_label-head_desc-{view}{suffix}_mask.nii.gz")
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Hex SHA-256 of a file's content."""
     with open(path, "rb") as stream:

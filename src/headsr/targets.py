@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from headsr.files import head_mask_of, sidecar_of
 from headsr.parts import METRICS
 from headsr.scans import Scan, parse_companion
 
@@ -249,6 +250,11 @@ def training_stores(results: str, scan: Scan, model: Model) -> list[str]:
 def lowres(results: str, degradation: str, scan: Scan, views: Iterable[str]) -> list[str]:
     """The low-resolution scans of one head."""
     return [f"{results}/lowres/{degradation}/{scan.stem}_desc-{view}_{scan.suffix}.nii.gz" for view in views]
+
+
+def beside_lowres(paths: Iterable[str]) -> list[str]:
+    """The sidecar and the head mask of each low-resolution scan."""
+    return [str(beside) for path in paths for beside in (sidecar_of(path), head_mask_of(path))]
 
 
 def derivatives(results: str, unit: Unit) -> str:

@@ -55,7 +55,7 @@ def measure(tiny_head: tuple[np.ndarray, Grid], tmp_path: Path) -> Callable[...,
                 source_key="SHA256E-s1--00.nii.gz",
             )
             paths.append(tmp_path / f"sub-01_desc-{view}_T1w.nii.gz")
-            save_measurement(paths[-1], noisy, scan, protocol)
+            save_measurement(paths[-1], noisy, scan, protocol, np.ones(scan.shape, bool))
         return paths
 
     return write

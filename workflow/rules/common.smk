@@ -99,6 +99,11 @@ def lowres_of(wildcards):
     )
 
 
+def beside_lowres_of(wildcards):
+    """What stands beside these scans and is read with them: how each was made, and where it sees the head."""
+    return targets.beside_lowres(lowres_of(wildcards))
+
+
 def larger_grid(wildcards):
     """How a larger volume is rendered; nothing for the one on the head's own grid, which is compared with the scans."""
     larger = plain(config["render"]["larger"].get(wildcards.grid, {}))
@@ -116,10 +121,11 @@ def moving_of(wildcards):
 
 
 def lowres_of_moving(ending):
-    """An input function: the scan that is to be aligned, as it was acquired, or its sidecar."""
+    """An input function: the scan that is to be aligned, as it was acquired, its sidecar or its head mask."""
 
     def path(wildcards):
-        return f"{RESULTS}/lowres/{wildcards.degradation}/{moving_of(wildcards).stem}_desc-acquired_{wildcards.suffix}.{ending}"
+        start = f"{RESULTS}/lowres/{wildcards.degradation}/{moving_of(wildcards).stem}"
+        return f"{start}_{ending.format(suffix=wildcards.suffix)}"
 
     return path
 

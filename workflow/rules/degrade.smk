@@ -10,6 +10,7 @@ rule simulate_lowres:
     output:
         scan="<results>/lowres/{degradation}/<head>_desc-{view}_{suffix}.nii.gz",
         sidecar="<results>/lowres/{degradation}/<head>_desc-{view}_{suffix}.json",
+        head_mask="<results>/lowres/{degradation}/<head>_label-head_desc-{view}{suffix}_mask.nii.gz",
     log:
         "<logs>/simulate_lowres/{degradation}/<head>_desc-{view}_{suffix}.log",
     conda:
@@ -23,6 +24,7 @@ rule simulate_lowres:
         name=lambda wildcards: scan_of(wildcards).name,
         source_key=key_of,
         thickness=lambda wildcards: scan_of(wildcards).thickness,
+        signed=lambda wildcards: RECIPES.datasets[wildcards.dataset].signed,
         stage=versions("simulate_lowres"),
     message:
         "Simulate the {wildcards.view} scan of {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}"
@@ -32,13 +34,15 @@ rule simulate_lowres:
 
 rule align_scan:
     input:
-        moving=lowres_of_moving("nii.gz"),
-        moving_sidecar=lowres_of_moving("json"),
+        moving=lowres_of_moving("desc-acquired_{suffix}.nii.gz"),
+        moving_sidecar=lowres_of_moving("desc-acquired_{suffix}.json"),
+        moving_head_mask=lowres_of_moving("label-head_desc-acquired{suffix}_mask.nii.gz"),
         reference="<results>/lowres/{degradation}/<head>_desc-acquired_{suffix}.nii.gz",
         reference_sidecar="<results>/lowres/{degradation}/<head>_desc-acquired_{suffix}.json",
     output:
         scan="<results>/lowres/{degradation}/<head>_desc-acquired{number}_{suffix}.nii.gz",
         sidecar="<results>/lowres/{degradation}/<head>_desc-acquired{number}_{suffix}.json",
+        head_mask="<results>/lowres/{degradation}/<head>_label-head_desc-acquired{number}{suffix}_mask.nii.gz",
     log:
         "<logs>/align_scan/{degradation}/<head>_desc-acquired{number}_{suffix}.log",
     wildcard_constraints:

@@ -7,6 +7,7 @@ rule check_volume:
         preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
         unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
         lowres=lowres_of,
+        beside_lowres=beside_lowres_of,
     output:
         # Written last, after the residual maps beside it: the mark that the volume passed.
         check="<volume>_desc-check_{suffix}.json",

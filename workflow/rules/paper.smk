@@ -32,6 +32,7 @@ rule draw_figure:
     input:
         truth=truth_of,
         lowres=lowres_of,
+        beside_lowres=beside_lowres_of,
         head_mask="<results>/preprocessed/<head>_label-head_desc-{suffix}_mask.nii.gz",
         volumes=lambda w: [targets.volume(RESULTS, u, "sr", "nii.gz") for u in units_of_head(w)],
         checks=lambda w: [targets.check(RESULTS, u) for u in units_of_head(w)],

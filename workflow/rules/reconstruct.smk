@@ -5,6 +5,7 @@
 rule reconstruct_volume:
     input:
         lowres=lowres_of,
+        beside_lowres=beside_lowres_of,
         weights=method_weights,
     output:
         store="<volume>_res-hi_desc-sr_{suffix}.ome.zarr/zarr.json",
@@ -43,6 +44,7 @@ use rule reconstruct_volume as reconstruct_volume_gpu with:
 rule fit_field:
     input:
         lowres=lowres_of,
+        beside_lowres=beside_lowres_of,
         weights=method_weights,
     output:
         field="<volume>_desc-field_{suffix}.safetensors",

@@ -16,4 +16,5 @@ with job(snakemake):
         name=snakemake.params.name,
         thickness=snakemake.params.thickness,
         source_key=snakemake.params.source_key,
+        signed=snakemake.params.signed,
     )

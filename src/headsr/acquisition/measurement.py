@@ -6,11 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from headsr.acquisition.operator import Acquisition
-from headsr.files import read_json, sidecar_of, write_json
+from headsr.files import head_mask_of, read_json, sidecar_of, write_json
 from headsr.volumes import AXES, Grid, load_volume, save_volume
 
 
@@ -61,7 +63,7 @@ class Protocol:
     ``thickness`` in mm (None: as thick as its voxels), ``noise`` a standard deviation in the scan's normalised
     intensities, ``head_shape`` and ``head_affine`` the grid to reconstruct on, and normalised intensity * ``scale`` +
     ``offset`` gives the original scan's units. ``coarse`` are the axes along which it is coarse, where it is not across
-    its slices alone.
+    its slices alone. ``signed``: its intensities may be negative; magnitudes are not.
     """
 
     view: str
@@ -75,6 +77,7 @@ class Protocol:
     degradation: str
     source_key: str
     coarse: tuple[int, ...] | None = None
+    signed: bool = False
 
     @property
     def head(self) -> Grid:
@@ -84,7 +87,10 @@ class Protocol:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """All low-resolution scans of one head, as tensors in normalised intensities, and the grid to reconstruct on."""
+    """All low-resolution scans of one head, as tensors in normalised intensities, and the grid to reconstruct on.
+
+    Without ``signed`` they are magnitudes, and so is the head: nowhere below zero.
+    """
 
     head: Grid
     scans: tuple[Measurement, ...]
@@ -92,11 +98,18 @@ class Study:
     offset: float
     degradation: str
     source_key: str
+    signed: bool = False
 
 
-def save_measurement(path: str | os.PathLike[str], data: Tensor, scan: Grid, protocol: Protocol) -> None:
-    """Write one low-resolution scan (normalised intensities) and its protocol beside it, the protocol first."""
+def save_measurement(
+    path: str | os.PathLike[str], data: Tensor, scan: Grid, protocol: Protocol, head: NDArray[np.bool_]
+) -> None:
+    """Write one low-resolution scan (normalised intensities) and, beside it and first, its protocol and its head mask.
+
+    ``head`` (x, y, z) are the samples that see the head.
+    """
     write_json(sidecar_of(path), {"headsr": asdict(protocol)})
+    save_volume(head_mask_of(path), head.astype(np.uint8), scan, description="headsr head mask")
     save_volume(path, data.cpu().numpy(), scan, description=f"headsr {protocol.degradation} {protocol.view}")
 
 
@@ -121,10 +134,19 @@ def load_study(paths: Sequence[str | os.PathLike[str]], *, device: torch.device 
         data = torch.as_tensor(volume.data, device=device)
         earlier = sum(other.view == protocol.view for other in protocols)
         name = f"{protocol.view}{earlier + 1}" if earlier else protocol.view
-        measurements.append(Measurement(name, operator, data, protocol.noise))
+        head = torch.as_tensor(load_volume(head_mask_of(path), constant=True).data > 0.5, device=device)
+        measurements.append(Measurement(name, operator, data, protocol.noise, head))
         protocols.append(protocol)
     first = protocols[0]
     for path, protocol in zip(paths, protocols, strict=True):
         if not protocol.head.same_as(first.head) or protocol.scale != first.scale:
             raise ValueError(f"{path}: does not belong with {paths[0]}: another head grid or intensity scale")
-    return Study(first.head, tuple(measurements), first.scale, first.offset, first.degradation, first.source_key)
+    return Study(
+        first.head,
+        tuple(measurements),
+        first.scale,
+        first.offset,
+        first.degradation,
+        first.source_key,
+        signed=any(protocol.signed for protocol in protocols),
+    )

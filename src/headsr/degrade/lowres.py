@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from headsr.acquisition.consistency import estimate_noise
@@ -34,30 +35,32 @@ def simulate_lowres(
     degradation_name: str,
     thickness: float | str | None,
     source_key: str,
-    head_mask: str | os.PathLike[str] | None = None,
+    head_mask: str | os.PathLike[str],
+    signed: bool = False,
 ) -> None:
-    """Write one low-resolution scan (NIfTI and JSON) from a preprocessed scan and its sidecar.
+    """Write one low-resolution scan (NIfTI, JSON and head mask) from a preprocessed scan, its sidecar and head mask.
 
     ``simulated``: the stack of this ``view``, sampled by the acquisition operator, with Rician noise. ``acquired``: the
-    scan itself, which needs ``head_mask`` to measure its noise; ``thickness`` of its slices is in mm
-    (None or '' where nothing says it) and ``view`` is ``acquired`` or the plane of its slices.
+    scan itself; ``thickness`` of its slices is in mm (None or '' where nothing says it) and ``view`` is ``acquired`` or
+    the plane of its slices. ``signed``: intensities may be negative.
 
     Raises VolumeError or RecipeError naming the scan, what is missing and where to give it.
     """
     source = load_volume(volume)
+    head = _head_of(source, head_mask)
     if degradation.kind == "simulated":
         seed = seed_of(degradation.seed, degradation_name, name, view)
-        scan, data, protocol = _simulate(source, _stack_of(view, degradation, degradation_name), degradation, seed)
+        stack = _stack_of(view, degradation, degradation_name)
+        scan, data, head, protocol = _simulate(source, head, stack, degradation, seed)
     else:
-        if head_mask is None:
-            raise VolumeError(f"{name}: needs its head mask to measure the noise of an acquired scan")
         stated = float(thickness) if thickness not in (None, "") else None
         protocol = _acquired(source, view, name, stated, degradation.stacks[0] if degradation.stacks else None)
-        protocol["noise"] = _measure_noise(source, head_mask)
+        protocol["noise"] = estimate_noise(source.data, head)
         scan, data = source.grid, torch.as_tensor(source.data)
     intensity = read_json(sidecar_of(volume))["headsr"]
-    protocol |= {"scale": float(intensity["scale"]), "offset": float(intensity["offset"])}
-    save_measurement(output, data, scan, Protocol(**protocol, degradation=degradation_name, source_key=source_key))
+    protocol |= {"scale": float(intensity["scale"]), "offset": float(intensity["offset"]), "signed": signed}
+    protocol |= {"degradation": degradation_name, "source_key": source_key}
+    save_measurement(output, data, scan, Protocol(**protocol), head)
 
 
 def acquired_head(scan: Grid, axis: int, factor: float | None = None) -> Grid:
@@ -90,17 +93,27 @@ def stack_operator(head: Grid, stack: Stack) -> Acquisition:
     return Acquisition(head, scan, axis=axis, profile=stack.profile, thickness=thickness, coarse=stack.coarse)
 
 
-def _simulate(source: Volume, stack: Stack, degradation: Degradation, seed: int) -> tuple[Grid, Tensor, dict]:
-    """The scan's grid, its intensities and what is known of it."""
+def _head_of(source: Volume, head_mask: str | os.PathLike[str]) -> NDArray[np.bool_]:
+    mask = load_volume(head_mask, constant=True)
+    if not mask.grid.same_as(source.grid):
+        raise VolumeError(f"{head_mask}: is not on the grid of the scan that it belongs to. Make both again")
+    return mask.data > 0.5
+
+
+def _simulate(
+    source: Volume, head: NDArray[np.bool_], stack: Stack, degradation: Degradation, seed: int
+) -> tuple[Grid, Tensor, NDArray[np.bool_], dict]:
+    """The scan's grid, its intensities, which of them see the head, most of each sample, and what is known of it."""
     operator = stack_operator(source.grid, stack)
     data = operator.forward(torch.as_tensor(source.data))
+    seen = operator.forward(torch.as_tensor(head, dtype=torch.float32)).numpy() >= 0.5
     sigma = degradation.noise_percent / 100
     if sigma > 0:
         data = add_rician(data[None], sigma * white_noise([seed], tuple(data.shape), "cpu"))[0]
     protocol = _protocol(stack.view, stack.profile, operator.thickness, source.grid)
     if stack.factors is not None:
         protocol["coarse"] = operator.coarse
-    return operator.scan, data, protocol | {"noise": sigma}
+    return operator.scan, data, seen, protocol | {"noise": sigma}
 
 
 def _acquired(source: Volume, view: str, name: str, thickness: float | None, finer: Stack | None) -> dict:
@@ -132,13 +145,6 @@ def _thickness(sizes: np.ndarray, axis: int, name: str, thickness: float | None)
     if thickness is not None and not 0.1 * spacing <= thickness <= 4 * spacing:
         raise VolumeError(f"{name}: {thickness:g} mm thick slices cannot be {spacing:.2f} mm apart. Correct {where}")
     return spacing if thickness is None else thickness
-
-
-def _measure_noise(source: Volume, head_mask: str | os.PathLike[str]) -> float:
-    mask = load_volume(head_mask)
-    if not mask.grid.same_as(source.grid):
-        raise VolumeError(f"{head_mask}: is not on the grid of the scan that it belongs to. Make both again")
-    return estimate_noise(source.data, mask.data > 0.5)
 
 
 def _protocol(view: str, profile: str, thickness: float | None, head: Grid) -> dict:

@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 import nibabel as nib
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from headsr.acquisition.intensity import Agreement, compare
 from headsr.acquisition.measurement import Protocol, save_measurement
 from headsr.acquisition.placement import PlacedScan, refine_placement
-from headsr.files import read_json, sidecar_of, write_json
+from headsr.files import head_mask_of, read_json, sidecar_of, write_json
 from headsr.preprocess.align import rigid_placement
 from headsr.volumes import AXES, Grid, Volume, VolumeError, load_volume
 
@@ -31,16 +32,17 @@ def align_scan(
 ) -> None:
     """Write a low-resolution scan anew as a measurement of the study of another one, of the same head and contrast.
 
-    ``moving`` and ``reference`` are low-resolution scans with their protocols. The rigid placement is found by mutual
-    information and refined through both scans' operators; it goes into the affine, and nothing is interpolated. The
-    intensities are divided by the gain between the scans, and the noise with them. The sidecar says under
-    ``alignment`` what was done (``motion``: 4 x 4, mm, from the moving scan's points to the reference's) and how well
-    the scans agree before and after.
+    ``moving`` and ``reference`` are low-resolution scans with their protocols and head masks. The rigid placement is
+    found by mutual information and refined through both scans' operators; it goes into the affine, and nothing is
+    interpolated. The intensities are divided by the gain between the scans, and the noise with them. The sidecar says
+    under ``alignment`` what was done (``motion``: 4 x 4, mm, from the moving scan's points to the reference's) and how
+    well the scans agree before and after.
 
     Raises VolumeError naming both scans when they are not of one head, or do not share enough of it.
     """
     scan, protocol = _load(moving)
     fixed, study = _load(reference)
+    head = load_volume(head_mask_of(moving), constant=True).data > 0.5
     pair = f"{moving_name} cannot be aligned to {reference_name}"
     before = compare(scan, fixed)
     motion = rigid_placement(scan.volume, fixed.volume, name=moving_name)
@@ -51,15 +53,16 @@ def align_scan(
     except ValueError as error:
         raise VolumeError(f"{pair}: {error}. {_WAY_OUT}") from error
     after = _same_head(compare(scan.moved(motion), fixed), pair)
-    matched, view = _as_read(scan.moved(motion).divided(after.gain), protocol.view)
+    matched, head, view = _as_read(scan.moved(motion).divided(after.gain), head, protocol.view)
     same_study = replace(
         study,
         view=view,
         profile=protocol.profile,
         thickness=protocol.thickness,
         noise=protocol.noise / after.gain,
+        signed=protocol.signed,
     )
-    save_measurement(output, torch.as_tensor(matched.data), matched.grid, same_study)
+    save_measurement(output, torch.as_tensor(matched.data), matched.grid, same_study, head)
     record = {
         "moving": moving_name,
         "moving_source_key": protocol.source_key,
@@ -94,15 +97,15 @@ def _same_head(agreement: Agreement, pair: str) -> Agreement:
     return agreement
 
 
-def _as_read(scan: PlacedScan, view: str) -> tuple[Volume, str]:
-    """The scan in the axes order in which it will be read back, and the view of its slices in it.
+def _as_read(scan: PlacedScan, head: NDArray[np.bool_], view: str) -> tuple[Volume, NDArray[np.bool_], str]:
+    """The scan and its head mask in the axes order in which they will be read back, and the view of its slices in it.
 
     A motion may take an oblique scan beyond 45 degrees, where another order of the axes is the nearest to RAS.
     """
     grid = scan.volume.grid
     turn = nib.io_orientation(grid.affine)
-    data = np.ascontiguousarray(nib.apply_orientation(scan.volume.data, turn))
+    data, head = (np.ascontiguousarray(nib.apply_orientation(array, turn)) for array in (scan.volume.data, head))
     affine = grid.affine @ nib.orientations.inv_ornt_aff(turn, grid.shape)
     if scan.axis is not None:
         view = next(plane for plane in AXES if AXES[plane] == int(turn[scan.axis, 0]))
-    return Volume(data, Grid(data.shape, affine)), view
+    return Volume(data, Grid(data.shape, affine)), head, view

@@ -61,6 +61,9 @@ class Dataset:
     bids_names: Annotated[dict[str, str], Doc("Path in the dataset to BIDS name, for files outside anat folders.")] = (
         field(default_factory=dict)
     )
+    signed: Annotated[
+        bool, Doc("Intensities may be below zero; without it they are magnitudes, and so is what is made of them.")
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def test_study_round_trip(tmp_path):
             source_key="KEY",
         )
         paths.append(tmp_path / f"sub-01_desc-{scan.view}_T1w.nii.gz")
-        save_measurement(paths[-1], scan.data, scan.operator.scan, protocol)
+        save_measurement(paths[-1], scan.data, scan.operator.scan, protocol, scan.head.numpy())
     study = load_study(paths)
     assert study.head.same_as(HEAD) and study.scale == 812.5
     for read, scan in zip(study.scans, measured(truth, ["axial", "coronal"], 0.01), strict=True):
@@ -116,7 +116,7 @@ def test_two_scans_of_one_view_have_names_of_their_own(tmp_path):
     paths = [tmp_path / f"sub-01_desc-acquired{n}_T2w.nii.gz" for n in ("", "2", "3")]
     for path, view in zip(paths, ("axial", "axial", "coronal"), strict=True):
         protocol = Protocol(view, "box", 4.8, 0.01, HEAD.shape, HEAD.affine.tolist(), 1.0, 0.0, "test", "KEY")
-        save_measurement(path, scan.data, scan.operator.scan, protocol)
+        save_measurement(path, scan.data, scan.operator.scan, protocol, scan.head.numpy())
     assert [scan.view for scan in load_study(paths).scans] == ["axial", "axial2", "coronal"]
 
 

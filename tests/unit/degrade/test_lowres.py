@@ -4,7 +4,7 @@ import torch
 
 from headsr.acquisition.measurement import load_study
 from headsr.degrade.lowres import acquired_head, simulate_lowres
-from headsr.files import read_json, sha256_of, write_json
+from headsr.files import read_json, sha256_of, sidecar_of, write_json
 from headsr.recipes import Degradation, RecipeError, Stack
 from headsr.volumes import AXES, Grid, VolumeError, load_volume, save_volume
 
@@ -27,18 +27,22 @@ def preprocessed(folder, shape=(20, 18, 16), affine=AFFINE, noise=0.0):
     return folder / "scan_T1w.nii.gz", folder / "mask.nii.gz"
 
 
-def make(folder, volume, mask=None, *, view, degradation, thickness="", output="low.nii.gz", name="demo/sub-01_T1w"):
+def scan_file(name):
+    return f"sub-01_desc-{name}_T1w.nii.gz"
+
+
+def make(folder, volume, mask=None, *, view, degradation, thickness="", output="low", name="demo/sub-01_T1w"):
     simulate_lowres(
-        volume, folder / output, view=view, degradation=degradation, name=name, degradation_name="some",
-        thickness=thickness, source_key="KEY", head_mask=mask,
+        volume, folder / scan_file(output), view=view, degradation=degradation, name=name, degradation_name="some",
+        thickness=thickness, source_key="KEY", head_mask=mask or volume.with_name("mask.nii.gz"),
     )  # fmt: skip
-    return folder / output
+    return folder / scan_file(output)
 
 
 def test_simulated_stacks_agree_with_the_head_that_they_came_from(tmp_path):
     volume, _ = preprocessed(tmp_path)
     degradation = Degradation("simulated", STACKS)
-    paths = [make(tmp_path, volume, view=s.view, degradation=degradation, output=f"{s.view}.nii.gz") for s in STACKS]
+    paths = [make(tmp_path, volume, view=s.view, degradation=degradation, output=s.view) for s in STACKS]
     study, truth = load_study(paths), load_volume(volume)
     assert study.head.same_as(truth.grid) and study.scale == 321.5 and study.source_key == "KEY"
     for scan, axis, slices in zip(study.scans, (2, 1, 0), (4, 5, 5), strict=True):
@@ -59,7 +63,7 @@ def test_noise_is_rician_of_the_stated_size_and_belongs_to_the_name(tmp_path):
     clean = make(tmp_path, volume, view="axial", degradation=Degradation("simulated", STACKS))
     noisy = Degradation("simulated", STACKS, noise_percent=2.0)
     first, again, other = (
-        make(tmp_path, volume, view="axial", degradation=noisy, output=f"{i}.nii.gz", name=name)
+        make(tmp_path, volume, view="axial", degradation=noisy, output=str(i), name=name)
         for i, name in enumerate(("demo/sub-01_T1w", "demo/sub-01_T1w", "demo/sub-02_T1w"))
     )
     assert sha256_of(first) == sha256_of(again) != sha256_of(other)
@@ -84,7 +88,7 @@ def test_an_acquired_scan_is_itself_and_gets_a_finer_grid_in_the_same_box(tmp_pa
     np.testing.assert_array_equal(load_volume(low).data, scan.data)
     assert study.head.shape[axis] == 21 and study.scans[0].view == plane
     np.testing.assert_allclose(study.head.corners, scan.grid.corners, atol=1e-5)
-    assert read_json(tmp_path / "low.json")["headsr"]["thickness"] == 2.5
+    assert read_json(sidecar_of(tmp_path / scan_file("low")))["headsr"]["thickness"] == 2.5
     assert abs(study.scans[0].noise / 0.03 - 1) < 0.1
 
 
@@ -104,13 +108,13 @@ def test_an_unknown_thickness_is_an_error_that_says_where_to_give_it(tmp_path):
         make(tmp_path, volume, mask, view="acquired", degradation=Degradation("acquired"), thickness="50")
     with pytest.raises(VolumeError, match="axial, not coronal"):
         make(tmp_path, volume, mask, view="coronal", degradation=Degradation("acquired"), thickness="5")
-    assert not (tmp_path / "low.nii.gz").exists() and not (tmp_path / "low.json").exists()
+    assert not (tmp_path / scan_file("low")).exists() and not list(tmp_path.glob("*-low*"))
 
 
 def test_nearly_isotropic_voxels_need_no_thickness(tmp_path):
     volume, mask = preprocessed(tmp_path, shape=(20, 20, 14), affine=np.diag([1.0, 1.0, 1.4, 1.0]))
     make(tmp_path, volume, mask, view="acquired", degradation=Degradation("acquired"), thickness=None)
-    assert read_json(tmp_path / "low.json")["headsr"]["thickness"] == pytest.approx(1.4)
+    assert read_json(sidecar_of(tmp_path / scan_file("low")))["headsr"]["thickness"] == pytest.approx(1.4)
 
 
 def test_a_mask_of_another_grid_is_refused(tmp_path):
@@ -138,7 +142,7 @@ def test_row_masking_keeps_one_thin_row_in_so_many(tmp_path, factor):
     low, truth = load_volume(make(tmp_path, volume, view="axial", degradation=masked)), load_volume(volume)
     np.testing.assert_allclose(low.data, truth.data[..., :: int(factor)], atol=1e-6)
     np.testing.assert_allclose(low.grid.affine[:3, 3], truth.grid.affine[:3, 3], atol=1e-5)
-    assert load_study([tmp_path / "low.nii.gz"]).scans[0].operator.axis == 2
+    assert load_study([tmp_path / scan_file("low")]).scans[0].operator.axis == 2
 
 
 def test_zoom_keeps_the_outermost_centres_and_says_where_its_slices_lie(tmp_path):
@@ -157,7 +161,7 @@ def test_overlapping_slices_are_thicker_than_they_are_apart(tmp_path):
     low, truth = load_volume(make(tmp_path, volume, view="axial", degradation=overlapping)), load_volume(volume)
     expected = np.stack([truth.data[..., i : i + 4].mean(-1) for i in range(0, 16, 2)], -1)
     np.testing.assert_allclose(low.data, expected, atol=1e-6)
-    assert load_study([tmp_path / "low.nii.gz"]).head.same_as(truth.grid)
+    assert load_study([tmp_path / scan_file("low")]).head.same_as(truth.grid)
 
 
 @pytest.mark.parametrize("profile", ["box", "gaussian", "zoom"])
@@ -198,9 +202,7 @@ def test_factors_of_one_axis_are_that_factor(tmp_path, profile):
     volume, _ = preprocessed(tmp_path)
     ways = {"factor": Stack("axial", 3.3, profile), "factors": Stack("axial", profile=profile, factors=(1, 1, 3.3))}
     paths = [
-        make(
-            tmp_path, volume, view="axial", degradation=Degradation("simulated", (stack,), 2.0), output=f"{way}.nii.gz"
-        )
+        make(tmp_path, volume, view="axial", degradation=Degradation("simulated", (stack,), 2.0), output=way)
         for way, stack in ways.items()
     ]
     one, other = (load_study([path]).scans[0] for path in paths)

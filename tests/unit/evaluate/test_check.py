@@ -50,7 +50,7 @@ def study(tmp_path):
             source_key="SHA256E-s1--0",
         )
         paths.append(tmp_path / "lowres" / f"sub-01_desc-{view}_T1w.nii.gz")
-        save_measurement(paths[-1], data, scan, protocol)
+        save_measurement(paths[-1], data, scan, protocol, np.ones(scan.shape, bool))
     return paths
 
 

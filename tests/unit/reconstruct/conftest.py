@@ -52,6 +52,7 @@ def simulate(tiny_head: tuple[np.ndarray, Grid], tmp_path: Path) -> Callable[...
     """A function that writes scans of the tiny head, one a stack, and returns their paths."""
     truth, grid = tiny_head
     save_volume(tmp_path / "truth_T1w.nii.gz", truth, grid)
+    save_volume(tmp_path / "mask.nii.gz", (truth > 0.1).astype(np.uint8), grid)
     write_json(tmp_path / "truth_T1w.json", {"headsr": {"scale": 800.0, "offset": 3.0}})
 
     def write(*stacks: Stack, noise_percent: float = 1.0) -> list[Path]:
@@ -61,6 +62,7 @@ def simulate(tiny_head: tuple[np.ndarray, Grid], tmp_path: Path) -> Callable[...
             simulate_lowres(
                 tmp_path / "truth_T1w.nii.gz", path, view=stack.view, degradation=degradation, name="demo/sub-01_T1w",
                 degradation_name="some", thickness=None, source_key="KEY",
+                head_mask=tmp_path / "mask.nii.gz",
             )  # fmt: skip
         return paths
 
