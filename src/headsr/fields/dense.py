@@ -1,8 +1,7 @@
 """The field of dense feature grids and a small network: position -> intensity. Evaluated in NumPy alone.
 
-f(p) = carried(p) + MLP([level_1(p), ..., level_n(p)]): dense feature grids of several cell sizes and one voxel grid
-that carries what the fit started from and the correction that makes the field agree with the measurement. All grids
-are interpolated trilinearly with cell-centred nodes: node i of a level of cell c lies at head index (i + 0.5) c - 0.5.
+f(p) = MLP([level_1(p), ..., level_n(p)]): dense feature grids of several cell sizes, interpolated trilinearly with
+cell-centred nodes: node i of a level of cell c lies at head index (i + 0.5) c - 0.5.
 
 A voxel's value is the same, bit for bit, however a grid is cut into tiles: positions are snapped to a lattice and every
 sum is element-wise, of products in one order. A matrix product would round differently with the tile's shape.
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -23,7 +22,7 @@ from headsr.fields.arithmetic import least_seconds
 from headsr.fields.lattice import boxes, level_shape, positions_in, touched_nodes
 from headsr.volumes import Grid
 
-_TENSORS = ("hidden_weight", "hidden_bias", "output_weight", "output_bias", "carried")
+_TENSORS = ("hidden_weight", "hidden_bias", "output_weight", "output_bias")
 _CHUNK = 16384  # voxels whose hidden layer stays in the processor's cache; even, see _values
 _BOX = {"voxels": 262144, "plane": 16384}  # what is interpolated at once
 _HUGE_PAGES = 4 * 2**20  # the system may give an array two more of 2 MiB than it needs, at its ends
@@ -31,23 +30,19 @@ _HUGE_PAGES = 4 * 2**20  # the system may give an array two more of 2 MiB than i
 
 @dataclass(frozen=True, eq=False)
 class DenseField:
-    """A fitted field on the head's ``grid``: normalised intensity * ``scale`` + ``offset`` gives the scan's units.
+    """A fitted field of normalised intensities on the head's ``grid``.
 
     ``levels`` are (features, x, y, z) per cell size; ``hidden_weight`` (H, all features), ``hidden_bias`` (H,),
-    ``output_weight`` (H,), ``output_bias`` (); ``carried`` (X, Y, Z). All float32. ``record`` is plain JSON.
+    ``output_weight`` (H,), ``output_bias`` (). All float32.
     """
 
     grid: Grid
-    scale: float
-    offset: float
     cells: tuple[int, ...]
     levels: tuple[NDArray[np.float32], ...]
     hidden_weight: NDArray[np.float32]
     hidden_bias: NDArray[np.float32]
     output_weight: NDArray[np.float32]
     output_bias: NDArray[np.float32]
-    carried: NDArray[np.float32]
-    record: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for cell, level in zip(self.cells, self.levels, strict=True):
@@ -59,8 +54,6 @@ class DenseField:
         shapes, needed = [array.shape for array in network], [(units, features), (units,), (units,), ()]
         if not features or shapes != needed:
             raise ValueError(f"a network of {features} features is of arrays of {needed}, not of {shapes}")
-        if self.carried.shape != self.grid.shape:
-            raise ValueError(f"a carried grid of {self.grid.shape} voxels is needed, not of {self.carried.shape}")
         if {array.dtype for array in self.tensors.values()} != {np.dtype(np.float32)}:
             raise ValueError("a field's tensors are float32")
 
@@ -81,13 +74,13 @@ class DenseField:
         return {"cells": list(self.cells)}
 
     @classmethod
-    def from_file(cls, content: dict[str, Any], tensors: dict[str, NDArray[np.float32]], **head: Any) -> DenseField:
-        """The field that a file describes; ``head`` is what all families have."""
+    def from_file(cls, grid: Grid, content: dict[str, Any], tensors: dict[str, NDArray[np.float32]]) -> DenseField:
+        """The field that a file describes."""
         cells = tuple(content["cells"])
         levels = tuple(tensors[f"level_{index}"] for index in range(len(cells)))
         named = {name: tensors[name] for name in _TENSORS}
         named["output_bias"] = named["output_bias"].reshape(())  # one number, which files keep as (1,)
-        return cls(**head, cells=cells, levels=levels, **named)
+        return cls(grid, cells, levels, **named)
 
     def evaluate(self, grid: Grid) -> NDArray[np.float32]:
         """Normalised intensities (X, Y, Z) at the voxel centres of ``grid``, any block of any size of voxel.
@@ -106,7 +99,7 @@ class DenseField:
         widest = max(level.shape[0] for level in self.levels)
         box = [part.stop for part in next(boxes(shape, **_BOX))]
         # A voxel has two nodes per axis. The step along z makes three arrays of as many as there are along x and y.
-        values = math.prod(box) * (sum(level.shape[0] for level in self.levels) + 3 + 3 * 4 * widest)
+        values = math.prod(box) * (sum(level.shape[0] for level in self.levels) + 2 + 3 * 4 * widest)
         hidden = min(math.prod(box), _CHUNK) * (len(self.hidden_bias) + 1)
         return 4 * (math.prod(shape) + values + hidden) + 100 * sum(shape) + _HUGE_PAGES
 
@@ -126,10 +119,7 @@ class DenseField:
             channels = features[first : first + len(level), :voxels]
             _trilinear(level, cell, positions, out=channels.reshape(len(level), *shape))
             first += len(level)
-        result = np.empty(shape, np.float32)
-        _trilinear(self.carried[None], 1, positions, out=result[None])
-        result.reshape(-1)[:] += self._network(features)[:voxels]
-        return result
+        return self._network(features)[:voxels].reshape(shape)
 
     def _network(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """The MLP at (n,) voxels from ones and their features, (1 + features, n).

@@ -97,7 +97,7 @@ class SirenEvaluator:
 
 
 class HashEvaluator:
-    """The nodes and the network of a hash grid on their device; a carried grid, (1, x, y, z), is the last level."""
+    """The nodes and the network of a hash grid on their device."""
 
     def __init__(
         self,
@@ -111,13 +111,12 @@ class HashEvaluator:
     ) -> None:
         self.device, self.type, self.rows = _present(device), _TYPES[precision], rows
         self.levels = [self._nodes(level) for level in levels]
-        self.features = weights[0].shape[1]
         layers = [(weight, bias[:, None]) for weight, bias in zip(weights, biases, strict=True)]
         self.hidden = [tuple(_moved(array, self.type, self.device) for array in layer) for layer in layers[:-1]]
         self.last_weight, self.last_bias = (_moved(array, torch.float32, self.device) for array in layers[-1])
 
     def values(self, stencils: Sequence[Stencil]) -> NDArray[np.float32]:
-        """The field (X, Y, Z) on a tile, from where each of its levels, the carried grid last, is read there.
+        """The field (X, Y, Z) on a tile, from where each of its levels is read there.
 
         Levels are brought to the tile's voxels along z and y at once. What is left, the features' planes at each
         level's nodes along x, are the rows of one matrix: the step along x is one for all levels, and is followed by
@@ -129,18 +128,15 @@ class HashEvaluator:
         depth = self.rows // planes.shape[1]
         work = self._empty(2, len(below) * depth, planes.shape[1])
         layers = [self._empty(len(bias), self.rows, kind=self.type) for _, bias in self.hidden]
-        columns = torch.zeros(self.features, self.rows, dtype=torch.float32, device=self.device)
+        columns = torch.zeros(len(below), self.rows, dtype=torch.float32, device=self.device)
         for part in (slice(first, first + depth) for first in range(0, shape[0], depth)):
             target = result[part]
             nodes = [array[:, part].reshape(-1) for array in (below, above, share)]
-            features = _interpolate(planes, 0, nodes, out=work[:, : len(nodes[0])]).view(len(below), -1)
-            units = features[: self.features]
+            units = _interpolate(planes, 0, nodes, out=work[:, : len(nodes[0])]).view(len(below), -1)
             if target.numel() < self.rows:  # a tile's end: filled up, for all products have one shape
                 columns[:, : target.numel()] = units
                 units = columns
             target[:] = self._network(units, layers)[: target.numel()].view_as(target)
-            if len(features) > self.features:
-                target += features[-1].view_as(target)
         return result.cpu().numpy()
 
     def _planes(self, stencils: Sequence[Stencil], shape: tuple[int, int, int]) -> tuple[Tensor, list[Tensor]]:

@@ -13,13 +13,17 @@ from headsr.volumes import Grid
 class Field(Protocol):
     """Anything that has a normalised intensity everywhere: scan units = normalised * scale + offset.
 
-    ``grid`` is the grid it was fitted on, ``record`` how it came to be (plain JSON values, for the sidecar) and
-    ``arithmetic`` what its numbers are computed with (device, precision), on which their last bits depend.
+    ``grid`` is the grid it was fitted on, ``projected`` (X, Y, Z) its voxels there, which are its means at every whole
+    scale, and ``signed`` says that intensities may be below zero. ``record`` is how it came to be (plain JSON values,
+    for the sidecar) and ``arithmetic`` what its numbers are computed with (device, precision), on which their last bits
+    depend.
     """
 
     grid: Grid
     scale: float
     offset: float
+    signed: bool
+    projected: NDArray[np.float32]
     record: dict[str, Any]
     arithmetic: str
 
@@ -27,10 +31,10 @@ class Field(Protocol):
         """Normalised intensities (X, Y, Z) at the voxel centres of a grid; a voxel's do not depend on the others."""
         ...
 
-    def evaluation_bytes(self, shape: tuple[int, int, int]) -> int:
-        """Memory that evaluating a block of this shape takes beside the field, at most."""
+    def evaluation_bytes(self, grid: Grid) -> int:
+        """Memory that evaluating a block of this size takes beside the field, at most."""
         ...
 
-    def seconds_per_voxel(self) -> float:
-        """About how long one voxel takes on one core."""
+    def seconds_per_voxel(self, grid: Grid) -> float:
+        """About how long one core takes for a voxel of a block of this size."""
         ...

@@ -2,7 +2,7 @@
 
 Nothing fits such a field yet.
 
-f(p) = carried(p) + network([level_1(p), ..., level_n(p)]): pairs of features at the nodes of grids of falling cell
+f(p) = network([level_1(p), ..., level_n(p)]): pairs of features at the nodes of grids of falling cell
 size, interpolated trilinearly, with nodes as those of ``headsr.fields.dense``: node i of a level of cell c lies at head
 index (i + 0.5) c - 0.5. A level whose nodes fit in a table has them all; of a finer one, several nodes share a place,
 (x * 1) xor (y * 2654435761) xor (z * 805459861), modulo the size of the table.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,24 +51,19 @@ _MOVING = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class HashField:
-    """A fitted hash grid on the head's ``grid``: normalised intensity * ``scale`` + ``offset`` gives the scan's units.
+    """A fitted hash grid on the head's ``grid``, of normalised intensities.
 
     ``cells`` are the levels' cell sizes in head voxels. A level is (2, x, y, z) where all its nodes are kept and
     (table size, 2) where they are hashed. ``weights`` (units, inputs) and ``biases`` (units,) are those of a network
-    with ReLU between its layers, whose inputs are the levels' features in order. ``carried`` is (X, Y, Z) or None. All
-    float32. ``record`` is plain JSON. ``precision`` is that of the network's hidden layers; features and the last
-    layer's sum are float32 always.
+    with ReLU between its layers, whose inputs are the levels' features in order. All float32. ``precision`` is that of
+    the network's hidden layers; features and the last layer's sum are float32 always.
     """
 
     grid: Grid
-    scale: float
-    offset: float
     cells: tuple[float, ...]
     levels: tuple[NDArray[np.float32], ...]
     weights: tuple[NDArray[np.float32], ...]
     biases: tuple[NDArray[np.float32], ...]
-    carried: NDArray[np.float32] | None = None
-    record: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     precision: str = "fp32"
 
@@ -82,8 +77,6 @@ class HashField:
                     f"a level of cell {cell} is {dense} or (a power of two, {FEATURES}), not {level.shape}"
                 )
         check_layers(self.weights, self.biases, inputs=FEATURES * len(self.levels))
-        if self.carried is not None and self.carried.shape != self.grid.shape:
-            raise ValueError(f"a carried grid of {self.grid.shape} voxels is needed, not of {self.carried.shape}")
         if {array.dtype for array in self.tensors.values()} != {np.dtype(np.float32)}:
             raise ValueError("a field's tensors are float32")
 
@@ -96,8 +89,7 @@ class HashField:
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """What a file keeps, by name."""
         levels = {f"level_{index}": level for index, level in enumerate(self.levels)}
-        carried = {} if self.carried is None else {"carried": self.carried}
-        return levels | carried | layer_tensors(self.weights, self.biases)
+        return levels | layer_tensors(self.weights, self.biases)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -105,12 +97,11 @@ class HashField:
         return {"kind": "hash_grid", "cells": list(self.cells), "layers": len(self.weights)}
 
     @classmethod
-    def from_file(cls, content: dict[str, Any], tensors: dict[str, NDArray[np.float32]], **head: Any) -> HashField:
-        """The field that a file describes; ``head`` is what all families have."""
+    def from_file(cls, grid: Grid, content: dict[str, Any], tensors: dict[str, NDArray[np.float32]]) -> HashField:
+        """The field that a file describes."""
         cells = tuple(content["cells"])
         levels = tuple(tensors[f"level_{index}"] for index in range(len(cells)))
-        weights, biases = layers_of(tensors, content["layers"])
-        return cls(**head, cells=cells, levels=levels, weights=weights, biases=biases, carried=tensors.get("carried"))
+        return cls(grid, cells, levels, *layers_of(tensors, content["layers"]))
 
     def evaluate(self, grid: Grid) -> NDArray[np.float32]:
         """Normalised intensities (X, Y, Z) at the voxel centres of ``grid``, any block of any size of voxel.
@@ -139,7 +130,7 @@ class HashField:
         """
         fine, coarse = ([part.stop for part in next(boxes(shape, **tiles))] for tiles in self._tiles)
         tile = max(self._tile_bytes(fine, [n + 1 for n in fine]), self._tile_bytes(coarse, [2 * n for n in coarse]))
-        channels, widest = 2 * len(self.levels) + 1, max(len(bias) for bias in self.biases)
+        channels, widest = FEATURES * len(self.levels), max(len(bias) for bias in self.biases)
         product = 4 * self._rows * (4 * channels + 3 * widest)
         return 4 * math.prod(shape) + tile + product + 200 * sum(shape) * len(self.levels) + LIBRARY_BYTES
 
@@ -164,8 +155,7 @@ class HashField:
 
     @property
     def _cells_and_nodes(self) -> list[tuple[float, tuple[int, ...]]]:
-        cells = self.cells if self.carried is None else (*self.cells, 1)
-        return [(cell, level_shape(self.grid.shape, cell)) for cell in cells]
+        return [(cell, level_shape(self.grid.shape, cell)) for cell in self.cells]
 
     @property
     def _rows(self) -> int:
@@ -184,7 +174,7 @@ class HashField:
         with _MOVING:  # to the device once, whichever thread comes first
             if "_moved" not in self.__dict__:
                 self.__dict__["_moved"] = HashEvaluator(
-                    self.levels if self.carried is None else (*self.levels, self.carried[None]),
+                    self.levels,
                     self.weights,
                     self.biases,
                     rows=self._rows,

@@ -19,6 +19,8 @@ from headsr.volumes import Grid, axis_positions
 # scale factors give, whose last bits depend on where a tile starts.
 _LATTICE = 2.0**16
 _SHIFT = 0.5 + 0.0618033988749895
+# Of a voxel size and of a place in voxels: beyond, a grid's voxels are no whole part of the head's.
+_WHOLE_SIZE, _WHOLE_PLACE = 1e-9, 1e-3
 _PRIMES = (1, 2654435761, 805459861)  # of Mueller et al., ACM TOG 41(4), 2022
 
 
@@ -30,6 +32,20 @@ def positions_in(head: Grid, grid: Grid) -> list[NDArray[np.float64]]:
     """
     places = zip(axis_positions(grid, head), head.shape, strict=True)
     return [np.clip(np.floor(p * _LATTICE + _SHIFT) / _LATTICE, 0, n - 1) for p, n in places]
+
+
+def whole_scales(head: Grid, grid: Grid) -> tuple[int | None, int | None, int | None]:
+    """Of how many voxels of ``grid`` every head voxel is made, per axis; None where it is not made of whole ones.
+
+    The same for every block of a grid. Raises ValueError when the axes are not parallel.
+    """
+    scales = []
+    for place, size, whole in zip(axis_positions(grid, head), grid.voxel_size, head.voxel_size, strict=True):
+        scale = max(1, round(whole / size))
+        first = (place[0] + 0.5) * scale - 0.5
+        fits = abs(whole / size / scale - 1) < _WHOLE_SIZE and abs(first - round(first)) < _WHOLE_PLACE
+        scales.append(scale if fits else None)
+    return tuple(scales)
 
 
 def boxes(shape: Sequence[int], *, voxels: int, plane: int) -> Iterator[tuple[slice, ...]]:

@@ -1,6 +1,6 @@
-"""The files of fields: one safetensors file each, that says of which kind its field is.
+"""The files of fields: one safetensors file each, that says of which kind its network is.
 
-A file without a kind holds a field of dense grids.
+A file without a kind holds dense grids.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from headsr.fields.arithmetic import check_arithmetic
+from headsr.fields.consistent import ConsistentField
 from headsr.fields.dense import DenseField
 from headsr.fields.hash_grid import HashField
 from headsr.fields.siren import SirenField
 from headsr.files import whole
 from headsr.volumes import Grid
 
-KINDS = {None: DenseField, "siren": SirenField, "hash_grid": HashField}  # the field of every kind that a file may say
+KINDS = {None: DenseField, "siren": SirenField, "hash_grid": HashField}  # the network of each kind that a file may say
 _KEY = "headsr"
 # A safetensors file begins with the header's length in bytes; of the header's names this one is no tensor's.
 _LENGTH_BYTES, _METADATA = 8, "__metadata__"
@@ -34,53 +35,58 @@ class FieldError(ValueError):
     """A file does not hold a field. The message names the file and the way out."""
 
 
-def save_field(path: str | os.PathLike[str], field: DenseField | SirenField | HashField) -> None:
+def save_field(path: str | os.PathLike[str], field: ConsistentField) -> None:
     """Write a field as safetensors, whole or not at all; all that is no tensor is one JSON text inside."""
     content = {
         "shape": list(field.grid.shape),
         "affine": field.grid.affine.tolist(),
         "scale": field.scale,
         "offset": field.offset,
+        "signed": field.signed,
         "record": field.record,
-        **field.description,
+        **field.network.description,
     }
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in field.tensors.items()}
     with whole(path) as partial:
         save_file(tensors, partial, {_KEY: json.dumps(content, sort_keys=True, allow_nan=False)})
 
 
-def load_field(
-    path: str | os.PathLike[str], *, device: str = "cpu", precision: str = "fp32"
-) -> DenseField | SirenField | HashField:
+def load_field(path: str | os.PathLike[str], *, device: str = "cpu", precision: str = "fp32") -> ConsistentField:
     """Read a field that save_field wrote, to be evaluated on a device in a precision. Imports no torch.
 
-    FieldError names a file that is missing, cannot be read, is damaged or foreign; ValueError a device or precision
-    that there is not for such a field.
+    FieldError names a file that is missing, cannot be read, is damaged, foreign or of an earlier version; ValueError a
+    device or precision that there is not for such a field.
     """
     check_arithmetic(device, precision)
     try:
         content, tensors = _read(path)
-        loaded = _kind(content.get("kind")).from_file(
-            content,
-            tensors,
-            grid=Grid(content["shape"], content["affine"]),
-            scale=content["scale"],
-            offset=content["offset"],
-            record=content["record"],
-        )
+        earlier = "projected" not in tensors and "record" in content
+        network = _kind(content.get("kind")).from_file(Grid(content["shape"], content["affine"]), content, tensors)
+        loaded = None if earlier else _with_its_voxels(network, content, tensors)
     except FileNotFoundError:
         raise FieldError(f"{path}: does not exist. Fit the field first") from None
     except OSError as error:
         raise FieldError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FieldError(f"{path}: is damaged or holds no field ({error}). Delete it and fit again") from error
-    if not isinstance(loaded, DenseField):
-        return replace(loaded, device=device, precision=precision)
+    if loaded is None:
+        raise FieldError(
+            f"{path}: was fitted by a version of headsr whose renders were another volume at every size. Fit it again"
+        )
+    if not isinstance(network, DenseField):
+        return replace(loaded, network=replace(network, device=device, precision=precision))
     if (device, precision) != ("cpu", "fp32"):
         raise ValueError(
             f"{path}: a field of dense grids is evaluated on the cpu in fp32 alone, not on {device} in {precision}"
         )
     return loaded
+
+
+def _with_its_voxels(
+    network: DenseField | SirenField | HashField, content: dict[str, Any], tensors: dict[str, NDArray[np.float32]]
+) -> ConsistentField:
+    voxels, said = (tensors["projected"], tensors["carried"]), (content["scale"], content["offset"], content["signed"])
+    return ConsistentField(network, *voxels, *said, content["record"])
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:

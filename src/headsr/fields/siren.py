@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,19 +47,16 @@ _MOVING = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class SirenField:
-    """A fitted network of sines on the head's ``grid``: normalised intensity * ``scale`` + ``offset`` in scan units.
+    """A fitted network of sines on the head's ``grid``, of normalised intensities.
 
     ``weights`` are (units, inputs) and ``biases`` (units,) per layer, float32, the first of 3 inputs and the last of
-    1 unit; ``record`` is plain JSON. ``precision`` is that of the hidden layers' inputs and weights; the first layer's
-    tables and the last layer's sum are float32 always.
+    1 unit. ``precision`` is that of the hidden layers' inputs and weights; the first layer's tables and the last
+    layer's sum are float32 always.
     """
 
     grid: Grid
-    scale: float
-    offset: float
     weights: tuple[NDArray[np.float32], ...]
     biases: tuple[NDArray[np.float32], ...]
-    record: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     precision: str = "fp32"
 
@@ -88,10 +85,9 @@ class SirenField:
         return {"kind": "siren", "layers": len(self.weights)}
 
     @classmethod
-    def from_file(cls, content: dict[str, Any], tensors: dict[str, NDArray[np.float32]], **head: Any) -> SirenField:
-        """The field that a file describes; ``head`` is what all families have."""
-        weights, biases = layers_of(tensors, content["layers"])
-        return cls(**head, weights=weights, biases=biases)
+    def from_file(cls, grid: Grid, content: dict[str, Any], tensors: dict[str, NDArray[np.float32]]) -> SirenField:
+        """The field that a file describes."""
+        return cls(grid, *layers_of(tensors, content["layers"]))
 
     def evaluate(self, grid: Grid) -> NDArray[np.float32]:
         """Normalised intensities (X, Y, Z) at the voxel centres of ``grid``, any block of any size of voxel.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from headsr.acquisition.consistency import allowed
 from headsr.acquisition.measurement import Study
 from headsr.devices import generator_of
-from headsr.fields.dense import DenseField
+from headsr.fields.consistent import ConsistentField
 from headsr.inr.grid_network import GridNetwork
 from headsr.inr.prior import SlicePrior
 from headsr.progress import Progress
@@ -34,7 +33,7 @@ class FitError(RuntimeError):
 
 
 def fit_field(study: Study, method: Inr, models: Mapping[str, TrainedModel]) -> FieldEstimate:
-    """The field of a fit (recipes.Inr), which agrees with the scans at the head's voxels, to within their noise.
+    """The field of a fit (recipes.Inr), which agrees with the scans at every whole scale, to within their noise.
 
     Raises FitError if the loss stops being finite.
     """
@@ -80,12 +79,13 @@ def fit_network(
 
 def consistent_field(
     network: GridNetwork, start: NDArray[np.float32], study: Study
-) -> tuple[DenseField, NDArray[np.float32], list[dict[str, Any]]]:
+) -> tuple[ConsistentField, NDArray[np.float32], list[dict[str, Any]]]:
     """The field that agrees with the scans, its voxels (X, Y, Z) before it did, and what that changed for each scan."""
-    raw = network.as_field(study.head, start, scale=study.scale, offset=study.offset)
-    volume = raw.evaluate(study.head)
+    raw = network.as_field(study.head)
+    volume = start + raw.evaluate(study.head)
     projected, agreement = project_onto(volume, study)
-    return replace(raw, carried=start + (projected - volume)), volume, agreement
+    in_scan_units = {"scale": study.scale, "offset": study.offset, "signed": study.signed}
+    return ConsistentField.of(raw, projected, **in_scan_units), volume, agreement
 
 
 def _start(study: Study, fit: Fit) -> NDArray[np.float32]:

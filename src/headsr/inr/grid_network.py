@@ -48,23 +48,20 @@ class GridNetwork(nn.Module):
         return [{"params": list(self.levels), "lr": learning_rate}, {"params": shared, "lr": learning_rate / 5}]
 
     @torch.no_grad()
-    def as_field(self, grid: Grid, carried: np.ndarray, *, scale: float, offset: float) -> DenseField:
-        """The field as it is now, added to ``carried`` (X, Y, Z)."""
+    def as_field(self, grid: Grid) -> DenseField:
+        """The field as it is now."""
 
         def array(tensor: Tensor) -> np.ndarray:
             return tensor.detach().cpu().numpy().copy()
 
         return DenseField(
             grid,
-            scale,
-            offset,
             tuple(self.design.cells),
             tuple(array(level) for level in self.levels),
             hidden_weight=array(self.hidden_weight),
             hidden_bias=array(self.hidden_bias[:, 0]),
             output_weight=array(self.output_weight[0]),
             output_bias=array(self.output_bias[0, 0]),
-            carried=carried,
         )
 
     @torch.no_grad()

@@ -25,14 +25,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headsr.fields.field import Field
-from headsr.files import read_json, sha256_of, write_json
+from headsr.files import head_mask_of, read_json, sha256_of, sidecar_of, write_json
 from headsr.render import store as stores
+from headsr.render.agreement import Scans, agreement_of
 from headsr.render.ahead import Lanes
 from headsr.render.air import Air, find_air, no_air
 from headsr.render.describe import RESEARCH_ONLY
 from headsr.render.disk import kept_when_full, refuse_small_disk
 from headsr.render.lock import writing
-from headsr.render.plan import PlannedVolume, RenderCost, announce, cores, estimate, plan_volume, target_grid
+from headsr.render.plan import (
+    PlannedVolume,
+    RenderCost,
+    announce,
+    cores,
+    estimate,
+    is_whole,
+    plan_volume,
+    target_grid,
+)
 from headsr.render.progress import RenderProgress, Silent
 from headsr.render.publish import Outputs, begin_outputs, discard_partials, publish_beside
 from headsr.render.pyramid import mean_of_below
@@ -80,6 +90,7 @@ def render_unit(
     field: str | os.PathLike[str],
     outputs: Outputs,
     *,
+    scans: Scans,
     larger: Mapping[str, Any],
     chunk: int,
     shard: int,
@@ -89,8 +100,9 @@ def render_unit(
 ) -> None:
     """Render a field as the workflow does: on its own grid as it is, or ``larger`` (size and dtype) without the air.
 
-    On its own grid it is compared with its scans, and what was measured of the air stays measured. ``memory_mb`` is for
-    this job; each job that it has SLURM start may take as much.
+    On its own grid it is compared with its scans, and what was measured of the air stays measured. With ``scans`` it
+    says of a larger volume how well that agrees with them. ``memory_mb`` is for this job; each job that it has SLURM
+    start may take as much.
     """
     size = {key: value for key, value in larger.items() if key != "dtype"}
     manner = Manner(
@@ -102,13 +114,14 @@ def render_unit(
         memory_bytes=memory_mb * 2**20 * (workers if scheduler == "slurm" else 1),
         scheduler=scheduler,
     )
-    render_field(field, outputs, manner=manner, **size)
+    render_field(field, outputs, scans=scans, manner=manner, **size)
 
 
 def render_field(
     field: str | os.PathLike[str],
     outputs: Outputs,
     *,
+    scans: Scans = (),
     manner: Manner = Manner(),
     device: str = "cpu",
     precision: str = "fp32",
@@ -118,7 +131,7 @@ def render_field(
     identity = sha256_of(field)
     source = FieldFile(os.fspath(field), device, precision, identity)
     grid = target_grid(source.open().grid, **size)
-    render(source, outputs, identity=identity, grid=grid, manner=manner)
+    render(source, outputs, identity=identity, grid=grid, scans=scans, manner=manner)
 
 
 def render(
@@ -127,43 +140,53 @@ def render(
     *,
     identity: str,
     grid: Grid | None = None,
+    scans: Scans = (),
     manner: Manner = Manner(),
 ) -> None:
     """Evaluate a field on ``grid`` (its own where None) and publish OME-Zarr, preview and sidecar, in scan units.
 
     ``identity`` names the field's content: shards on disk are reused only if they were rendered from the same, in the
-    same way, and are whole. Says what it will do before it starts, then how far it is. RenderPlanError for what cannot
-    fit; DiskFullError, after which the same call goes on; FloatingPointError for intensities that are not finite or
-    that uint16 or float16 cannot hold; StoreError for a folder that is not to be replaced.
+    same way, and are whole. The sidecar says how well the volume agrees with the head's low-resolution ``scans``, where
+    it is not the projected volume that says so (``agreement_of``). Says what it will do before it starts, then how far
+    it is. RenderPlanError for what cannot fit; DiskFullError, after which the same call goes on; FloatingPointError for
+    intensities that are not finite or that uint16 or float16 cannot hold; StoreError for a folder that is not to be
+    replaced; ValueError for scans of another head.
     """
     share_one_heap()
     field = opened(source)
     storage = choose_storage(field, manner.dtype)
     with kept_when_full(outputs), writing(outputs.store, shared=manner.part is not None):
-        _render(source, outputs, field.grid if grid is None else grid, storage, identity, manner)
+        _render(source, outputs, field.grid if grid is None else grid, storage, identity, scans, manner)
 
 
 def _render(
-    source: Field | FieldFile, outputs: Outputs, grid: Grid, storage: Storage, identity: str, manner: Manner
+    source: Field | FieldFile,
+    outputs: Outputs,
+    grid: Grid,
+    storage: Storage,
+    identity: str,
+    scans: Scans,
+    manner: Manner,
 ) -> None:
     field = opened(source)
-    fingerprint = _fingerprint(field, grid, storage, manner, identity)
+    fingerprint = _fingerprint(field, grid, storage, manner, identity, scans)
     if stores.is_finished(outputs.store, fingerprint):
         shutil.rmtree(stores.work_folder(outputs.store), ignore_errors=True)  # a kill right after the commit left it
         if not (outputs.preview.exists() and outputs.sidecar.exists()):
-            rendered = stores.read_record(outputs.store)["render"]
+            held = stores.read_record(outputs.store)
+            rendered = {key: held[key] for key in ("render", "consistency") if key in held}
             _publish_beside(field, outputs, plan_volume(grid, storage), rendered, workers=manner.workers)
         print(f"{outputs.name}: is finished")
         return
     # What cannot be evaluated or cannot fit is refused before another volume is replaced; finding the air makes the
     # estimate smaller, not larger.
     if outputs.store.exists():
-        _evaluate_one(field)
+        _evaluate_one(field, grid)
     whole = _volume(field, grid, storage, no_air(_layout(grid, manner)), manner)
-    workers = min(_estimate(field, whole, manner).workers, cores())
+    workers = min(_estimate(field, whole, manner, scans).workers, cores())
     air = _air(field, grid, outputs, fingerprint, manner, workers)
     volume = _volume(field, grid, storage, air, manner)
-    expected = _estimate(field, volume, manner)
+    expected = _estimate(field, volume, manner, scans)
     found = air if manner.skip_air else None
     print(announce(outputs.name, volume, expected, air=found, head=field.grid, part=manner.part), flush=True)
     begin_outputs(outputs, fingerprint, replace=manner.part is None)
@@ -172,7 +195,8 @@ def _render(
         stores.create_level(outputs.store, level, layout, storage, volume.fill)
     shards = _render_shards(source, outputs, volume, expected, fingerprint, manner)
     if manner.part is None:
-        _finish(field, outputs, volume, shards, air=air, fingerprint=fingerprint, workers=expected.workers)
+        how = {"air": air, "scans": scans, "fingerprint": fingerprint, "workers": expected.workers}
+        _finish(field, outputs, volume, shards, **how)
 
 
 def plan_render(
@@ -180,12 +204,14 @@ def plan_render(
     name: str,
     *,
     grid: Grid | None = None,
+    scans: Scans = (),
     manner: Manner = Manner(),
 ) -> str:
     """What ``render`` would do, as text, where all chunks are written; RenderPlanError for what memory cannot hold."""
     grid = field.grid if grid is None else grid
     volume = _volume(field, grid, Storage(manner.dtype), no_air(_layout(grid, manner)), manner)
-    return announce(name, volume, _estimate(field, volume, manner), air=None, head=field.grid, part=manner.part)
+    expected = _estimate(field, volume, manner, scans)
+    return announce(name, volume, expected, air=None, head=field.grid, part=manner.part)
 
 
 def choose_storage(field: Field, dtype: str) -> Storage:
@@ -193,6 +219,7 @@ def choose_storage(field: Field, dtype: str) -> Storage:
 
     The range is that of at most 128 samples a side. Rounding to uint16 is off by at most half the slope, 1/65535 of the
     range; to float16 by at most 1/2048 of the intensity. Intensities that lie beyond are refused when they are met.
+    Magnitudes are stored from zero on, so that none is rounded to below it.
     """
     if np.dtype(dtype).kind == "f":
         return Storage(dtype)
@@ -206,7 +233,8 @@ def choose_storage(field: Field, dtype: str) -> Storage:
         raise FloatingPointError("not all intensities of the field are finite")
     # Where all is one value, a range must still be told apart from it in float32.
     margin = _MARGIN * max(high - low, max(-low, high, 1e-30) / 16)
-    return Storage(dtype, slope=(high - low + 2 * margin) / 65535, intercept=low - margin)
+    intercept = low - margin if field.signed else max(low - margin, field.offset)
+    return Storage(dtype, slope=(high - low + 2 * margin) / 65535, intercept=intercept)
 
 
 @dataclass(frozen=True)
@@ -336,6 +364,7 @@ def _finish(
     shards: dict[str, Written],
     *,
     air: Air,
+    scans: Scans,
     fingerprint: str,
     workers: int,
 ) -> None:
@@ -343,11 +372,15 @@ def _finish(
         raise stores.StoreError(
             f"{outputs.store.parent}: {len(lacking)} of {len(volume.tiles)} shards were not written"
         )
-    rendered = {
+    print(f"{outputs.name}: comparing its means with the head's voxels", flush=True)
+    agreement = agreement_of(field, volume, outputs.store, scans=scans, workers=workers)
+    how = {
         "arithmetic": field.arithmetic,
         "storage": dataclasses.asdict(volume.storage),
         "air": {"share": air.share, "checked_chunks": air.checked, "largest_difference": air.worst * field.scale},
+        "means": agreement.pop("means"),
     }
+    rendered = {"render": how, **agreement}
     discard_partials(outputs)
     _publish_beside(field, outputs, volume, rendered, workers=workers)
     stores.commit(
@@ -357,14 +390,14 @@ def _finish(
         name=outputs.name,
         storage=volume.storage,
         fingerprint=fingerprint,
-        record={**RESEARCH_ONLY, "render": rendered},
+        record={**RESEARCH_ONLY, **rendered},
     )
 
 
 def _publish_beside(
     field: Field, outputs: Outputs, volume: PlannedVolume, rendered: dict[str, Any], *, workers: int
 ) -> None:
-    record = {**field.record, "render": rendered}
+    record = {**field.record, **rendered}
     publish_beside(volume, outputs, scale=field.scale, offset=field.offset, record=record, workers=workers)
 
 
@@ -374,7 +407,7 @@ def _air(field: Field, grid: Grid, outputs: Outputs, fingerprint: str, manner: M
     In a box within the head it is not looked for: what is on its faces is no air.
     """
     layout = _layout(grid, manner)
-    if not manner.skip_air or not _is_whole(grid, field.grid):
+    if not manner.skip_air or not is_whole(grid, field.grid):
         return no_air(layout)
     if stores.holds(outputs.store, fingerprint) and _air_file(outputs).exists():
         return Air.from_json(read_json(_air_file(outputs)))
@@ -385,11 +418,6 @@ def _air(field: Field, grid: Grid, outputs: Outputs, fingerprint: str, manner: M
 
 def _air_file(outputs: Outputs) -> Path:
     return stores.work_folder(outputs.store) / "air.json"
-
-
-def _is_whole(grid: Grid, head: Grid) -> bool:
-    """Whether a grid reaches over the head's whole box: to within a voxel of it."""
-    return bool(np.abs(grid.corners - head.corners).max() < max(grid.voxel_size))
 
 
 def _volume(field: Field, grid: Grid, storage: Storage, air: Air, manner: Manner) -> PlannedVolume:
@@ -404,7 +432,7 @@ def _layout(grid: Grid, manner: Manner) -> Layout:
     return lay_out(grid.shape, chunk=manner.chunk, shard=manner.shard)
 
 
-def _estimate(field: Field, volume: PlannedVolume, manner: Manner) -> RenderCost:
+def _estimate(field: Field, volume: PlannedVolume, manner: Manner, scans: Scans) -> RenderCost:
     return estimate(
         volume,
         field,
@@ -413,10 +441,11 @@ def _estimate(field: Field, volume: PlannedVolume, manner: Manner) -> RenderCost
         processes=manner.scheduler != "threads",
         skips_air=manner.skip_air,
         own_cores=manner.scheduler == "slurm",
+        scans=len(scans),
     )
 
 
-def _fingerprint(field: Field, grid: Grid, storage: Storage, manner: Manner, identity: str) -> str:
+def _fingerprint(field: Field, grid: Grid, storage: Storage, manner: Manner, identity: str, scans: Scans) -> str:
     """What the bytes of a store follow from."""
     parts = [
         identity,
@@ -425,10 +454,11 @@ def _fingerprint(field: Field, grid: Grid, storage: Storage, manner: Manner, ide
         [grid.shape, grid.affine.tolist(), field.scale, field.offset],
         [storage.dtype, storage.slope, storage.intercept],
         [manner.chunk, manner.shard, manner.skip_air],
+        [sha256_of(part) for scan in scans for part in (scan, sidecar_of(scan), head_mask_of(scan))],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _evaluate_one(field: Field) -> None:
+def _evaluate_one(field: Field, grid: Grid) -> None:
     """Evaluate one voxel: where the field's device is not there, or its library, that says so."""
-    field.evaluate(field.grid.block((0, 0, 0), (1, 1, 1)))
+    field.evaluate(grid.block((0, 0, 0), (1, 1, 1)))

@@ -14,11 +14,12 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from headsr.fields.lattice import whole_scales
 from headsr.render.air import Air, coarser, sampling_bytes
 from headsr.render.preview import preview_bytes
 from headsr.render.pyramid import below, level_grids, preview_level
 from headsr.render.schedule import PROCESS_BYTES, ShardTask
-from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, lay_out, refuse_shared_shards
+from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, Triple, lay_out, refuse_shared_shards
 from headsr.volumes import Grid, Storage
 
 # Seconds of a core for each voxel: compressed, hashed, read again for the pyramid. Measured on a head as uint16.
@@ -31,6 +32,10 @@ _TORCH = 200 * 2**20  # what importing torch adds to a process, for fields that 
 _LONGEST = 32767
 _EXTREME = 1e6  # of a shape, a size in mm or a scale, and its inverse: beyond, a voxel's place is lost in rounding
 _EDGE = 1e-6  # of a voxel: a box that ends on a voxel's edge does not touch the next one
+# To compare a render with the head's voxels: seconds of a core for each voxel of it, bytes for each that is read at
+# once and for each of the head's; where it is compared with scans, bytes for each of the head's again.
+_COMPARING = 8e-9
+_BYTES_OF_AVERAGED, _BYTES_OF_MEAN, _BYTES_OF_RESIDUAL = 28, 14, 40
 _INDEX_OF_A_STORE = 40 * 2**20  # zarr's event loop and threads, Dask's graph, the list of shards
 
 
@@ -162,6 +167,16 @@ def target_grid(
     return grid
 
 
+def is_whole(grid: Grid, head: Grid) -> bool:
+    """Whether a grid reaches over the head's whole box: to within a voxel of it."""
+    return bool(np.abs(grid.corners - head.corners).max() < max(grid.voxel_size))
+
+
+def averaged_at_once(volume: PlannedVolume) -> Triple:
+    """How many voxels of a volume are averaged over the head's voxels at once: whole chunks, about as many as one."""
+    return tuple(n * max(1, CHUNK // n) for n in volume.layouts[0].chunk)
+
+
 @dataclass(frozen=True)
 class RenderCost:
     """What a render takes, at most: ``memory_bytes`` of all its processes, ``bytes`` before compression."""
@@ -182,8 +197,9 @@ def estimate(
     processes: bool,
     skips_air: bool,
     own_cores: bool = False,
+    scans: int = 0,
 ) -> RenderCost:
-    """What writing the volume takes with at most ``workers`` chunks in work at once.
+    """What writing the volume takes with at most ``workers`` chunks in work at once, and comparing it with ``scans``.
 
     Fewer work where ``memory_bytes`` asks for it; RenderPlanError where not even one fits. ``processes`` says that each
     worker is a process with a field of its own, ``own_cores`` that it has a core of its own, as a SLURM job does;
@@ -194,7 +210,8 @@ def estimate(
 
     def bytes_of(workers: int) -> int:
         own = max(each + base, PROCESS_BYTES) if processes else each
-        return base + max(workers * own, preview_bytes(preview, workers))
+        at_end = max(preview_bytes(preview, workers), _comparing_bytes(volume, field.grid, workers, scans))
+        return base + max(workers * own, at_end)
 
     # Threads share the chunks of a shard; a process writes whole ones.
     pieces = len(volume.tiles) if processes else sum(math.prod(layout.chunks) for layout in volume.layouts)
@@ -207,13 +224,16 @@ def estimate(
                 f"{_gb(memory_bytes)} are allowed. Allow more"
             )
         workers -= 1
+    chunk = volume.grids[0].block((0, 0, 0), volume.layouts[0].chunk)
     at_once = workers if own_cores else min(workers, cores())
+    evaluated = volume.evaluated(volume.layouts[0].whole) * (field.seconds_per_voxel(chunk) + _WRITING) / at_once
+    compared = math.prod(volume.grids[0].shape) * _COMPARING / min(workers, cores())
     return RenderCost(
         workers=workers,
         memory_bytes=bytes_of(workers),
         bytes=np.dtype(volume.storage.dtype).itemsize * sum(math.prod(grid.shape) for grid in volume.grids),
         files=len(volume.tiles) + len(volume.layouts) + 6,  # their metadata, root, header (2), preview, sidecar, notes
-        seconds=volume.evaluated(volume.layouts[0].whole) * (field.seconds_per_voxel() + _WRITING) / at_once,
+        seconds=evaluated + compared,
     )
 
 
@@ -313,8 +333,16 @@ def _chunk_bytes(volume: PlannedVolume, field: Any) -> int:
     chunk = volume.layouts[0].chunk
     voxels = math.prod(chunk)
     stored = _STORED_OF_A_CHUNK * np.dtype(volume.storage.dtype).itemsize * voxels
-    evaluated = field.evaluation_bytes(chunk) + 4 * _FLOATS_OF_A_CHUNK * voxels
+    evaluated = field.evaluation_bytes(volume.grids[0].block((0, 0, 0), chunk)) + 4 * _FLOATS_OF_A_CHUNK * voxels
     return stored + max(evaluated, 4 * _FLOATS_OF_A_MEAN * voxels)
+
+
+def _comparing_bytes(volume: PlannedVolume, head: Grid, workers: int, scans: int) -> int:
+    """What comparing takes: means over the head's voxels, and with scans torch and what their operators make."""
+    means = _BYTES_OF_MEAN * math.prod(head.shape) + workers * _BYTES_OF_AVERAGED * math.prod(averaged_at_once(volume))
+    if not scans or None not in whole_scales(head, volume.grids[0]):
+        return means
+    return max(means, _TORCH + _BYTES_OF_RESIDUAL * math.prod(head.shape))
 
 
 def _gb(number: float) -> str:

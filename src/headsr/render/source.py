@@ -41,7 +41,11 @@ def opened(source: Field | FieldFile) -> Field:
 
 def intensities(field: Field, grid: Grid) -> NDArray[np.float32]:
     """The field in scan units (X, Y, Z) at the voxel centres of ``grid``."""
-    values = field.evaluate(grid)
+    return in_scan_units(field, field.evaluate(grid))
+
+
+def in_scan_units(field: Field, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Normalised intensities of a field in scan units, in place."""
     values *= np.float32(field.scale)
     values += np.float32(field.offset)
     return values

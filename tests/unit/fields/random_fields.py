@@ -1,9 +1,11 @@
 """Fields of random weights on an oblique head, and what they are by their definitions, voxel by voxel in float64."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
+from headsr.fields.consistent import ConsistentField
 from headsr.fields.dense import DenseField
 from headsr.fields.hash_grid import HashField
 from headsr.fields.lattice import level_shape
@@ -27,18 +29,17 @@ def siren(widths=(3, 24, 40, 24, 1), *, shape=SHAPE, seed=0, **how) -> SirenFiel
     rng = np.random.default_rng(seed)
     weights, biases = layers(widths, rng, lambda n: 0.5 if n == 3 else 2 / n**0.5 / 30)
     weights = (*weights[:-1], 15 * weights[-1])
-    return SirenField(head(shape), 812.5, -20.0, weights, biases, {"method": "trial"}, **how)
+    return SirenField(head(shape), weights, biases, **how)
 
 
-def hash_grid(cells=(5.5, 3.0, 1.7, 1.0), *, table=64, shape=SHAPE, carried=True, seed=0, **how) -> HashField:
+def hash_grid(cells=(5.5, 3.0, 1.7, 1.0), *, table=64, shape=SHAPE, seed=0, **how) -> HashField:
     """Small tables, so that all but the coarsest level are hashed and nodes collide."""
     rng = np.random.default_rng(seed)
     nodes = [level_shape(shape, cell) for cell in cells]
     sizes = [(2, *n) if np.prod(n) <= table else (table, 2) for n in nodes]
     levels = tuple(rng.standard_normal(size).astype(np.float32) for size in sizes)
     weights, biases = layers((2 * len(cells), 16, 16, 1), rng, lambda n: n**-0.5)
-    voxels = rng.standard_normal(shape).astype(np.float32) if carried else None
-    return HashField(head(shape), 812.5, -20.0, cells, levels, weights, biases, voxels, {"method": "trial"}, **how)
+    return HashField(head(shape), cells, levels, weights, biases, **how)
 
 
 def dense(cells=(4, 2, 1), features=(2, 1, 2), *, hidden=6, shape=SHAPE, seed=0) -> DenseField:
@@ -49,17 +50,22 @@ def dense(cells=(4, 2, 1), features=(2, 1, 2), *, hidden=6, shape=SHAPE, seed=0)
 
     return DenseField(
         head(shape),
-        812.5,
-        0.0,
         cells,
         tuple(draw(n, *level_shape(shape, c)) for n, c in zip(features, cells, strict=True)),
         hidden_weight=draw(hidden, sum(features)),
         hidden_bias=draw(hidden),
         output_weight=draw(hidden),
         output_bias=draw(1)[0],
-        carried=draw(*shape),
-        record={"method": "trial"},
     )
+
+
+def consistent(network, *, signed=False, seed=1) -> ConsistentField:
+    """A field whose means are noise, nowhere below zero, in a ball: as sharp an edge as there is."""
+    places = [np.linspace(-1, 1, n) for n in network.grid.shape]
+    inside = sum(p**2 for p in np.meshgrid(*places, indexing="ij")) < 0.7
+    voxels = np.where(inside, np.random.default_rng(seed).random(network.grid.shape), 0).astype(np.float32)
+    field = ConsistentField.of(network, voxels - np.float32(signed), scale=812.5, offset=-20.0, signed=signed)
+    return replace(field, record={"method": "trial"})
 
 
 def siren_by_definition(field: SirenField, grid: Grid) -> np.ndarray:
@@ -77,8 +83,7 @@ def hash_grid_by_definition(field: HashField, grid: Grid) -> np.ndarray:
         units = np.concatenate([_at(level, cell, point, field) for level, cell in levels])
         for weight, bias in zip(field.weights[:-1], field.biases[:-1], strict=True):
             units = np.maximum(weight.astype(float) @ units + bias, 0)
-        value = float(field.weights[-1][0].astype(float) @ units + field.biases[-1][0])
-        values.append(value + (0 if field.carried is None else _at(field.carried[None], 1, point, field)[0]))
+        values.append(float(field.weights[-1][0].astype(float) @ units + field.biases[-1][0]))
     return np.array(values).reshape(grid.shape)
 
 

@@ -1,0 +1,149 @@
+"""Whether a finished render says what the scans say: its means over the head's voxels, read back from its store.
+
+At a whole scale they are the projected volume, and A of the render is A of that volume. At any other a voxel lies in
+two of the head's, so the means are other numbers: the scans' residuals are measured on them, or said to be unknown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from headsr.acquisition.profile import profile_matrix
+from headsr.fields.field import Field
+from headsr.fields.lattice import whole_scales
+from headsr.render import store as stores
+from headsr.render.ahead import Lanes
+from headsr.render.plan import PlannedVolume, averaged_at_once, is_whole
+from headsr.render.source import in_scan_units
+from headsr.render.tiles import Tile
+from headsr.volumes import Grid, axis_positions
+
+Scans = Sequence[str | os.PathLike[str]]
+
+_TOUCHES = 1e-6  # of a voxel: a smaller share of it is rounding
+
+
+def agreement_of(
+    field: Field, volume: PlannedVolume, store: Path, *, scans: Scans, workers: int
+) -> dict[str, dict[str, Any]]:
+    """What a sidecar says of a render whose shards are all there: ``means`` and, where it is its own, ``consistency``.
+
+    ``means`` are the largest differences of its means over the head's voxels from the projected volume, in scan units:
+    where all chunks were rendered, and where some were left out as air. ``consistency`` are the residuals of the low-
+    resolution ``scans`` (their paths) at a scale that is not whole. Raises ValueError for scans of another head.
+    """
+    grid = volume.grids[0]
+    means = means_over(field.grid, volume, store, workers=workers)
+    difference = np.abs(means - in_scan_units(field, field.projected.copy()))
+    inside, left_out = _inside(field.grid, grid), _left_out(field.grid, volume)
+    whole = None not in whole_scales(field.grid, grid)
+    said = {
+        "whole_scale": whole,
+        "largest_difference": _largest(difference, inside & ~left_out),
+        "largest_difference_in_air_left_out": _largest(difference, inside & left_out),
+    }
+    return {"means": said} if whole else {"means": said, "consistency": _consistency(field, grid, means, scans)}
+
+
+def means_over(head: Grid, volume: PlannedVolume, store: Path, *, workers: int = 1) -> NDArray[np.float32]:
+    """The means of a stored volume over the head's voxels (X, Y, Z), in scan units, as far as the volume reaches.
+
+    Air that was left out counts as what it reads as. Sums have one order, whatever the number of ``workers``.
+    """
+    array, grid = stores.open_level(store), volume.grids[0]
+
+    def averaged(block: Tile) -> tuple[tuple[slice, ...], NDArray[np.float64]]:
+        shares = _shares(head, grid.block(block.start, block.shape))
+        data = volume.storage.decode(array[block.slices[::-1]].T).T  # (z, y, x), as it lies in memory
+        for axis in range(3):
+            data = _averaged(data, axis, shares[2 - axis].weights)
+        return tuple(share.voxels for share in shares), data.T
+
+    means = np.zeros(head.shape, np.float32)
+    for voxels, data in Lanes(workers).in_order(averaged, volume.layouts[0].whole.blocks(averaged_at_once(volume))):
+        means[voxels] += data
+    return means
+
+
+class _Share(NamedTuple):
+    """Along one axis, the head's voxels that a block reaches, and what each of its voxels counts for in their means."""
+
+    voxels: slice
+    weights: NDArray[np.float64]
+
+
+def _shares(head: Grid, block: Grid) -> list[_Share]:
+    shares = []
+    sizes = head.voxel_size / block.voxel_size
+    for centres, size, n in zip(axis_positions(head, block), sizes, block.shape, strict=True):
+        reached = np.flatnonzero(np.abs(centres - (n - 1) / 2) < (n + size) / 2 - _TOUCHES * size)
+        weights = profile_matrix(n, centres[reached], size, "box")
+        shares.append(_Share(slice(reached[0], reached[-1] + 1), weights))
+    return shares
+
+
+def _averaged(data: NDArray, axis: int, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weighted sums along an axis, product after product: no matrix product, whose order its library chooses."""
+    first = np.moveaxis(data, axis, 0)
+    sums = sparse.csr_array(weights) @ first.reshape(len(first), -1)
+    return np.moveaxis(sums.reshape(-1, *first.shape[1:]), 0, axis)
+
+
+def _inside(head: Grid, grid: Grid) -> NDArray[np.bool_]:
+    """Which of the head's voxels (X, Y, Z) lie in a grid whole."""
+    sizes = head.voxel_size / grid.voxel_size
+    x, y, z = np.ix_(
+        *(
+            np.abs(centres - (n - 1) / 2) < (n - size) / 2 + _TOUCHES * size
+            for centres, size, n in zip(axis_positions(head, grid), sizes, grid.shape, strict=True)
+        )
+    )
+    return x & y & z
+
+
+def _left_out(head: Grid, volume: PlannedVolume) -> NDArray[np.bool_]:
+    """Which of the head's voxels (X, Y, Z) a chunk of air that was left out reaches."""
+    reached, layout = np.zeros(head.shape, bool), volume.layouts[0]
+    for block in layout.whole.blocks(layout.chunk):
+        if volume.is_empty(0, block):
+            shares = _shares(head, volume.grids[0].block(block.start, block.shape))
+            reached[tuple(share.voxels for share in shares)] = True
+    return reached
+
+
+def _largest(difference: NDArray[np.float32], where: NDArray[np.bool_]) -> float | None:
+    return float(difference[where].max()) if where.any() else None
+
+
+def _consistency(field: Field, grid: Grid, means: NDArray[np.float32], scans: Scans) -> dict[str, Any]:
+    """The residuals of the scans, or why there are none: never those of the projected volume, which is another."""
+    if not is_whole(grid, field.grid):
+        return {"outcome": "not measured", "reason": "a box of the head is not what a scan sees"}
+    if not scans:
+        return {"outcome": "not measured", "reason": "no whole scale, and rendered without its scans (--scans)"}
+    return {"outcome": "measured on this volume", "views": _residuals(field, means, scans)}
+
+
+def _residuals(field: Field, means: NDArray[np.float32], scans: Scans) -> list[dict[str, Any]]:
+    """Of each scan its noise and its rms residual over the head and everywhere, normalised."""
+    import torch  # 1 s, which renders at whole scales do without
+
+    from headsr.acquisition.measurement import load_study
+
+    study = load_study(scans)
+    if not study.head.same_as(field.grid) or (study.scale, study.offset) != (field.scale, field.offset):
+        raise ValueError(f"{scans[0]}: is not of the head that the field was fitted to: another grid or scale")
+    head = torch.from_numpy((means - np.float32(field.offset)) / np.float32(field.scale))
+    views = []
+    for scan in study.scans:
+        residual = scan.operator.forward(head) - scan.data
+        rms = {"rms": scan.rms(residual), "rms_everywhere": scan.rms_everywhere(residual)}
+        views.append({"view": scan.view, "noise": scan.noise, **rms})
+    return views
