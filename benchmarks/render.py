@@ -206,7 +206,7 @@ def fitted_siren(seconds: float, *, slices: int = 4, points: int = 1024) -> Sire
         optimiser.step()
         steps += 1
     arrays = [tuple(layer[i].detach().numpy().copy() for layer in layers) for i in range(2)]
-    field = SirenField(grid, 1.0, 0.0, *arrays)
+    field = SirenField(grid, *arrays)
     fit = psnr(field.evaluate(grid), slab)
     print(f"a slab of {slices} slices of a simulated head, fitted in {steps} steps of {points} points: {fit:.1f} dB")
     return field
@@ -221,7 +221,7 @@ def random_siren() -> SirenField:
         return rng.uniform(-reach, reach, shape or (m, n)).astype(np.float32)
 
     pairs = list(itertools.pairwise(WIDTHS))
-    return SirenField(HEAD, 1.0, 0.0, tuple(draw(n, m) for n, m in pairs), tuple(draw(n, m, m) for n, m in pairs))
+    return SirenField(HEAD, tuple(draw(n, m) for n, m in pairs), tuple(draw(n, m, m) for n, m in pairs))
 
 
 def random_hash_grid(levels: int = 16, table: int = 2**19) -> HashField:
@@ -233,8 +233,6 @@ def random_hash_grid(levels: int = 16, table: int = 2**19) -> HashField:
     pairs = list(itertools.pairwise((2 * levels, 64, 64, 1)))
     return HashField(
         HEAD,
-        1.0,
-        0.0,
         cells,
         tuple(rng.standard_normal(size, dtype=np.float32) for size in sizes),
         tuple(rng.standard_normal((m, n), dtype=np.float32) * np.float32(n**-0.5) for n, m in pairs),
@@ -248,8 +246,6 @@ def random_dense_field() -> DenseField:
     cells, features, hidden = (8, 4, 2, 1), (2, 2, 2, 2), 16
     return DenseField(
         HEAD,
-        1.0,
-        0.0,
         cells,
         tuple(
             rng.standard_normal((n, *level_shape(HEAD.shape, cell)), dtype=np.float32)
@@ -259,7 +255,6 @@ def random_dense_field() -> DenseField:
         hidden_bias=rng.standard_normal(hidden, dtype=np.float32),
         output_weight=rng.standard_normal(hidden, dtype=np.float32),
         output_bias=np.float32(0),
-        carried=rng.standard_normal(HEAD.shape, dtype=np.float32),
     )
 
 

@@ -28,7 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import render as fields
 
-from headsr.fields.dense import DenseField
+from headsr.fields.consistent import ConsistentField
 from headsr.fields.lattice import level_shape
 from headsr.fields.load import save_field
 from headsr.render.field import Manner, render
@@ -200,7 +200,7 @@ def start_up(field: Path, folder: Path) -> float:
     return min(timed(lambda: subprocess.run(command, capture_output=True, check=True)) for _ in range(REPEATS))
 
 
-def head_field() -> DenseField:
+def head_field() -> ConsistentField:
     """A field that is a simulated head, with a network of the usual size that says nothing."""
     scan = simulate_head(build_anatomy(), suffix="T1w", voxel_mm=1.25, seed=1, noise=0.0)
     grid = scan.grid
@@ -209,7 +209,8 @@ def head_field() -> DenseField:
         np.zeros((level.shape[0], *level_shape(grid.shape, cell)), np.float32)
         for level, cell in zip(field.levels, field.cells, strict=True)
     )
-    return replace(field, grid=grid, levels=levels, carried=scan.data, scale=1.0, offset=0.0)
+    silent = replace(field, grid=grid, levels=levels, output_weight=0 * field.output_weight)
+    return ConsistentField.of(silent, scan.data, scale=1.0, offset=0.0, signed=False)
 
 
 if __name__ == "__main__":

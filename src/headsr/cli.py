@@ -75,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument(
         "--dtype", default="float32", help="float32, float16, or uint16 with a slope (default: float32)"
     )
+    render.add_argument(
+        "--scans",
+        nargs="+",
+        default=[],
+        metavar="SCAN",
+        help="the low-resolution scans: at a scale that is not whole, say how well the volume agrees with them",
+    )
     render.add_argument("--keep-air", action="store_true", help="render the air around the head as well")
     render.add_argument(
         "--mem-gb", type=_gigabytes, default=4.0, help="what all workers may take together (default: 4)"
@@ -187,10 +194,11 @@ def _render(options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         field = load_field(options.field, **how)
-        print(plan_render(field, outputs.name, grid=target_grid(field.grid, **size), manner=manner))
+        grid = target_grid(field.grid, **size)
+        print(plan_render(field, outputs.name, grid=grid, scans=options.scans, manner=manner))
         return OK
     try:
-        render_field(options.field, outputs, manner=manner, **how, **size)
+        render_field(options.field, outputs, scans=options.scans, manner=manner, **how, **size)
     except (OSError, FloatingPointError, RuntimeError) as error:  # the last: SLURM or torch, in words of their own
         print(f"headsr: {error}", file=sys.stderr)
         return FAILED

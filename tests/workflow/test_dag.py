@@ -103,7 +103,11 @@ def test_a_render_is_given_what_snakemake_leaves_of_the_job_s_memory(monkeypatch
     monkeypatch.setattr("headsr.jobs.job", lambda _: contextlib.nullcontext())
     monkeypatch.setattr("headsr.render.field.render_unit", lambda *_, **how: given.update(how))
     resources = {"scheduler": "slurm", "workers": 2, "mem_mb": 1500}
-    parts = {"input": {"field": "a"}, "params": {"larger": {}, "chunk": 128, "shard": 512}, "resources": resources}
+    parts = {
+        "input": {"field": "a", "lowres": []},
+        "params": {"larger": {}, "chunk": 128, "shard": 512},
+        "resources": resources,
+    }
     output = {name: name for name in ("store", "preview", "sidecar")}
     asked = SimpleNamespace(output=output, **{name: SimpleNamespace(**part) for name, part in parts.items()})
     runpy.run_path(str(ROOT / "workflow/scripts/render_volume.py"), {"snakemake": asked})

@@ -191,7 +191,8 @@ def field(request, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(FIELDS)
     import random_fields
 
-    save_field(tmp_path / "field.safetensors", getattr(random_fields, request.param)())
+    network = getattr(random_fields, request.param)()
+    save_field(tmp_path / "field.safetensors", random_fields.consistent(network))
     return "../field.safetensors"
 
 

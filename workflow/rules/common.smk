@@ -110,6 +110,11 @@ def larger_grid(wildcards):
     return {key: value for key, value in larger.items() if key != "runtime_min"}  # how long it may take changes no byte
 
 
+def compared_with(wildcards):
+    """The scans that a render is compared with: on the head's own grid it is the projected volume, which was."""
+    return lowres_of(wildcards) if wildcards.grid in config["render"]["larger"] else []
+
+
 def render_minutes(wildcards):
     """How long a render may take: what the configuration says of a larger volume, else two hours."""
     return config["render"]["larger"].get(wildcards.grid, {}).get("runtime_min", 120)

@@ -76,6 +76,8 @@ rule fit_field:
 rule render_volume:
     input:
         field="<volume>_desc-field_{suffix}.safetensors",
+        lowres=compared_with,
+        beside_lowres=lambda wildcards: targets.beside_lowres(compared_with(wildcards)),
     output:
         store="<volume>_res-{grid}_desc-sr_{suffix}.ome.zarr/zarr.json",
         preview="<volume>_res-{grid}_desc-sr_{suffix}.nii.gz",

@@ -9,6 +9,7 @@ with job(snakemake):
     render_unit(
         snakemake.input.field,
         Outputs(**dict(snakemake.output.items())),
+        scans=snakemake.input.lowres,
         larger=snakemake.params.larger,
         chunk=snakemake.params.chunk,
         shard=snakemake.params.shard,

@@ -18,6 +18,7 @@ from scipy import sparse
 from headsr.acquisition.profile import profile_matrix
 from headsr.fields.field import Field
 from headsr.fields.lattice import whole_scales
+from headsr.files import read_json, sidecar_of
 from headsr.render import store as stores
 from headsr.render.ahead import Lanes
 from headsr.render.plan import PlannedVolume, averaged_at_once, is_whole
@@ -37,7 +38,7 @@ def agreement_of(
 
     ``means`` are the largest differences of its means over the head's voxels from the projected volume, in scan units:
     where all chunks were rendered, and where some were left out as air. ``consistency`` are the residuals of the low-
-    resolution ``scans`` (their paths) at a scale that is not whole. Raises ValueError for scans of another head.
+    resolution ``scans`` (their paths) at a scale that is not whole.
     """
     grid = volume.grids[0]
     means = means_over(field.grid, volume, store, workers=workers)
@@ -50,6 +51,15 @@ def agreement_of(
         "largest_difference_in_air_left_out": _largest(difference, inside & left_out),
     }
     return {"means": said} if whole else {"means": said, "consistency": _consistency(field, grid, means, scans)}
+
+
+def refuse_other_scans(field: Field, scans: Scans) -> None:
+    """Raise ValueError where a low-resolution scan is not of the head that a field was fitted to."""
+    for scan in scans:
+        said = read_json(sidecar_of(scan))["headsr"]
+        head = Grid(said["head_shape"], said["head_affine"])
+        if not head.same_as(field.grid) or (said["scale"], said["offset"]) != (field.scale, field.offset):
+            raise ValueError(f"{scan}: is not of the head that the field was fitted to: another grid or scale")
 
 
 def means_over(head: Grid, volume: PlannedVolume, store: Path, *, workers: int = 1) -> NDArray[np.float32]:
@@ -137,12 +147,9 @@ def _residuals(field: Field, means: NDArray[np.float32], scans: Scans) -> list[d
 
     from headsr.acquisition.measurement import load_study
 
-    study = load_study(scans)
-    if not study.head.same_as(field.grid) or (study.scale, study.offset) != (field.scale, field.offset):
-        raise ValueError(f"{scans[0]}: is not of the head that the field was fitted to: another grid or scale")
     head = torch.from_numpy((means - np.float32(field.offset)) / np.float32(field.scale))
     views = []
-    for scan in study.scans:
+    for scan in load_study(scans).scans:
         residual = scan.operator.forward(head) - scan.data
         rms = {"rms": scan.rms(residual), "rms_everywhere": scan.rms_everywhere(residual)}
         views.append({"view": scan.view, "noise": scan.noise, **rms})

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from headsr.fields.field import Field
 from headsr.files import head_mask_of, read_json, sha256_of, sidecar_of, write_json
 from headsr.render import store as stores
-from headsr.render.agreement import Scans, agreement_of
+from headsr.render.agreement import Scans, agreement_of, refuse_other_scans
 from headsr.render.ahead import Lanes
 from headsr.render.air import Air, find_air, no_air
 from headsr.render.describe import RESEARCH_ONLY
@@ -154,6 +154,7 @@ def render(
     """
     share_one_heap()
     field = opened(source)
+    refuse_other_scans(field, scans)
     storage = choose_storage(field, manner.dtype)
     with kept_when_full(outputs), writing(outputs.store, shared=manner.part is not None):
         _render(source, outputs, field.grid if grid is None else grid, storage, identity, scans, manner)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_fields import dense, hash_grid, head, siren
+from random_fields import consistent, dense, hash_grid, head, siren
 from safetensors.numpy import load_file, save_file
 
 from headsr.fields.dense import _products
@@ -26,7 +26,6 @@ NETWORKS = {
     "wide siren": lambda: siren((3, 256, 256, 1)),
     "hash_grid": hash_grid,
     "hash_grid in bf16": lambda: hash_grid(precision="bf16"),
-    "hash_grid, nothing carried": lambda: hash_grid(carried=False),
 }
 FIELDS = {"dense": dense} | NETWORKS
 made = cache(lambda name: FIELDS[name]())
@@ -100,8 +99,6 @@ def test_the_network_of_dense_grids_is_the_sum_of_rounded_products_in_order(shap
     if field.arithmetic.endswith("fused"):
         pytest.skip("this NumPy fuses products into sums")
     grid = field.grid.resized(shape)
-    nothing = replace(field, hidden_weight=0 * field.hidden_weight, hidden_bias=0 * field.hidden_bias)
-    carried = replace(nothing, output_bias=np.float32(0)[...]).evaluate(grid)
     channels = [feature(field, index, grid) for index in range(field.hidden_weight.shape[1])]
     total = np.full(shape, field.output_bias, np.float32)
     for bias, weights, out in zip(field.hidden_bias, field.hidden_weight, field.output_weight, strict=True):
@@ -109,7 +106,7 @@ def test_the_network_of_dense_grids_is_the_sum_of_rounded_products_in_order(shap
         for weight, channel in zip(weights, channels, strict=True):
             unit += weight * channel
         total += out * np.maximum(unit, 0)
-    np.testing.assert_array_equal(field.evaluate(grid), carried + total)
+    np.testing.assert_array_equal(field.evaluate(grid), total)
 
 
 def feature(field, index, grid):
@@ -122,7 +119,6 @@ def feature(field, index, grid):
         hidden_bias=np.zeros(2, np.float32),
         output_weight=np.float32([1, -1]),
         output_bias=np.float32(0)[...],
-        carried=0 * field.carried,
     )
     return through.evaluate(grid)
 
@@ -159,15 +155,15 @@ def test_a_rotated_grid_is_refused_by_each_family(name) -> None:
         made(name).evaluate(Grid((4, 4, 4), head().affine[:, [1, 0, 2, 3]]))
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, "hash_grid, nothing carried"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_is_saved_and_loaded_without_a_changed_bit(name, tmp_path) -> None:
-    field = made(name)
+    field = consistent(made(name))
     save_field(tmp_path / "a.safetensors", field)
     loaded = load_field(tmp_path / "a.safetensors")
     save_field(tmp_path / "b.safetensors", loaded)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-    assert (type(loaded), loaded.record, loaded.scale) == (type(field), field.record, field.scale)
-    assert (loaded.offset, loaded.arithmetic) == (field.offset, field.arithmetic)
+    assert (type(loaded.network), loaded.record, loaded.scale) == (type(field.network), field.record, field.scale)
+    assert (loaded.offset, loaded.signed, loaded.arithmetic) == (field.offset, field.signed, field.arithmetic)
     grid = field.grid.resized((9, 10, 11))
     np.testing.assert_array_equal(loaded.evaluate(grid), field.evaluate(grid))
 
@@ -181,7 +177,7 @@ HIDDEN = {"dense": "hidden_weight", "siren": "weight_1", "hash_grid": "weight_1"
 )
 def test_a_harmed_or_foreign_file_is_named(name, harm, tmp_path) -> None:
     path = tmp_path / "field.safetensors"
-    save_field(path, made(name))
+    save_field(path, consistent(made(name)))
     tensors, content = load_file(path), json.loads(_text(path))
     if harm == "cut short":
         path.write_bytes(path.read_bytes()[:-100])
@@ -207,6 +203,17 @@ def test_a_file_whose_text_is_no_field_is_named(text, tmp_path) -> None:
         load_field(path)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_file_of_an_earlier_version_is_named_with_the_way_out(name, tmp_path) -> None:
+    path = tmp_path / "field.safetensors"
+    save_field(path, consistent(made(name)))
+    tensors, content = load_file(path), json.loads(_text(path))
+    del tensors["projected"], content["signed"]
+    save_file(tensors, path, {"headsr": json.dumps(content)})
+    with pytest.raises(FieldError, match=r"field\.safetensors: was fitted by a version of headsr .* Fit it again"):
+        load_field(path)
+
+
 def test_a_file_that_is_missing_is_named(tmp_path) -> None:
     with pytest.raises(FieldError, match=r"field\.safetensors: does not exist"):
         load_field(tmp_path / "field.safetensors")
@@ -218,13 +225,11 @@ def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path) -> None:
         load_field(tmp_path / "field.safetensors")
 
 
-def test_hash_tables_and_carried_grids_of_a_wrong_size_are_refused() -> None:
+def test_hash_tables_of_a_wrong_size_are_refused() -> None:
     field = made("hash_grid")
     for wrong in (np.zeros((63, 2), np.float32), np.zeros((64, 3), np.float32), np.zeros((2, 3, 3, 3), np.float32)):
         with pytest.raises(ValueError, match="a level of cell"):
             replace(field, levels=(*field.levels[:-1], wrong))
-    with pytest.raises(ValueError, match="carried"):
-        replace(field, carried=np.zeros((2, 2, 2), np.float32))
 
 
 def test_dense_levels_and_networks_of_a_wrong_size_are_refused() -> None:
@@ -240,15 +245,13 @@ def test_dense_levels_and_networks_of_a_wrong_size_are_refused() -> None:
     for wrong in ({"cells": (4, 2)}, {"cells": (4, 2, 0)}, {"cells": (), "levels": ()}):
         with pytest.raises(ValueError):
             replace(field, **wrong)
-    with pytest.raises(ValueError, match="carried"):
-        replace(field, carried=field.carried[3:])
     with pytest.raises(ValueError, match="float32"):
-        replace(field, carried=field.carried.astype(np.float64))
+        replace(field, hidden_bias=field.hidden_bias.astype(np.float64))
 
 
 @pytest.mark.parametrize(("device", "precision"), [("tpu", "fp32"), ("cuda:x", "fp32"), ("cpu", "fp8")])
 def test_an_unknown_device_or_precision_is_refused(device, precision, tmp_path) -> None:
-    save_field(tmp_path / "field.safetensors", made("siren"))
+    save_field(tmp_path / "field.safetensors", consistent(made("siren")))
     with pytest.raises(ValueError, match="choose cpu, cuda or cuda:N"):
         load_field(tmp_path / "field.safetensors", device=device, precision=precision)
 
@@ -269,13 +272,13 @@ def test_a_graphics_card_that_is_not_there_is_named_with_the_way_out(make, devic
 
 
 def test_a_field_of_dense_grids_is_not_evaluated_on_a_graphics_card(tmp_path) -> None:
-    save_field(tmp_path / "field.safetensors", made("dense"))
+    save_field(tmp_path / "field.safetensors", consistent(made("dense")))
     with pytest.raises(ValueError, match="on the cpu in fp32 alone"):
         load_field(tmp_path / "field.safetensors", device="cuda")
 
 
 def test_a_field_is_loaded_for_its_device_and_precision_and_says_so(tmp_path) -> None:
-    save_field(tmp_path / "field.safetensors", made("siren"))
+    save_field(tmp_path / "field.safetensors", consistent(made("siren")))
     names = set()
     for device, precision in [("cpu", "fp32"), ("cpu", "bf16"), ("cuda", "fp16")]:
         loaded = load_field(tmp_path / "field.safetensors", device=device, precision=precision)
@@ -287,16 +290,17 @@ def test_a_field_is_loaded_for_its_device_and_precision_and_says_so(tmp_path) ->
 def test_a_plan_and_a_field_of_dense_grids_need_no_torch(tmp_path) -> None:
     paths = [tmp_path / f"{name}.safetensors" for name in FAMILIES]
     for path in paths:
-        save_field(path, made(path.stem))
+        save_field(path, consistent(made(path.stem)))
     code = """
 import sys, time
 from headsr.fields.load import load_field
 for path in sys.argv[1:]:
     field = load_field(path)
     if path.endswith("dense.safetensors"):
-        field.evaluate(field.grid)
+        field.evaluate(field.grid.scaled(2))
     start = time.perf_counter()
-    assert field.seconds_per_voxel() > 0 and field.evaluation_bytes((128, 128, 128)) > 4 * 128**3 and field.arithmetic
+    block = field.grid.scaled(32).block((0, 0, 0), (128, 128, 128))
+    assert field.seconds_per_voxel(block) > 0 and field.evaluation_bytes(block) > 4 * 128**3 and field.arithmetic
     assert time.perf_counter() - start < 1, path
 assert "torch" not in sys.modules
 """
@@ -306,10 +310,15 @@ assert "torch" not in sys.modules
 _MEASURE = """
 import ctypes, random_fields
 import numpy as np
+from headsr.fields.consistent import ConsistentField
 from headsr.volumes import Grid
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+
+def filled(network):
+    voxels = np.ones(network.grid.shape, np.float32)
+    return ConsistentField(network, voxels, voxels, 1.0, 0.0)
 
 head = (64, 64, 64)
 dense = random_fields.dense((8, 4, 2, 1), (2, 2, 2, 2), hidden=16, shape=head)
@@ -324,21 +333,30 @@ for field, size, shape in [
     (siren, 0.5, (64, 64, 64)),
     (hashed, 0.5, (128, 64, 128)),
     (hashed, 1.5, (40, 40, 40)),
+    (random_fields.consistent(dense), 1 / 2, (128, 128, 128)),
+    (random_fields.consistent(dense), 1 / 3, (128, 128, 128)),
+    (random_fields.consistent(dense), 1 / 15, (128, 128, 128)),
+    (random_fields.consistent(dense), 0.7, (90, 64, 64)),
+    (random_fields.consistent(hashed), 1 / 2, (64, 64, 64)),
+    (filled(large), 4, (64, 64, 64)),
+    (filled(large), 1, (128, 128, 128)),
+    (filled(large), 1 / 2, (64, 64, 64)),
 ]:
-    grid = Grid(shape, field.grid.affine @ np.diag([size] * 3 + [1]))
+    finer = field.grid.scaled(1 / size) if isinstance(field, ConsistentField) else None
+    grid = finer.block((0, 0, 0), shape) if finer else Grid(shape, field.grid.affine @ np.diag([size] * 3 + [1]))
     field.evaluate(grid.block((0, 0, 0), (4, 4, 4)))  # what is imported and moved once per process
     ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/clear_refs", "w") as stream:
         stream.write("5")  # the peak is from now on
     before = peak()
     field.evaluate(grid)
-    print(4 * np.prod(shape), peak() - before, field.evaluation_bytes(shape))
+    print(4 * np.prod(shape), peak() - before, field.evaluation_bytes(grid if finer else shape))
 """
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="no peak of memory to be had from /proc")
 def test_evaluating_a_block_takes_no_more_memory_than_was_said() -> None:
-    here = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
     command = [sys.executable, "-c", _MEASURE]
     lines = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True, env=here).stdout
     for line in lines.splitlines():
@@ -364,7 +382,7 @@ print(now("VmHWM") - before, now("VmRSS") - before)
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="no peak of memory to be had from /proc")
 def test_loading_a_field_takes_the_memory_of_one_field(tmp_path) -> None:
     path = tmp_path / "field.safetensors"
-    save_field(path, dense((2, 1), (2, 2), shape=(128, 128, 128)))
+    save_field(path, consistent(dense((2, 1), (2, 2), shape=(128, 128, 128))))
     command = [sys.executable, "-c", _LOAD, str(path)]
     peak, stays = map(int, subprocess.run(command, check=True, timeout=60, capture_output=True).stdout.split())
     size = path.stat().st_size

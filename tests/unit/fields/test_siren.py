@@ -20,7 +20,7 @@ def test_the_box_of_the_head_is_from_minus_one_to_one() -> None:
     # sin(30 W u) with 30 W u in (-pi/2, pi/2), so that u can be had back.
     weight = np.array([[0.05, 0, 0]], np.float32)
     zero, one = np.zeros(1, np.float32), np.ones((1, 1), np.float32)
-    field = SirenField(head(), 1.0, 0.0, (weight, one), (zero, zero))
+    field = SirenField(head(), (weight, one), (zero, zero))
     u = np.arcsin(field.evaluate(head())[:, 0, 0]) / 1.5
     np.testing.assert_allclose(u, (2 * np.arange(11) + 1) / 11 - 1, atol=1e-5)
 
@@ -61,7 +61,7 @@ def test_layers_that_do_not_follow_one_another_are_refused() -> None:
         (field.weights, field.biases[:-1]),
     ]:
         with pytest.raises(ValueError, match="layers"):
-            SirenField(field.grid, 1.0, 0.0, weights, biases)
+            SirenField(field.grid, weights, biases)
 
 
 def test_voxels_of_any_size_are_point_samples() -> None:

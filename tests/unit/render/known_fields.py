@@ -16,7 +16,7 @@ class Waves:
     number ``fail_at`` is interrupted.
     """
 
-    scale, offset, arithmetic = 100.0, 5.0, "numpy"
+    scale, offset, signed, arithmetic = 100.0, 5.0, True, "numpy"
 
     def __init__(self, shape, affine=AFFINE, *, fail_at=None):
         self.grid, self.record = Grid(shape, affine), RECORD
@@ -31,10 +31,15 @@ class Waves:
     def at(self, x, y, z):
         return np.sin(x) + np.cos(y) * np.sin(z / 3)
 
-    def evaluation_bytes(self, shape):
-        return 5 * 4 * int(np.prod(shape))
+    @property
+    def projected(self):
+        """What a voxel's mean would be if it were its value."""
+        return self.at(*distances(self.grid, self.grid)).astype(np.float32)
 
-    def seconds_per_voxel(self):
+    def evaluation_bytes(self, grid):
+        return 5 * 4 * int(np.prod(grid.shape))
+
+    def seconds_per_voxel(self, grid):
         return 1e-8
 
 
@@ -54,8 +59,8 @@ class Noise(Waves):
         wild = np.sin(12.9898 * x.astype(np.float64) + 78.233 * y + 37.719 * z) * 43758.5453
         return wild - np.floor(wild)
 
-    def evaluation_bytes(self, shape):
-        return 4 * 8 * int(np.prod(shape))
+    def evaluation_bytes(self, grid):
+        return 4 * 8 * int(np.prod(grid.shape))
 
 
 def distances(head, grid):

@@ -33,8 +33,12 @@ class Hashed(Waves):
         time.sleep(1e-8 * noise.size)  # so that all workers hold what they need for a chunk at the same time
         return noise
 
-    def evaluation_bytes(self, shape):
-        return 3 * 4 * int(np.prod(shape))
+    @property
+    def projected(self):
+        return np.zeros(self.grid.shape, np.float32)
+
+    def evaluation_bytes(self, grid):
+        return 3 * 4 * int(np.prod(grid.shape))
 
 
 def main():

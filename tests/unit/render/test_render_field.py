@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from known_fields import RECORD, Ball, Waves
 
 from headsr.cli import main
+from headsr.fields.consistent import ConsistentField
 from headsr.fields.dense import DenseField
 from headsr.fields.lattice import level_shape
 from headsr.fields.load import save_field
@@ -403,8 +404,9 @@ def fitted_field():
     rng, shape = np.random.default_rng(0), (20, 18, 22)
     levels = tuple(rng.random((2, *level_shape(shape, cell)), dtype=np.float32) for cell in (4, 2))
     hidden = [rng.normal(size=size).astype(np.float32) for size in ((3, 4), (3,), (3,), ())]
-    carried = rng.random(shape, dtype=np.float32)
-    return DenseField(Waves(shape).grid, 300.0, 0.0, (4, 2), levels, *hidden, carried=carried, record=RECORD)
+    network = DenseField(Waves(shape).grid, (4, 2), levels, *hidden)
+    field = ConsistentField.of(network, rng.random(shape, dtype=np.float32), scale=300.0, offset=0.0, signed=False)
+    return dataclasses.replace(field, record=RECORD)
 
 
 class TestTheCommand:
@@ -476,7 +478,7 @@ def test_the_workflow_keeps_the_air_where_a_volume_is_compared_with_its_scans(tm
     manners = []
     monkeypatch.setattr(rendering, "find_air", lambda *_, **__: manners.append("looked for") or no_air(lay_out(SHAPE2)))
     outputs = outputs_in(tmp_path)
-    how = {"chunk": 128, "shard": 512, "scheduler": "threads", "workers": 2, "memory_mb": 2000}
+    how = {"scans": [], "chunk": 128, "shard": 512, "scheduler": "threads", "workers": 2, "memory_mb": 2000}
     render_unit(tmp_path / "field.safetensors", outputs, larger=larger, **how)
     assert manners == (["looked for"] if larger else [])
     assert stores.read_storage(outputs.store).dtype == larger.get("dtype", "float32")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from known_fields import RECORD, Ball, Waves
 
+from headsr.fields.consistent import ConsistentField
 from headsr.fields.dense import DenseField
 from headsr.fields.lattice import level_shape
 from headsr.fields.load import FieldError, save_field
@@ -46,8 +47,9 @@ def saved_field(path, seed=0):
     rng, shape = np.random.default_rng(seed), (20, 18, 22)
     levels = tuple(rng.random((2, *level_shape(shape, cell)), dtype=np.float32) for cell in (4, 2))
     hidden = [rng.normal(size=size).astype(np.float32) for size in ((3, 4), (3,), (3,), ())]
-    carried = rng.random(shape, dtype=np.float32)
-    save_field(path, DenseField(Waves(shape).grid, 300.0, 0.0, (4, 2), levels, *hidden, carried=carried, record=RECORD))
+    network = DenseField(Waves(shape).grid, (4, 2), levels, *hidden)
+    field = ConsistentField.of(network, rng.random(shape, dtype=np.float32), scale=300.0, offset=0.0, signed=False)
+    save_field(path, dataclasses.replace(field, record=RECORD))
     return path
 
 
