@@ -7,7 +7,7 @@ two of the head's, so the means are other numbers: the scans' residuals are meas
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,20 +37,16 @@ def agreement_of(
     """What a sidecar says of a render whose shards are all there: ``means`` and, where it is its own, ``consistency``.
 
     ``means`` are the largest differences of its means over the head's voxels from the projected volume, in scan units:
-    where all chunks were rendered, and where some were left out as air. ``consistency`` are the residuals of the low-
-    resolution ``scans`` (their paths) at a scale that is not whole.
+    where all was rendered, and where chunks were left out as air; None where there is no such voxel. ``consistency``
+    are the residuals of the low-resolution ``scans`` (their paths) at a scale that is not whole.
     """
-    grid = volume.grids[0]
-    means = means_over(field.grid, volume, store, workers=workers)
-    difference = np.abs(means - in_scan_units(field, field.projected.copy()))
-    inside, left_out = _inside(field.grid, grid), _left_out(field.grid, volume)
-    whole = None not in whole_scales(field.grid, grid)
-    said = {
-        "whole_scale": whole,
-        "largest_difference": _largest(difference, inside & ~left_out),
-        "largest_difference_in_air_left_out": _largest(difference, inside & left_out),
-    }
-    return {"means": said} if whole else {"means": said, "consistency": _consistency(field, grid, means, scans)}
+    head, grid = field.grid, volume.grids[0]
+    planes = means_over(head, volume, store, workers=workers)
+    if None not in whole_scales(head, grid):
+        return {"means": {"whole_scale": True, **_differences(field, volume, planes)}}
+    means = np.empty(head.shape, np.float32)
+    said = _differences(field, volume, _kept(planes, means))
+    return {"means": {"whole_scale": False, **said}, "consistency": _consistency(field, grid, means, scans)}
 
 
 def refuse_other_scans(field: Field, scans: Scans) -> None:
@@ -62,12 +58,16 @@ def refuse_other_scans(field: Field, scans: Scans) -> None:
             raise ValueError(f"{scan}: is not of the head that the field was fitted to: another grid or scale")
 
 
-def means_over(head: Grid, volume: PlannedVolume, store: Path, *, workers: int = 1) -> NDArray[np.float32]:
-    """The means of a stored volume over the head's voxels (X, Y, Z), in scan units, as far as the volume reaches.
+def means_over(
+    head: Grid, volume: PlannedVolume, store: Path, *, workers: int = 1
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """The means of a stored volume over the head's voxels, in scan units, as far as it reaches: some planes at a time.
 
-    Air that was left out counts as what it reads as. Sums have one order, whatever the number of ``workers``.
+    Yields which planes along z, in order, and their means (X, Y, planes). Air that was left out counts as what it reads
+    as. Sums have one order, whatever the number of ``workers``.
     """
-    array, grid = stores.open_level(store), volume.grids[0]
+    array, grid, layout = stores.open_level(store), volume.grids[0], volume.layouts[0]
+    size = averaged_at_once(volume)
 
     def averaged(block: Tile) -> tuple[tuple[slice, ...], NDArray[np.float64]]:
         shares = _shares(head, grid.block(block.start, block.shape))
@@ -76,10 +76,14 @@ def means_over(head: Grid, volume: PlannedVolume, store: Path, *, workers: int =
             data = _averaged(data, axis, shares[2 - axis].weights)
         return tuple(share.voxels for share in shares), data.T
 
-    means = np.zeros(head.shape, np.float32)
-    for voxels, data in Lanes(workers).in_order(averaged, volume.layouts[0].whole.blocks(averaged_at_once(volume))):
-        means[voxels] += data
-    return means
+    means, first = np.zeros((*head.shape[:2], 0), np.float32), 0
+    for row in layout.whole.blocks((*layout.shape[:2], size[2])):
+        reached = _shares(head, grid.block(row.start, row.shape))[2].voxels
+        yield slice(first, reached.start), _filled(means, reached.start - first)
+        means, first = _filled(means[:, :, reached.start - first :], reached.stop - reached.start), reached.start
+        for (x, y, z), sums in Lanes(workers).in_order(averaged, row.blocks(size)):
+            means[x, y, z.start - first : z.stop - first] += sums
+    yield slice(first, head.shape[2]), _filled(means, head.shape[2] - first)
 
 
 class _Share(NamedTuple):
@@ -109,13 +113,11 @@ def _averaged(data: NDArray, axis: int, weights: NDArray[np.float64]) -> NDArray
 def _inside(head: Grid, grid: Grid) -> NDArray[np.bool_]:
     """Which of the head's voxels (X, Y, Z) lie in a grid whole."""
     sizes = head.voxel_size / grid.voxel_size
-    x, y, z = np.ix_(
-        *(
-            np.abs(centres - (n - 1) / 2) < (n - size) / 2 + _TOUCHES * size
-            for centres, size, n in zip(axis_positions(head, grid), sizes, grid.shape, strict=True)
-        )
+    x, y, z = (
+        np.abs(centres - (n - 1) / 2) < (n - size) / 2 + _TOUCHES * size
+        for centres, size, n in zip(axis_positions(head, grid), sizes, grid.shape, strict=True)
     )
-    return x & y & z
+    return x[:, None, None] & y[:, None] & z
 
 
 def _left_out(head: Grid, volume: PlannedVolume) -> NDArray[np.bool_]:
@@ -128,8 +130,34 @@ def _left_out(head: Grid, volume: PlannedVolume) -> NDArray[np.bool_]:
     return reached
 
 
-def _largest(difference: NDArray[np.float32], where: NDArray[np.bool_]) -> float | None:
-    return float(difference[where].max()) if where.any() else None
+def _filled(planes: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """The first ``count`` planes; beyond those that there are, nothing."""
+    lacking = max(0, count - planes.shape[2])
+    return np.pad(planes[:, :, :count], [(0, 0), (0, 0), (0, lacking)])
+
+
+def _kept(
+    parts: Iterator[tuple[slice, NDArray[np.float32]]], whole: NDArray[np.float32]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    for planes, means in parts:
+        whole[:, :, planes] = means
+        yield planes, means
+
+
+def _differences(
+    field: Field, volume: PlannedVolume, parts: Iterator[tuple[slice, NDArray[np.float32]]]
+) -> dict[str, float | None]:
+    inside, left_out = _inside(field.grid, volume.grids[0]), _left_out(field.grid, volume)
+    where = {
+        "largest_difference": inside & ~left_out,
+        "largest_difference_in_air_left_out": inside & left_out,
+    }
+    largest = dict.fromkeys(where, -1.0)
+    for planes, means in parts:
+        difference = np.abs(means - in_scan_units(field, field.projected[:, :, planes].copy()))
+        for name, voxels in where.items():
+            largest[name] = float(np.max(difference, where=voxels[:, :, planes], initial=largest[name]))
+    return {name: None if value < 0 else value for name, value in largest.items()}
 
 
 def _consistency(field: Field, grid: Grid, means: NDArray[np.float32], scans: Scans) -> dict[str, Any]:

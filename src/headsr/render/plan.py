@@ -32,10 +32,10 @@ _TORCH = 200 * 2**20  # what importing torch adds to a process, for fields that 
 _LONGEST = 32767
 _EXTREME = 1e6  # of a shape, a size in mm or a scale, and its inverse: beyond, a voxel's place is lost in rounding
 _EDGE = 1e-6  # of a voxel: a box that ends on a voxel's edge does not touch the next one
-# To compare a render with the head's voxels: seconds of a core for each voxel of it, bytes for each that is read at
-# once and for each of the head's; where it is compared with scans, bytes for each of the head's again.
+# To compare a render with the head's voxels: seconds of a core for each voxel of it, bytes for each that is averaged at
+# once, for each of the head's that these reach in a row of chunks, for each of the head's, and the same with scans.
 _COMPARING = 8e-9
-_BYTES_OF_AVERAGED, _BYTES_OF_MEAN, _BYTES_OF_RESIDUAL = 28, 14, 40
+_OF_AVERAGED, _OF_REACHED, _OF_COMPARED, _OF_SEEN = 24, 20, 8, 48
 _INDEX_OF_A_STORE = 40 * 2**20  # zarr's event loop and threads, Dask's graph, the list of shards
 
 
@@ -339,10 +339,15 @@ def _chunk_bytes(volume: PlannedVolume, field: Any) -> int:
 
 def _comparing_bytes(volume: PlannedVolume, head: Grid, workers: int, scans: int) -> int:
     """What comparing takes: means over the head's voxels, and with scans torch and what their operators make."""
-    means = _BYTES_OF_MEAN * math.prod(head.shape) + workers * _BYTES_OF_AVERAGED * math.prod(averaged_at_once(volume))
-    if not scans or None not in whole_scales(head, volume.grids[0]):
-        return means
-    return max(means, _TORCH + _BYTES_OF_RESIDUAL * math.prod(head.shape))
+    whole, voxels, size = (
+        None not in whole_scales(head, volume.grids[0]),
+        math.prod(head.shape),
+        averaged_at_once(volume),
+    )
+    reached = min(head.shape[2], size[2] * volume.grids[0].voxel_size[2] / head.voxel_size[2] + 2)
+    means = workers * _OF_AVERAGED * math.prod(size) + int(_OF_REACHED * math.prod(head.shape[:2]) * reached)
+    means += (2 if whole else _OF_COMPARED) * voxels
+    return means if whole or not scans else max(means, _TORCH + _OF_SEEN * voxels)
 
 
 def _gb(number: float) -> str:
