@@ -110,14 +110,14 @@ def _averaged(data: NDArray, axis: int, weights: NDArray[np.float64]) -> NDArray
     return np.moveaxis(sums.reshape(-1, *first.shape[1:]), 0, axis)
 
 
-def _inside(head: Grid, grid: Grid) -> NDArray[np.bool_]:
-    """Which of the head's voxels (X, Y, Z) lie in a grid whole."""
+def _inside(head: Grid, grid: Grid) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of the head's voxels lie in a grid whole: of those across z (X, Y, 1), and along it (Z,)."""
     sizes = head.voxel_size / grid.voxel_size
     x, y, z = (
         np.abs(centres - (n - 1) / 2) < (n - size) / 2 + _TOUCHES * size
         for centres, size, n in zip(axis_positions(head, grid), sizes, grid.shape, strict=True)
     )
-    return x[:, None, None] & y[:, None] & z
+    return x[:, None, None] & y[:, None], z
 
 
 def _left_out(head: Grid, volume: PlannedVolume) -> NDArray[np.bool_]:
@@ -147,16 +147,13 @@ def _kept(
 def _differences(
     field: Field, volume: PlannedVolume, parts: Iterator[tuple[slice, NDArray[np.float32]]]
 ) -> dict[str, float | None]:
-    inside, left_out = _inside(field.grid, volume.grids[0]), _left_out(field.grid, volume)
-    where = {
-        "largest_difference": inside & ~left_out,
-        "largest_difference_in_air_left_out": inside & left_out,
-    }
-    largest = dict.fromkeys(where, -1.0)
+    (across, along), left_out = _inside(field.grid, volume.grids[0]), _left_out(field.grid, volume)
+    largest = {"largest_difference": -1.0, "largest_difference_in_air_left_out": -1.0}
     for planes, means in parts:
         difference = np.abs(means - in_scan_units(field, field.projected[:, :, planes].copy()))
-        for name, voxels in where.items():
-            largest[name] = float(np.max(difference, where=voxels[:, :, planes], initial=largest[name]))
+        inside, air = across & along[planes], left_out[:, :, planes]
+        for name, where in zip(largest, (inside & ~air, inside & air), strict=True):
+            largest[name] = float(np.max(difference, where=where, initial=largest[name]))
     return {name: None if value < 0 else value for name, value in largest.items()}
 
 

@@ -33,9 +33,10 @@ _LONGEST = 32767
 _EXTREME = 1e6  # of a shape, a size in mm or a scale, and its inverse: beyond, a voxel's place is lost in rounding
 _EDGE = 1e-6  # of a voxel: a box that ends on a voxel's edge does not touch the next one
 # To compare a render with the head's voxels: seconds of a core for each voxel of it, bytes for each that is averaged at
-# once, for each of the head's that these reach in a row of chunks, for each of the head's, and the same with scans.
+# once, for each of the head's that these reach in a row of chunks, and for each of the head's: of whole scales, of
+# others, and of others with scans.
 _COMPARING = 8e-9
-_OF_AVERAGED, _OF_REACHED, _OF_COMPARED, _OF_SEEN = 24, 20, 8, 48
+_OF_AVERAGED, _OF_REACHED, _OF_MASKS, _OF_COMPARED, _OF_SEEN = 24, 20, 1, 5, 48
 _INDEX_OF_A_STORE = 40 * 2**20  # zarr's event loop and threads, Dask's graph, the list of shards
 
 
@@ -173,8 +174,8 @@ def is_whole(grid: Grid, head: Grid) -> bool:
 
 
 def averaged_at_once(volume: PlannedVolume) -> Triple:
-    """How many voxels of a volume are averaged over the head's voxels at once: whole chunks, about as many as one."""
-    return tuple(n * max(1, CHUNK // n) for n in volume.layouts[0].chunk)
+    """How many voxels of a volume are averaged over the head's voxels at once: a chunk, or several small ones."""
+    return tuple(n * max(1, CHUNK // 2 // n) for n in volume.layouts[0].chunk)
 
 
 @dataclass(frozen=True)
@@ -339,14 +340,11 @@ def _chunk_bytes(volume: PlannedVolume, field: Any) -> int:
 
 def _comparing_bytes(volume: PlannedVolume, head: Grid, workers: int, scans: int) -> int:
     """What comparing takes: means over the head's voxels, and with scans torch and what their operators make."""
-    whole, voxels, size = (
-        None not in whole_scales(head, volume.grids[0]),
-        math.prod(head.shape),
-        averaged_at_once(volume),
-    )
-    reached = min(head.shape[2], size[2] * volume.grids[0].voxel_size[2] / head.voxel_size[2] + 2)
+    grid, size, voxels = volume.grids[0], averaged_at_once(volume), math.prod(head.shape)
+    whole = None not in whole_scales(head, grid)
+    reached = min(head.shape[2], size[2] * grid.voxel_size[2] / head.voxel_size[2] + 2)
     means = workers * _OF_AVERAGED * math.prod(size) + int(_OF_REACHED * math.prod(head.shape[:2]) * reached)
-    means += (2 if whole else _OF_COMPARED) * voxels
+    means += (_OF_MASKS if whole else _OF_COMPARED) * voxels
     return means if whole or not scans else max(means, _TORCH + _OF_SEEN * voxels)
 
 

@@ -16,6 +16,8 @@ from headsr.render import field as rendering
 from headsr.render.field import Manner, render
 from headsr.render.publish import Outputs
 
+HEAD = (64, 64, 264)
+
 
 class Hashed(Waves):
     """White noise, as fast as it can be made: it hardly shrinks when compressed."""
@@ -49,7 +51,8 @@ def main():
     rendering.estimate = lambda *args, **how: plans.append(estimate(*args, **how)) or plans[-1]
     outputs = Outputs(folder / "a.ome.zarr" / "zarr.json", folder / "a.nii.gz", folder / "a.json")
     manner = Manner(chunk=chunk, shard=shard, workers=workers, memory_bytes=allowed)
-    render(Hashed(shape), outputs, identity="noise", manner=manner)
+    field = Hashed(HEAD)
+    render(field, outputs, identity="noise", grid=field.grid.resized(shape), manner=manner)
     status = Path("/proc/self/status").read_text()
     peak = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
     print(json.dumps({"workers": plans[-1].workers, "announced": plans[-1].memory_bytes, "peak": peak}))
