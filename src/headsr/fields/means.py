@@ -72,14 +72,14 @@ def set_means(values: NDArray[np.float32], means: NDArray[np.float32], scales: S
     """Let ``values`` (X, Y, Z; contiguous) have these means over blocks of ``scales`` voxels, in place.
 
     What a mean lacks is spread as a bump that is nothing on the block's faces. Without ``signed``, values below zero
-    become zero and the rest of their block is scaled to the mean, which is not below zero itself.
+    become zero and the rest of their block is scaled to the mean; no mean is below zero then.
     """
     lacking = (means - block_means(values, scales)).astype(np.float32)
     values += _spread(lacking, [_bump(scale) for scale in scales])
     if not signed:
         np.maximum(values, 0, out=values)
         above = block_means(values, scales)
-        share = np.divide(means, above, out=np.zeros_like(above), where=above > 0)
+        share = np.divide(np.maximum(means, 0), above, out=np.zeros_like(above), where=above > 0)
         values *= _spread(share.astype(np.float32), [np.ones(scale, np.float32) for scale in scales])
 
 

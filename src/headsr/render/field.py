@@ -53,7 +53,9 @@ from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, lay_out
 from headsr.stages import STAGE_VERSIONS
 from headsr.volumes import Grid, Storage
 
-_MARGIN = 0.5  # of the field's range, on both sides: what uint16 holds beyond the intensities at the head's voxels
+# Of the range of the head's voxels, what uint16 holds beyond it on either side: within a voxel that is brighter than
+# all around it a render goes up to three quarters higher.
+_MARGIN = 1.0
 _RANGE_SAMPLES = 128  # a side: where those intensities are looked at, a block of half as many a side at a time
 
 
@@ -216,11 +218,11 @@ def plan_render(
 
 
 def choose_storage(field: Field, dtype: str) -> Storage:
-    """How intensities are stored: floats as they are; uint16 with a slope that covers twice the field's range.
+    """How intensities are stored: floats as they are; uint16 with a slope that covers two or three times their range.
 
     The range is that of at most 128 samples a side. Rounding to uint16 is off by at most half the slope, 1/65535 of the
-    range; to float16 by at most 1/2048 of the intensity. Intensities that lie beyond are refused when they are met.
-    Magnitudes are stored from zero on, so that none is rounded to below it.
+    range of magnitudes; to float16 by at most 1/2048 of the intensity. Intensities that lie beyond are refused when
+    they are met. Magnitudes are stored from zero on, so that none is rounded to below it.
     """
     if np.dtype(dtype).kind == "f":
         return Storage(dtype)
@@ -235,7 +237,7 @@ def choose_storage(field: Field, dtype: str) -> Storage:
     # Where all is one value, a range must still be told apart from it in float32.
     margin = _MARGIN * max(high - low, max(-low, high, 1e-30) / 16)
     intercept = low - margin if field.signed else max(low - margin, field.offset)
-    return Storage(dtype, slope=(high - low + 2 * margin) / 65535, intercept=intercept)
+    return Storage(dtype, slope=(high + margin - intercept) / 65535, intercept=intercept)
 
 
 @dataclass(frozen=True)
