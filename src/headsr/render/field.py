@@ -55,7 +55,7 @@ from headsr.volumes import Grid, Storage
 
 # Of the range of the head's voxels, what uint16 holds beyond it on either side: within a voxel that is brighter than
 # all around it a render goes up to three quarters higher.
-_MARGIN = 1.0
+_MARGIN = 0.8
 _RANGE_SAMPLES = 128  # a side: where those intensities are looked at, a block of half as many a side at a time
 
 
@@ -218,10 +218,10 @@ def plan_render(
 
 
 def choose_storage(field: Field, dtype: str) -> Storage:
-    """How intensities are stored: floats as they are; uint16 with a slope that covers two or three times their range.
+    """How intensities are stored: floats as they are; uint16 with a slope that covers 1.8 to 2.6 times their range.
 
-    The range is that of at most 128 samples a side. Rounding to uint16 is off by at most half the slope, 1/65535 of the
-    range of magnitudes; to float16 by at most 1/2048 of the intensity. Intensities that lie beyond are refused when
+    The range is that of at most 128 samples a side. Rounding to uint16 is off by at most half the slope, 1/72000 of the
+    range of magnitudes and 1/50000 of others; to float16 by at most 1/2048 of the intensity. Intensities that lie beyond are refused when
     they are met. Magnitudes are stored from zero on, so that none is rounded to below it.
     """
     if np.dtype(dtype).kind == "f":
