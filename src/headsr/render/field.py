@@ -48,7 +48,7 @@ from headsr.render.publish import Outputs, begin_outputs, discard_partials, publ
 from headsr.render.pyramid import mean_of_below
 from headsr.render.schedule import Scheduler, ShardTask, run_tasks
 from headsr.render.shard import Written, compress, write_shard
-from headsr.render.source import FieldFile, intensities, opened, share_one_heap
+from headsr.render.source import FieldFile, in_scan_units, intensities, opened, share_one_heap
 from headsr.render.tiles import CHUNK, SHARD, Layout, Tile, lay_out
 from headsr.stages import STAGE_VERSIONS
 from headsr.volumes import Grid, Storage
@@ -56,7 +56,6 @@ from headsr.volumes import Grid, Storage
 # Of the range of the head's voxels, what uint16 holds beyond it on either side: within a voxel that is brighter than
 # all around it a render goes up to three quarters higher.
 _MARGIN = 0.8
-_RANGE_SAMPLES = 128  # a side: where those intensities are looked at, a block of half as many a side at a time
 
 
 @dataclass(frozen=True)
@@ -220,19 +219,15 @@ def plan_render(
 def choose_storage(field: Field, dtype: str) -> Storage:
     """How intensities are stored: floats as they are; uint16 with a slope that covers 1.8 to 2.6 times their range.
 
-    The range is that of at most 128 samples a side. Rounding to uint16 is off by at most half the slope, 1/72000 of the
-    range of magnitudes and 1/50000 of others; to float16 by at most 1/2048 of the intensity. Intensities that lie beyond are refused when
-    they are met. Magnitudes are stored from zero on, so that none is rounded to below it.
+    The range is that of the projected volume. Rounding to uint16 is off by at most half the slope, 1/72000 of the range
+    of magnitudes and 1/50000 of others; to float16 by at most 1/2048 of the intensity. Intensities that lie beyond are
+    refused when they are met. Magnitudes are stored from zero on, so that none is rounded to below it.
     """
     if np.dtype(dtype).kind == "f":
         return Storage(dtype)
-    samples = field.grid.resized(tuple(min(n, _RANGE_SAMPLES) for n in field.grid.shape))
-    ends = []
-    for block in Tile((0, 0, 0), samples.shape).blocks((_RANGE_SAMPLES // 2,) * 3):
-        values = intensities(field, samples.block(block.start, block.shape))
-        ends += [float(values.min()), float(values.max())]
-    low, high = min(ends), max(ends)
-    if not np.isfinite(ends).all():
+    ends = np.array([field.projected.min(), field.projected.max()], np.float32)
+    low, high = map(float, in_scan_units(field, ends))
+    if not np.isfinite([low, high]).all():
         raise FloatingPointError("not all intensities of the field are finite")
     # Where all is one value, a range must still be told apart from it in float32.
     margin = _MARGIN * max(high - low, max(-low, high, 1e-30) / 16)

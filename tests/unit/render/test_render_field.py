@@ -276,6 +276,8 @@ class TestWhatIsStored:
             def at(self, x, y, z):
                 return np.where((x < 0.1) & (z < 0.1), 1e4, y + 0 * x * z)
 
+            projected = np.linspace(0, 15, 260 * 20 * 20, dtype=np.float32).reshape(260, 20, 20)
+
         spike = Spike((260, 20, 20))
         spike.scale = scale
         with pytest.raises(FloatingPointError, match=r"level 0, voxels.*Render as float32"):
