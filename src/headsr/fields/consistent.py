@@ -116,6 +116,7 @@ class ConsistentField:
         if scales == (1, 1, 1):
             return 8 * math.prod(grid.shape)
         shape = _with_whole_voxels(self.grid, grid, scales)
+        # A slab is at least the planes of one head voxel with those around it, and of points all of the head's across.
         planes = (scales[0] or 1) + 2 * REACH
         across = shape[1] * shape[2] if None not in scales else math.prod(n + 2 * REACH for n in self.grid.shape[1:])
         slab = min(max(_SLAB, planes * max(across, shape[1] * shape[2])), 2 * math.prod(shape) + planes * across)

@@ -44,7 +44,7 @@ def agreement_of(
     planes = means_over(head, volume, store, workers=workers)
     if None not in whole_scales(head, grid):
         return {"means": {"whole_scale": True, **_differences(field, volume, planes)}}
-    means = np.empty(head.shape, np.float32)
+    means = np.zeros(head.shape, np.float32)
     said = _differences(field, volume, _kept(planes, means))
     return {"means": {"whole_scale": False, **said}, "consistency": _consistency(field, grid, means, scans)}
 
@@ -61,10 +61,10 @@ def refuse_other_scans(field: Field, scans: Scans) -> None:
 def means_over(
     head: Grid, volume: PlannedVolume, store: Path, *, workers: int = 1
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """The means of a stored volume over the head's voxels, in scan units, as far as it reaches: some planes at a time.
+    """The means of a stored volume over the head's voxels that it reaches, in scan units: some planes at a time.
 
-    Yields which planes along z, in order, and their means (X, Y, planes). Air that was left out counts as what it reads
-    as. Sums have one order, whatever the number of ``workers``.
+    Yields which planes along z, in order, and their means (X, Y, planes), nothing where it does not reach across z. Air
+    that was left out counts as what it reads as. Sums have one order, whatever the number of ``workers``.
     """
     array, grid, layout = stores.open_level(store), volume.grids[0], volume.layouts[0]
     size = averaged_at_once(volume)
@@ -76,14 +76,16 @@ def means_over(
             data = _averaged(data, axis, shares[2 - axis].weights)
         return tuple(share.voxels for share in shares), data.T
 
-    means, first = np.zeros((*head.shape[:2], 0), np.float32), 0
+    means, first = np.zeros((*head.shape[:2], 0), np.float32), _shares(head, grid)[2].voxels.start
     for row in layout.whole.blocks((*layout.shape[:2], size[2])):
         reached = _shares(head, grid.block(row.start, row.shape))[2].voxels
-        yield slice(first, reached.start), _filled(means, reached.start - first)
-        means, first = _filled(means[:, :, reached.start - first :], reached.stop - reached.start), reached.start
+        done = reached.start - first
+        yield slice(first, reached.start), means[:, :, :done]
+        begun, means = means[:, :, done:], np.zeros((*head.shape[:2], reached.stop - reached.start), np.float32)
+        means[:, :, : begun.shape[2]], first = begun, reached.start
         for (x, y, z), sums in Lanes(workers).in_order(averaged, row.blocks(size)):
             means[x, y, z.start - first : z.stop - first] += sums
-    yield slice(first, head.shape[2]), _filled(means, head.shape[2] - first)
+    yield slice(first, first + means.shape[2]), means
 
 
 class _Share(NamedTuple):
@@ -128,12 +130,6 @@ def _left_out(head: Grid, volume: PlannedVolume) -> NDArray[np.bool_]:
             shares = _shares(head, volume.grids[0].block(block.start, block.shape))
             reached[tuple(share.voxels for share in shares)] = True
     return reached
-
-
-def _filled(planes: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """The first ``count`` planes; beyond those that there are, nothing."""
-    lacking = max(0, count - planes.shape[2])
-    return np.pad(planes[:, :, :count], [(0, 0), (0, 0), (0, lacking)])
 
 
 def _kept(
