@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,15 +70,16 @@ def means_over(
     size = averaged_at_once(volume)
 
     def averaged(block: Tile) -> tuple[tuple[slice, ...], NDArray[np.float64]]:
-        shares = _shares(head, grid.block(block.start, block.shape))
+        part = grid.block(block.start, block.shape)
+        voxels = _reached(head, part)
         data = volume.storage.decode(array[block.slices[::-1]].T).T  # (z, y, x), as it lies in memory
-        for axis in range(3):
-            data = _averaged(data, axis, shares[2 - axis].weights)
-        return tuple(share.voxels for share in shares), data.T
+        for axis, weights in enumerate(reversed(_shares(head, part, voxels))):
+            data = _averaged(data, axis, weights)
+        return voxels, data.T
 
-    means, first = np.zeros((*head.shape[:2], 0), np.float32), _shares(head, grid)[2].voxels.start
+    means, first = np.zeros((*head.shape[:2], 0), np.float32), _reached(head, grid)[2].start
     for row in layout.whole.blocks((*layout.shape[:2], size[2])):
-        reached = _shares(head, grid.block(row.start, row.shape))[2].voxels
+        reached = _reached(head, grid.block(row.start, row.shape))[2]
         done = reached.start - first
         yield slice(first, reached.start), means[:, :, :done]
         begun, means = means[:, :, done:], np.zeros((*head.shape[:2], reached.stop - reached.start), np.float32)
@@ -88,21 +89,19 @@ def means_over(
     yield slice(first, first + means.shape[2]), means
 
 
-class _Share(NamedTuple):
-    """Along one axis, the head's voxels that a block reaches, and what each of its voxels counts for in their means."""
-
-    voxels: slice
-    weights: NDArray[np.float64]
-
-
-def _shares(head: Grid, block: Grid) -> list[_Share]:
-    shares = []
-    sizes = head.voxel_size / block.voxel_size
+def _reached(head: Grid, block: Grid) -> tuple[slice, ...]:
+    """The head's voxels that a block reaches."""
+    sizes, voxels = head.voxel_size / block.voxel_size, []
     for centres, size, n in zip(axis_positions(head, block), sizes, block.shape, strict=True):
-        reached = np.flatnonzero(np.abs(centres - (n - 1) / 2) < (n + size) / 2 - _TOUCHES * size)
-        weights = profile_matrix(n, centres[reached], size, "box")
-        shares.append(_Share(slice(reached[0], reached[-1] + 1), weights))
-    return shares
+        inside = np.flatnonzero(np.abs(centres - (n - 1) / 2) < (n + size) / 2 - _TOUCHES * size)
+        voxels.append(slice(int(inside[0]), int(inside[-1]) + 1))
+    return tuple(voxels)
+
+
+def _shares(head: Grid, block: Grid, voxels: Sequence[slice]) -> list[NDArray[np.float64]]:
+    """Per axis, what each of a block's voxels counts for in the means of these voxels of the head."""
+    axes = zip(axis_positions(head, block), head.voxel_size / block.voxel_size, block.shape, voxels, strict=True)
+    return [profile_matrix(n, centres[part], size, "box") for centres, size, n, part in axes]
 
 
 def _averaged(data: NDArray, axis: int, weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -127,8 +126,7 @@ def _left_out(head: Grid, volume: PlannedVolume) -> NDArray[np.bool_]:
     reached, layout = np.zeros(head.shape, bool), volume.layouts[0]
     for block in layout.whole.blocks(layout.chunk):
         if volume.is_empty(0, block):
-            shares = _shares(head, volume.grids[0].block(block.start, block.shape))
-            reached[tuple(share.voxels for share in shares)] = True
+            reached[_reached(head, volume.grids[0].block(block.start, block.shape))] = True
     return reached
 
 
