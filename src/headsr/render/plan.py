@@ -36,7 +36,7 @@ _EDGE = 1e-6  # of a voxel: a box that ends on a voxel's edge does not touch the
 # once, for each of the head's that these reach in a row of chunks, and for each of the head's: of whole scales, of
 # others, and of others with scans.
 _COMPARING = 1e-8
-_OF_AVERAGED, _OF_REACHED, _OF_MASKS, _OF_COMPARED, _OF_SEEN = 24, 20, 1, 5, 48
+_OF_AVERAGED, _OF_REACHED, _OF_MASKS, _OF_COMPARED, _OF_SEEN = 24, 20, 1, 5, 80
 _INDEX_OF_A_STORE = 40 * 2**20  # zarr's event loop and threads, Dask's graph, the list of shards
 
 
