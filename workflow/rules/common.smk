@@ -145,6 +145,11 @@ def memory(base, bytes_per_voxel=0):
     return megabytes
 
 
+def memory_of_render(wildcards, attempt):
+    """Memory in MB: for the field, and where a volume is compared with its scans, for their operators."""
+    return memory(1500, 120 if compared_with(wildcards) else 40)(wildcards, attempt)
+
+
 def training_recipe(name):
     """A model's recipe without its number of segments: raising that number reuses every segment that is done."""
     recipe = tracked(RECIPES.models[name])

@@ -93,7 +93,7 @@ rule render_volume:
         "../envs/torch.yaml"
     threads: 1 if config["render"]["scheduler"] == "slurm" else config["render"]["workers"]
     resources:
-        mem_mb=memory(1500, 40),
+        mem_mb=memory_of_render,
         runtime=render_minutes,
         # Who evaluates changes no byte: as a param it would be a reason to run again.
         scheduler=config["render"]["scheduler"],
