@@ -265,6 +265,11 @@ def announce(
             "  coarser than the head's own voxels: single points, not means. For means, render at --scale 1 and read a "
             "level of the pyramid"
         )
+    if None in whole_scales(head, grid):
+        lines.append(
+            "  no whole number of voxels to each of the head's: their means are not kept. With --scans the sidecar "
+            "says how well the scans are met"
+        )
     if part is not None:
         lines.append(f"  of this, {_part_said(volume, expected, part)}")
     return "\n".join(lines)

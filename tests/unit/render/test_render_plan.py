@@ -99,6 +99,14 @@ class TestAnnounced:
     def test_as_fine_as_the_head_there_is_nothing_to_say(self, how):
         assert "coarser" not in self.said(plan_volume(target_grid(HEAD, **how), Storage()), head=HEAD)
 
+    @pytest.mark.parametrize(
+        ("how", "kept"),
+        [({}, True), ({"scale": [3]}, True), ({"scale": [2, 1, 4]}, True), ({"scale": [1.5]}, False)],
+    )
+    def test_where_means_are_not_kept_the_way_to_know_is_said(self, how, kept):
+        said = self.said(plan_volume(target_grid(HEAD, **how), Storage()), head=HEAD)
+        assert ("With --scans the sidecar says how well the scans are met" in said) != kept
+
 
 class TestTheGridAskedFor:
     box = (10, 10, 10, 11, 11, 11)
