@@ -15,7 +15,7 @@ STAGE_VERSIONS: dict[str, int] = {
     "carry_labels": 1,
     "extract_slices": 3,
     "extract_labels": 1,
-    "simulate_lowres": 3,
+    "simulate_lowres": 4,
     "align_scan": 2,
     "list_training_data": 1,
     "check_model": 1,

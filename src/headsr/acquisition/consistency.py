@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headsr.acquisition.measurement import Measurement
@@ -16,7 +14,6 @@ ROUNDING = 1e-4
 _TOLERANCE = 0.02  # how near to the noise a projection has to come, as a share of it
 _CONVERGED = 1e-8
 _ROUNDS = 20
-_RAYLEIGH_MEDIAN = np.sqrt(2.0 * np.log(2.0))
 
 
 def residuals(volume: Tensor, scans: Sequence[Measurement]) -> list[Tensor]:
@@ -83,20 +80,6 @@ def _beyond_the_noise(residual: Tensor, scan: Measurement) -> Tensor:
         explained = scan.rms(residual.clamp(-limit, limit)) < (1 - _TOLERANCE) * noise
         low, high = (limit, high) if explained else (low, limit)
     return residual - residual.clamp(-low, low)
-
-
-def estimate_noise(scan: NDArray[np.float32], head: NDArray[np.bool_]) -> float:
-    """Standard deviation of a magnitude scan's noise, from its air (a Rayleigh distribution, median 1.18 sigma).
-
-    Where the air was set to zero, the median absolute second difference inside the head along the finest direction
-    is used instead; anatomy adds to it, so that is an upper bound.
-    """
-    air = scan[~head]
-    sigma = float(np.median(air) / _RAYLEIGH_MEDIAN) if air.size else 0.0
-    if sigma > 0 and np.unique(air[:10000]).size > 8:
-        return sigma
-    difference = scan[2:] - 2 * scan[1:-1] + scan[:-2]
-    return float(np.median(np.abs(difference[head[1:-1]])) / 0.6745 / np.sqrt(6.0))
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headsr.acquisition.consistency import estimate_noise
 from headsr.acquisition.measurement import Protocol, save_measurement
+from headsr.acquisition.noise import estimate_noise
 from headsr.acquisition.operator import Acquisition
 from headsr.degrade.noise import add_rician, white_noise
 from headsr.files import read_json, sidecar_of
@@ -55,7 +55,7 @@ def simulate_lowres(
     else:
         stated = float(thickness) if thickness not in (None, "") else None
         protocol = _acquired(source, view, name, stated, degradation.stacks[0] if degradation.stacks else None)
-        protocol["noise"] = estimate_noise(source.data, head)
+        protocol["noise"] = estimate_noise(source, head)
         scan, data = source.grid, torch.as_tensor(source.data)
     intensity = read_json(sidecar_of(volume))["headsr"]
     protocol |= {"scale": float(intensity["scale"]), "offset": float(intensity["offset"]), "signed": signed}

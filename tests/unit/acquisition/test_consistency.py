@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from headsr.acquisition.consistency import allowed, estimate_noise, project, residuals
+from headsr.acquisition.consistency import allowed, project, residuals
 from headsr.acquisition.measurement import Measurement, Protocol, load_study, save_measurement
 from headsr.acquisition.operator import Acquisition
 from headsr.volumes import AXES, Grid
@@ -67,23 +67,6 @@ def test_a_local_disagreement_does_not_hide_below_the_mean(views):
 def test_agreement_is_left_alone():
     truth = torch.rand(HEAD.shape)
     assert torch.equal(project(truth, measured(truth, ["axial", "coronal"], 0.0)), truth)
-
-
-@pytest.mark.parametrize("sigma", [0.01, 0.05])
-def test_noise_of_air(sigma):
-    rng = np.random.default_rng(0)
-    clean = np.zeros((30, 30, 20), np.float32)
-    clean[8:22, 8:22] = 1.0
-    scan = np.hypot(clean + rng.normal(0, sigma, clean.shape), rng.normal(0, sigma, clean.shape)).astype(np.float32)
-    assert estimate_noise(scan, clean > 0) == pytest.approx(sigma, rel=0.05)
-
-
-def test_noise_where_air_was_zeroed():
-    rng = np.random.default_rng(0)
-    head = np.zeros((30, 30, 20), bool)
-    head[8:22, 8:22] = True
-    scan = np.where(head, 1 + rng.normal(0, 0.03, head.shape), 0).astype(np.float32)
-    assert estimate_noise(scan, head) == pytest.approx(0.03, rel=0.15)
 
 
 def test_study_round_trip(tmp_path):

@@ -1,0 +1,204 @@
+"""How noisy a scan is inside the head, whatever was done to its air.
+
+Two places tell. The flattest spots of the head show what mixed second differences (Immerkaer, Comput. Vis. Image
+Underst. 64(2), 1996) leave there, within the slices and never across them, for slices may be thick. In the air the
+magnitudes deviate by a part of the noise that hardly depends on the number of coils, and averaging and interpolation
+shrink both alike; but air can be zeroed, scaled or smoothed. So the air, which has no anatomy, is believed where the
+head does not contradict it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from itertools import takewhile
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from headsr.volumes import Volume
+
+_LOG = logging.getLogger(__name__)
+_SLICES = 64  # spread over the scan: more do not tell more
+_FLAT, _APART = 2, 4  # samples around a spot that are head or air as well; in air, noise this far apart is independent
+_DARK = 0.25  # of the way from the scan's darkest to the head's bright tissue; magnitude noise is Gaussian above
+_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)  # of the head's spots, the flattest first
+_MANY = 4  # times as many spots as the flattest: where all of them look alike it is noise that they show
+_LEAST = 300  # spots that make an estimate
+_SAME = 0.04  # differences whose correlations with the next ones are nearer than this look alike
+# Neighbouring differences of white noise correlate by -2/3, and by more where samples were interpolated or filtered:
+_COLOURED, _COLOURED_WIDELY = -0.58, -0.63  # in the flattest spots; where all shares look like them
+_AIR = 0.66  # deviation of magnitudes in air as part of the noise: 0.655 with one coil, 0.707 with many
+_NOT_ZERO = 0.97  # share of the samples around a spot of air; some are, where air is stored in coarse steps
+_LEAST_UNTOUCHED = 0.1  # part of the air with so few zeros
+_LEAST_LEVEL = 1.2  # of the air in its deviations: 1.8 with one coil, more with many and after averaging
+_AGREES = 1.25  # times more or less air noise than the head's is still the same
+
+
+class _Evidence(NamedTuple):
+    """A noise, how its differences correlate, and the least and the most noise that do not contradict it."""
+
+    sigma: float
+    correlation: float
+    least: float = 0.0
+    most: float = np.inf
+
+
+class _Differences(NamedTuple):
+    """The deviation of so many spots' second differences, and how they correlate with the next ones along both axes."""
+
+    count: int
+    deviation: float
+    correlations: tuple[float, float]
+
+    @property
+    def correlation(self) -> float:
+        return float(np.mean(self.correlations))
+
+
+class _Slice(NamedTuple):
+    """Samples (U, V) of a slice and where the head is."""
+
+    data: NDArray[np.float32]
+    head: NDArray[np.bool_]
+
+
+def estimate_noise(scan: Volume, head: NDArray[np.bool_]) -> float:
+    """Standard deviation of the noise of a scan's samples inside ``head`` (X, Y, Z), in the scan's own units.
+
+    Where the air tells nothing, this is an upper bound: texture as fine as the voxels cannot be told from noise. 0,
+    with a warning, where there are too few samples to tell anything.
+    """
+    slices = _slices(scan, head)
+    inside, air = _noise_of_head(slices, _tissue(scan, head)), _noise_of_air(slices)
+    if inside is None and air is None:
+        _LOG.warning("too few samples to measure the noise of a scan; it is taken to have none")
+        return 0.0
+    if inside is None or air is None:
+        return (inside or air).sigma
+    smoothed = air.correlation > inside.correlation + 2 * _SAME
+    return air.sigma if inside.least <= air.sigma <= inside.most and not smoothed else inside.sigma
+
+
+def _noise_of_head(slices: list[_Slice], tissue: float) -> _Evidence | None:
+    """What the flattest spots say, and as many others as look like them; None where there are too few.
+
+    Anatomy makes the differences larger, and their correlations higher, the less flat the spots are. Correlations that
+    are high and stay the same are those of the noise, which then is larger than its differences. High ones leave open
+    how much noise there is: anatomy or a smoothness that the air, as magnitudes, has not.
+    """
+    spots = _joined(_spots_of_head(part, tissue) for part in slices)
+    if spots.shape[1] < _LEAST:
+        return None
+    spots = spots[1:, np.argsort(spots[0], kind="stable")]
+    parts = [_differences(spots[:, : max(_LEAST, int(share * spots.shape[1]))]) for share in _SHARES]
+    flattest = parts[0]
+    *_, alike = takewhile(lambda part: part.correlation <= flattest.correlation + _SAME, parts)
+    coloured = np.array(flattest.correlations) > (_COLOURED_WIDELY if alike is parts[-1] else _COLOURED)
+    sigma = alike.deviation
+    if alike is parts[-1] or alike.count >= _MANY * flattest.count:
+        sigma /= _shrinkage(np.array(alike.correlations)[coloured])
+    if coloured.any():
+        return _Evidence(sigma, flattest.correlation)
+    agrees = _AGREES * (1 + 3 / np.sqrt(alike.count))  # the error of its own among it
+    return _Evidence(sigma, flattest.correlation, sigma / agrees, sigma * agrees)
+
+
+def _noise_of_air(slices: list[_Slice]) -> _Evidence | None:
+    """What the deviation of the air says; None where most was zeroed, or what is left is not that of magnitudes."""
+    airs = [_within(~part.head, _APART) for part in slices]
+    spots = _joined(_spots_of_air(part, air) for part, air in zip(slices, airs, strict=True))
+    if spots.shape[1] < max(_LEAST, _LEAST_UNTOUCHED * sum(int(air.sum()) for air in airs)):
+        return None
+    level, apart, second = np.median(spots[0]), spots[1:3], spots[3:]
+    deviation = _deviation(apart) / np.sqrt(2)
+    if not 0 < _LEAST_LEVEL * deviation < level:
+        return None
+    return _Evidence(deviation / _AIR, _differences(second).correlation)
+
+
+def _slices(scan: Volume, head: NDArray[np.bool_]) -> list[_Slice]:
+    """Slices across the coarsest axis, or across one that is too short to look along; none where two are."""
+    short = np.array(scan.grid.shape) <= 2 * _FLAT
+    if short.sum() > 1:
+        return []
+    across = int(np.argmax(np.where(short, np.inf, scan.grid.voxel_size)))
+    data, mask = np.moveaxis(scan.data, across, 0), np.moveaxis(head, across, 0)
+    step = -(-len(data) // _SLICES)
+    return [_Slice(*part) for part in zip(data[::step], mask[::step], strict=True)]
+
+
+def _tissue(scan: Volume, head: NDArray[np.bool_]) -> float:
+    """The intensity that tissue is brighter than, if not dark bone, fluid or air in cavities."""
+    dark = np.percentile(scan.data[::2, ::2, ::2], 1)
+    return float(dark + _DARK * (np.percentile(scan.data[head], 90) - dark)) if head.any() else np.inf
+
+
+def _spots_of_head(part: _Slice, tissue: float) -> NDArray[np.float32]:
+    """How steep the flat spots of a slice are, and their second differences (4, spots)."""
+    spots = _within(part.head & (_smooth(part.data) > tissue), _FLAT)
+    return np.stack([values[spots] for values in (_steepness(part), *_second_differences(part))])
+
+
+def _spots_of_air(part: _Slice, air: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Level, differences far apart and second differences of air without zeros (6, spots)."""
+    spots = air & (_smooth((part.data != 0).astype(np.float32), 2 * _APART + 1) > _NOT_ZERO)
+    apart = [part.data - np.roll(part.data, _APART, axis) for axis in (0, 1)]
+    return np.stack([values[spots] for values in (part.data, *apart, *_second_differences(part))])
+
+
+def _joined(spots: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    parts = list(spots)
+    return np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32)
+
+
+def _within(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Where a mask (U, V) holds for ``reach`` samples to all sides; beyond the slice it does not."""
+    return ndimage.minimum_filter(mask.view(np.uint8), 2 * reach + 1, mode="constant").view(np.bool_)
+
+
+def _second_differences(part: _Slice) -> list[NDArray[np.float32]]:
+    """Mixed second differences (U, V) that keep the deviation of white noise, and the next ones along both axes."""
+    weights = np.array([1, -2, 1]) / np.sqrt(6)
+    here = ndimage.correlate1d(ndimage.correlate1d(part.data, weights, 0), weights, 1)
+    return [here, np.roll(here, -1, 0), np.roll(here, -1, 1)]
+
+
+def _steepness(part: _Slice) -> NDArray[np.float32]:
+    """The squared slope around each sample, to which white noise adds regardless of its second difference there."""
+    slopes = (
+        ndimage.correlate1d(ndimage.uniform_filter1d(part.data, 3, 1 - axis), [-1, 0, 1], axis) for axis in (0, 1)
+    )
+    return _smooth(sum(slope**2 for slope in slopes))
+
+
+def _smooth(data: NDArray[np.float32], width: int = 3) -> NDArray[np.float32]:
+    return ndimage.uniform_filter(data, width)
+
+
+def _differences(spots: NDArray[np.float32]) -> _Differences:
+    """Of second differences and the next ones along both axes (3, spots); outliers are cut to the limit."""
+    deviation = _deviation(spots[0])
+    here, *others = np.clip(spots, -3 * deviation, 3 * deviation).astype(np.float64)
+    return _Differences(spots.shape[1], deviation, tuple(_correlation(here, other) for other in others))
+
+
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    power = np.mean(a**2 + b**2) / 2
+    return float(np.mean(a * b) / power) if power > 0 else 0.0
+
+
+def _deviation(values: NDArray[np.float32]) -> float:
+    """The standard deviation of Gaussian values around 0, from their median size."""
+    return float(np.median(np.abs(values)) / 0.6745)
+
+
+def _shrinkage(correlations: NDArray[np.float64]) -> float:
+    """How much smaller than the noise its second differences are, which correlate so along axes of coloured noise.
+
+    Noise whose next samples correlate by r has squared differences of 1 - 4 r/3, that correlate by (7 r - 4)/(6 - 8 r).
+    """
+    r = (4 + 6 * correlations) / (7 + 8 * correlations)
+    return float(np.sqrt(np.prod(1 - 4 * r / 3)))
