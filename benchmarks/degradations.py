@@ -10,7 +10,7 @@ import torch
 
 from headsr.acquisition.measurement import Measurement
 from headsr.degrade.lowres import stack_operator
-from headsr.preprocess.mask import head_of
+from headsr.preprocess.outline import head_of
 from headsr.recipes import Stack
 from headsr.reconstruct.interpolate import average_of
 from headsr.simulate.anatomy import build_anatomy

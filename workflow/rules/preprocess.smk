@@ -27,6 +27,7 @@ rule register_to_template:
     input:
         scan="<results>/preprocessed/<head>_desc-biascorrected_{suffix}.nii.gz",
         template="<results>/sourcedata/template/head.nii.gz",
+        template_brain="<results>/sourcedata/template/brain.nii.gz",
     output:
         transform="<results>/preprocessed/<head>_from-{suffix}_to-MNI152_xfm.mat",
     log:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headsr.preprocess.ants_process import AntsError, run_ants
-from headsr.preprocess.mask import foreground
+from headsr.preprocess.outline import foreground
 from headsr.volumes import Grid, Volume, cell_average, load_volume, save_volume, spline_resample
 
 # N4 looks at every n-th voxel, at least this far apart. Averaging instead would blur the tissues' peaks in the

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 
-from headsr.files import write_json
+from headsr.files import sidecar_of, write_json
+from headsr.preprocess.skull import is_skull_stripped
 from headsr.volumes import VolumeError, load_volume, save_volume
 
 _PERCENTILE = 99.9
@@ -23,7 +23,8 @@ def normalize_intensity(
     """Write the scan in normalised intensities (NIfTI, float32) and the JSON beside it that leads back to its units.
 
     scan units = normalised * scale + offset; the offset is 0, since MR magnitudes start there. ``source_key`` is the
-    annex key that the scan came from. Raises VolumeError when mask and scan do not fit or the head has no signal.
+    annex key that the scan came from; the JSON also says whether the scan is skull-stripped. Raises VolumeError when
+    mask and scan do not fit or the head has no signal.
     """
     volume, mask = load_volume(scan), load_volume(head_mask)
     if not mask.grid.same_as(volume.grid):
@@ -39,5 +40,6 @@ def normalize_intensity(
         "source_key": source_key,
         "voxel_mm": [round(float(size), 6) for size in volume.grid.voxel_size],
     }
-    write_json(str(Path(output)).removesuffix(".gz").removesuffix(".nii") + ".json", {"headsr": record})
+    sidecar = {"SkullStripped": is_skull_stripped(volume), "headsr": record}
+    write_json(sidecar_of(output), sidecar)
     save_volume(output, volume.data / np.float32(scale), volume.grid, description="headsr normalised")

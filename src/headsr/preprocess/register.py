@@ -1,4 +1,4 @@
-"""Affine registration of a head to the template: rigid, then affine, by mutual information (ANTs)."""
+"""Affine registration of a head, or of its brain, to the template: rigid, then affine, by mutual information (ANTs)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from headsr.files import whole
 from headsr.preprocess.ants_process import run_ants
 from headsr.preprocess.bias import coarsened
+from headsr.preprocess.skull import is_skull_stripped
 from headsr.volumes import Volume, load_volume, save_volume
 
 _FINEST_MM = 3.0  # twelve parameters need no finer image
@@ -19,17 +20,25 @@ _SCHEDULE = {"-f": "4x2x1", "-s": "2x1x0vox"}
 
 
 def register_to_template(
-    scan: str | os.PathLike[str], template: str | os.PathLike[str], output: str | os.PathLike[str]
+    scan: str | os.PathLike[str],
+    template: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    template_brain: str | os.PathLike[str] | None = None,
 ) -> None:
     """Write the affine (ITK ``.mat``) that maps the template's points to the scan's, which moves the scan to MNI152.
 
-    ``scan`` is bias-corrected, ``template`` a whole head. The same bytes every time.
+    ``scan`` is bias-corrected, ``template`` a whole head. A skull-stripped scan is registered to the part of it inside
+    ``template_brain`` (mask); where that is None, every scan is taken for a whole head. The same bytes every time.
     Raises VolumeError for a file that cannot be used, AntsError when ANTs fails.
     """
+    shown, whole_head = load_volume(scan), load_volume(template)
+    stripped = template_brain is not None and is_skull_stripped(shown)
+    target = _within(whole_head, load_volume(template_brain)) if stripped else whole_head
     with tempfile.TemporaryDirectory(prefix="headsr-register-") as folder:
         fixed, moving = Path(folder) / "template.nii", Path(folder) / "scan.nii"
-        for source, copy in ((template, fixed), (scan, moving)):
-            save_for_ants(copy, coarsened(load_volume(source), _FINEST_MM))
+        for volume, copy in ((target, fixed), (shown, moving)):
+            save_for_ants(copy, coarsened(volume, _FINEST_MM))
         found = Path(folder) / "to-template0GenericAffine.mat"
         run_ants(
             "antsRegistration", _arguments(fixed, moving, Path(folder) / "to-template"), output=found, scan=str(scan)
@@ -44,6 +53,10 @@ def save_for_ants(path: Path, volume: Volume) -> None:
     They would leave too few of the histogram's bins for the rest.
     """
     save_volume(path, np.clip(volume.data, 0, np.percentile(volume.data, 99.5)), volume.grid)
+
+
+def _within(volume: Volume, mask: Volume) -> Volume:
+    return Volume(volume.data * (mask.data > 0.5), volume.grid)
 
 
 def _arguments(fixed: Path, moving: Path, prefix: Path) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from headsr.preprocess.mask import head_of
+from headsr.preprocess.outline import head_of
 from headsr.volumes import Grid, Volume
 
 PERCENTILE = 99.9

@@ -44,3 +44,15 @@ def make_head():
         return Volume((signal + noise * np.abs(rng.standard_normal(grid.shape))).astype(np.float32), grid)
 
     return make
+
+
+@pytest.fixture(scope="package")
+def brain_alone():
+    """A function that strips a head which make_head imaged: what is left is what lies inside the bone."""
+
+    def strip(head, to_scan=None, left_mm=(64.0, 82.0, 70.0)):
+        back = np.linalg.inv(np.eye(4) if to_scan is None else to_scan)
+        points = points_of(head.grid) @ back[:3, :3].T + back[:3, 3]
+        return Volume(head.data * ellipsoid(points, (0, 0, 2), left_mm), head.grid)
+
+    return strip

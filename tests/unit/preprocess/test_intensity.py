@@ -32,6 +32,15 @@ def test_one_is_the_percentile_inside_the_head_and_nothing_is_clipped(scan):
     assert written.max() > 5
 
 
+def test_the_sidecar_says_whether_the_skull_was_stripped(tmp_path, make_head, brain_alone):
+    head = make_head()
+    for scan, stripped in ((head, False), (brain_alone(head), True)):
+        save_volume(tmp_path / "scan.nii.gz", scan.data, scan.grid)
+        save_volume(tmp_path / "mask.nii.gz", (scan.data > 0.1).astype(np.uint8), scan.grid)
+        normalize_intensity(tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz", tmp_path / "x.nii.gz", source_key="KEY")
+        assert read_json(tmp_path / "x.json")["SkullStripped"] is stripped
+
+
 def test_same_bytes_twice(scan):
     folder, *_ = scan
     for name in ("one", "two"):

@@ -51,3 +51,25 @@ def test_the_templates_mask_lands_on_the_head(registered):
     truth = load_volume(folder / "scan.nii.gz").data > 10
     found = load_volume(folder / "found.nii.gz").data > 0
     assert 2 * (truth & found).sum() / (truth.sum() + found.sum()) > 0.96
+
+
+def test_a_stripped_brain_is_registered_to_the_templates_brain(tmp_path, make_head, brain_alone):
+    to_scan = np.eye(4)
+    to_scan[:3, :3] = Rotation.from_euler("xyz", [6, -5, 8], degrees=True).as_matrix()
+    to_scan[:3, 3] = (7, -4, 5)
+    template = make_head((4.0, 4.0, 4.0), noise=0)
+    brain = brain_alone(template)
+    scan = brain_alone(make_head((4.0, 4.0, 4.0), to_scan=to_scan), to_scan)
+    save_volume(tmp_path / "template.nii.gz", template.data, template.grid)
+    save_volume(tmp_path / "brain.nii.gz", (brain.data > 0).astype(np.uint8), brain.grid)
+    save_volume(tmp_path / "scan.nii.gz", 300 * scan.data, scan.grid)
+    register_to_template(
+        tmp_path / "scan.nii.gz",
+        tmp_path / "template.nii.gz",
+        tmp_path / "found.mat",
+        template_brain=tmp_path / "brain.nii.gz",
+    )
+    found = read_affine(tmp_path / "found.mat")
+    points = np.array([(x, y, z, 1) for x in (-50, 50) for y in (-60, 60) for z in (-50, 50)], dtype=float)
+    error = np.linalg.norm((points @ (found - to_scan).T)[:, :3], axis=1)
+    assert error.mean() < 3.0, f"{error.mean():.2f} mm, where voxels are 4 mm"
