@@ -63,7 +63,8 @@ class Protocol:
     ``thickness`` in mm (None: as thick as its voxels), ``noise`` a standard deviation in the scan's normalised
     intensities, ``head_shape`` and ``head_affine`` the grid to reconstruct on, and normalised intensity * ``scale`` +
     ``offset`` gives the original scan's units. ``coarse`` are the axes along which it is coarse, where it is not across
-    its slices alone. ``signed``: its intensities may be negative; magnitudes are not.
+    its slices alone. ``signed``: its intensities may be negative; magnitudes are not. ``skull_stripped``: it shows the
+    brain alone.
     """
 
     view: str
@@ -78,6 +79,7 @@ class Protocol:
     source_key: str
     coarse: tuple[int, ...] | None = None
     signed: bool = False
+    skull_stripped: bool = False
 
     @property
     def head(self) -> Grid:
@@ -99,6 +101,7 @@ class Study:
     degradation: str
     source_key: str
     signed: bool = False
+    skull_stripped: bool = False
 
 
 def save_measurement(
@@ -149,4 +152,5 @@ def load_study(paths: Sequence[str | os.PathLike[str]], *, device: torch.device 
         first.degradation,
         first.source_key,
         signed=any(protocol.signed for protocol in protocols),
+        skull_stripped=first.skull_stripped,
     )

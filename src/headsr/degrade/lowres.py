@@ -57,9 +57,11 @@ def simulate_lowres(
         protocol = _acquired(source, view, name, stated, degradation.stacks[0] if degradation.stacks else None)
         protocol["noise"] = estimate_noise(source, head)
         scan, data = source.grid, torch.as_tensor(source.data)
-    intensity = read_json(sidecar_of(volume))["headsr"]
+    sidecar = read_json(sidecar_of(volume))
+    intensity = sidecar["headsr"]
     protocol |= {"scale": float(intensity["scale"]), "offset": float(intensity["offset"]), "signed": signed}
     protocol |= {"degradation": degradation_name, "source_key": source_key}
+    protocol["skull_stripped"] = sidecar.get("SkullStripped", False)
     save_measurement(output, data, scan, Protocol(**protocol), head)
 
 

@@ -61,7 +61,8 @@ def check_volume(
     for scan, residual in zip(study.scans, maps, strict=True):
         path = residual_path(output, scan.view)
         views[scan.view]["map"] = path.name
-        write_json(path.with_name(path.name.replace(".nii.gz", ".json")), describe_residual(path.name, scan.view))
+        sidecar = describe_residual(path.name, scan.view, skull_stripped=study.skull_stripped)
+        write_json(path.with_name(path.name.replace(".nii.gz", ".json")), sidecar)
         residual = residual.cpu().numpy() * np.float32(study.scale)
         save_volume(path, residual, scan.operator.scan, description=_DESCRIPTION)
     write_json(output, {"headsr": {**_summary(volume, study), "views": views}})

@@ -77,6 +77,7 @@ def _record_of(study: Study, method: Method, weights: Paths) -> dict[str, Any]:
     """What a sidecar says of input, method and models."""
     return {
         "source_key": study.source_key,
+        "skull_stripped": study.skull_stripped,
         "degradation": study.degradation,
         "views": [scan.view for scan in study.scans],
         "method": plain(method),

@@ -55,13 +55,13 @@ def describe_volume(
     """The JSON sidecar of a volume (BIDS derivatives, with a ``headsr`` object).
 
     ``name`` is the file name without endings, from which the source scan follows; ``preview`` the grid of the NIfTI.
-    Keys of ``record`` go into the ``headsr`` object as they are.
+    Keys of ``record`` go into the ``headsr`` object as they are; ``skull_stripped`` among them is what BIDS asks for.
     """
     match = _NAME.fullmatch(name)
     return {
         "Description": DESCRIPTIONS["sr" if projected else "unprojected"],
         "Sources": [] if match is None else [_source_uri(match["scan"], match["suffix"])],
-        "SkullStripped": False,
+        "SkullStripped": record.get("skull_stripped", False),
         "Resolution": _resolution(grid, preview),
         "headsr": {
             **record,
@@ -75,13 +75,13 @@ def describe_volume(
     }
 
 
-def describe_residual(name: str, view: str) -> dict[str, Any]:
+def describe_residual(name: str, view: str, *, skull_stripped: bool) -> dict[str, Any]:
     """The JSON sidecar of a residual map; ``name`` is its file name."""
     match = _NAME.fullmatch(name.removesuffix(".nii.gz"))
     return {
         "Description": _residual_of(view),
         "Sources": [] if match is None else [_source_uri(match["scan"], match["suffix"])],
-        "SkullStripped": False,
+        "SkullStripped": skull_stripped,
         "headsr": dict(RESEARCH_ONLY),
     }
 

@@ -51,6 +51,14 @@ def test_simulated_stacks_agree_with_the_head_that_they_came_from(tmp_path):
         assert residual.abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("stripped", [True, False])
+def test_a_study_knows_whether_its_scans_were_skull_stripped(tmp_path, stripped):
+    volume, _ = preprocessed(tmp_path)
+    write_json(sidecar_of(volume), {"SkullStripped": stripped, **read_json(sidecar_of(volume))})
+    path = make(tmp_path, volume, view="axial", degradation=Degradation("simulated", STACKS))
+    assert load_study([path]).skull_stripped is stripped
+
+
 def test_an_integer_box_is_the_block_mean(tmp_path):
     volume, _ = preprocessed(tmp_path)
     low = load_volume(make(tmp_path, volume, view="axial", degradation=Degradation("simulated", STACKS)))

@@ -128,4 +128,14 @@ def test_a_record_cannot_deny_that_it_is_research():
 @pytest.mark.parametrize("view", AXES)
 def test_every_view_has_a_residual_with_its_source(view):
     path = residual_path("anat/sub-01_desc-check_T1w.json", view)
-    assert describe_residual(path.name, view)["Sources"] == ["bids:raw:sub-01/anat/sub-01_T1w.nii.gz"]
+    said = describe_residual(path.name, view, skull_stripped=False)
+    assert said["Sources"] == ["bids:raw:sub-01/anat/sub-01_T1w.nii.gz"]
+
+
+@pytest.mark.parametrize("stripped", [True, False])
+def test_it_says_whether_the_scan_was_skull_stripped(stripped):
+    grid = Grid((4, 5, 6), np.eye(4))
+    record = {"skull_stripped": stripped}
+    said = describe_volume("x", grid, preview=grid, scale=2.0, offset=0.0, record=record, projected=True)
+    assert said["SkullStripped"] is stripped
+    assert describe_residual("x", "axial", skull_stripped=stripped)["SkullStripped"] is stripped
