@@ -320,6 +320,14 @@ def captions(units: Iterable[Unit]) -> list[str]:
     return [f"{scan.name}, {degradation}" for degradation, scan in sorted(pairs, key=_figure_key)]
 
 
+def masks_figures(results: str, units: Iterable[Unit], recipes: Recipes, scans: Iterable[Scan]) -> dict[str, str]:
+    """The picture of the masks of every scan that volumes are made from, by the scan's name."""
+    study_of, used = studies(scans), {unit.scan for unit in units}
+    used |= {s for unit in units if recipes.degradations[unit.degradation].together for s in study_of[unit.scan]}
+    scans = sorted(used, key=lambda scan: scan.name)
+    return {scan.name: f"{results}/figures/{scan.stem}_desc-masks_{scan.suffix}.png" for scan in scans}
+
+
 def histories(results: str, models: Iterable[str], units: Sequence[Unit], recipes: Recipes) -> Mapping[str, str]:
     """The history of every training and fit, by the name of what was trained."""
     trained = {name: f"{results}/models/{name}/history.jsonl" for name in models}

@@ -14,6 +14,7 @@ from headsr.targets import (
     keys_of_training,
     labels,
     mask,
+    masks_figures,
     measured,
     scans_of,
     scans_of_models,
@@ -99,6 +100,18 @@ def test_scans_taken_together_are_one_unit_and_one_list_of_low_resolution_scans(
     assert views_of("acquired_together", recipes, made) == ["acquired", "acquired2", "acquired3"]
     assert views_of("acquired", recipes, made) == views_of("acquired_together", recipes, made[:1]) == ["acquired"]
     assert views_of("axial_x4", recipes, made) == ["axial"]
+
+
+def test_the_masks_of_every_scan_that_is_used_are_drawn_once():
+    recipes = load_recipes(load_config([]))
+    made = [named(f"sub-1_run-{run}_T1w") for run in (1, 2)]
+    thick = dataclasses.replace(TABLE, methods=("spline", "inr"), degradations=("axial_x4", "orthogonal_x4"))
+    together = dataclasses.replace(TABLE, degradations=("acquired_together",))
+    units = units_of(thick, recipes, made[:1])
+    assert list(masks_figures("r", units, recipes, made)) == ["a/sub-1_run-1_T1w"]
+    found = masks_figures("r", units_of(together, recipes, made), recipes, made)
+    assert list(found) == ["a/sub-1_run-1_T1w", "a/sub-1_run-2_T1w"]
+    assert found["a/sub-1_run-2_T1w"] == "r/figures/a/sub-1/sub-1_run-2_desc-masks_T1w.png"
 
 
 PSNR, LESION = Column("psnr"), Column("psnr", "lesion")

@@ -42,6 +42,7 @@ def test_jobs_of_the_whole_plan(project):
     assert jobs["check_volume"] == jobs["score_volume"] == methods * test
     assert jobs["make_table"] == 2
     assert jobs["draw_figure"] == 2 * test
+    assert jobs["draw_masks"] == test  # a scan's masks are the same whatever becomes of it
     assert jobs["write_report"] == jobs["collect_scores"] == jobs["sync_mlflow"] == 1
 
 

@@ -56,6 +56,7 @@ MODELS_OF_METHOD = {name: RECIPES.models_of("methods", name) for name in RECIPES
 SCAN_OF = {(scan.stem, scan.suffix): scan for scan in SCANS}
 PIN_OF = {f"{pin.stem}_{pin.suffix}": pin for pin in PINS}
 STUDIES = targets.studies(SCANS)
+MASKS_FIGURES = targets.masks_figures(RESULTS, UNITS, RECIPES, SCANS)
 UNITS_OF_HEAD = targets.units_of_heads(UNITS, TABLES.values())
 
 

@@ -56,6 +56,31 @@ rule draw_figure:
         "../scripts/draw_figure.py"
 
 
+rule draw_masks:
+    input:
+        scan="<results>/preprocessed/<head>_desc-preproc_{suffix}.nii.gz",
+        sidecar="<results>/preprocessed/<head>_desc-preproc_{suffix}.json",
+        head_mask="<results>/preprocessed/<head>_label-head_desc-{suffix}_mask.nii.gz",
+        brain_mask="<results>/preprocessed/<head>_label-brain_desc-{suffix}_mask.nii.gz",
+    output:
+        figure="<results>/figures/<head>_desc-masks_{suffix}.png",
+    log:
+        "<logs>/draw_masks/<head>_{suffix}.log",
+    conda:
+        "../envs/imaging.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(500, 30),
+        runtime=5,
+    params:
+        title=lambda w: scan_of(w).name,
+        stage=versions("draw_masks"),
+    message:
+        "Draw the masks of {wildcards.scan}_{wildcards.suffix}"
+    script:
+        "../scripts/draw_masks.py"
+
+
 rule draw_curves:
     input:
         histories=lambda w: list(histories().values()),
@@ -104,6 +129,7 @@ rule write_report:
         scores="<results>/scores/scores.tsv",
         checks=lambda w: list(checks_by_name().values()),
         figures=lambda w: targets.figures(RESULTS, UNITS),
+        masks=list(MASKS_FIGURES.values()),
         curves=lambda w: rules.draw_curves.output.figure if histories() else [],
         rulegraph="<results>/figures/rulegraph.png",
         published=list(published().values()),
@@ -124,6 +150,7 @@ rule write_report:
         },
         names=lambda w: list(checks_by_name()),
         captions=lambda w: targets.captions(UNITS),
+        masked=list(MASKS_FIGURES),
         records=lambda w, output: f"{RESULTS}/records",
         published=list(published()),
         commit=commit_of_code,

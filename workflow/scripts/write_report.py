@@ -14,6 +14,7 @@ with job(snakemake):
         scores=snakemake.input.scores,
         checks=dict(zip(snakemake.params.names, snakemake.input.checks, strict=True)),
         figures=dict(zip(snakemake.params.captions, snakemake.input.figures, strict=True)),
+        masks=dict(zip(snakemake.params.masked, snakemake.input.masks, strict=True)),
         curves=snakemake.input.get("curves") or None,
         rulegraph=snakemake.input.rulegraph,
         published=dict(zip(snakemake.params.published, snakemake.input.get("published", []), strict=True)),

@@ -27,9 +27,22 @@ from headsr.recipes.tables import read_published
 REPORT_BYTES = 5_000_000
 NOTICE = "Research use only, not for clinical use"
 _PICTURE_BYTES = 4_400_000
+_MASK_BYTES = 800_000  # of these; some 40 scans
 _ROUNDING = 1.01
 _WARNINGS = 100  # so many are listed
-_SECTIONS = ("summary", "heads", "residuals", "scores", "curves", "methods", "rules", "software", "seeds", "warnings")
+_SECTIONS = (
+    "summary",
+    "heads",
+    "masks",
+    "residuals",
+    "scores",
+    "curves",
+    "methods",
+    "rules",
+    "software",
+    "seeds",
+    "warnings",
+)
 _PACKAGES = (
     "snakemake", "datalad", "git-annex", "antspyx", "nibabel", "numpy", "scipy", "scikit-image", "torch", "diffusers",
     "monai", "dask", "zarr", "safetensors", "mlflow", "matplotlib",
@@ -66,6 +79,7 @@ def write_report(
     scores: str | os.PathLike[str],
     checks: Mapping[str, str | os.PathLike[str]],
     figures: Mapping[str, str | os.PathLike[str]],
+    masks: Mapping[str, str | os.PathLike[str]],
     curves: str | os.PathLike[str] | None,
     rulegraph: str | os.PathLike[str] | None,
     records: str | os.PathLike[str],
@@ -76,13 +90,15 @@ def write_report(
 
     ``tables`` maps each table's name to the scans that it is about (``demo/sub-06_T1w``), ``checks`` names each volume
     (``method degradation dataset/scan_suffix``) by its ``_desc-check_`` JSON, ``figures`` maps captions to PNG files,
+    ``masks`` the names of scans to theirs,
     ``curves`` and ``rulegraph`` are PNG files, ``published`` maps a table to the CSV of its published values.
     ``records`` is the folder of the jobs' records, whose warnings are listed. Pictures that do not fit are left out and
     named. Raises ValueError if the file would still be too large or would load something.
     """
     rows = read_scores(scores)
     views = [_view(name, recipes, scans, rows, published.get(name)) for name, scans in tables.items()]
-    pictures, left_out = _pictures(figures)
+    masked, masks_left_out = _pictures(masks, _MASK_BYTES)
+    pictures, left_out = _pictures(figures, _PICTURE_BYTES - sum(len(image) for _, image in masked))
     residuals = read_residuals(checks)
     html = _template().render(
         title=title,
@@ -94,6 +110,8 @@ def write_report(
         tables=views,
         pictures=pictures,
         left_out=left_out,
+        masked=masked,
+        masks_left_out=masks_left_out,
         residuals=_residual_grid(residuals),
         legend=legend(column.metric for name in tables for column in recipes.tables[name].columns),
         data_range=f"{DATA_RANGE:g}",
@@ -206,12 +224,12 @@ def within(residual: float, allowed: float) -> bool:
     return residual <= _ROUNDING * allowed
 
 
-def _pictures(figures: Mapping[str, str | os.PathLike[str]]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Pictures as data, as many as fit; and the captions of the others."""
+def _pictures(figures: Mapping[str, str | os.PathLike[str]], most: int) -> tuple[list[tuple[str, str]], list[str]]:
+    """Pictures as data, as many as fit into ``most`` bytes; and the captions of the others."""
     shown, left_out, total = [], [], 0
     for caption, path in figures.items():
         image = _embedded(path)
-        if total + len(image) > _PICTURE_BYTES:
+        if total + len(image) > most:
             left_out.append(caption)
             continue
         total += len(image)

@@ -64,6 +64,7 @@ def inputs(tmp_path):
         "scores": tmp_path / "scores.tsv",
         "checks": {"spline axial_x4 demo/sub-06_T1w": tmp_path / "good.json", "inr axial_x4 x": tmp_path / "bad.json"},
         "figures": {"demo/sub-06_T1w, axial_x4": tmp_path / "a.png"},
+        "masks": {"demo/sub-06_T1w": tmp_path / "a.png"},
         "curves": tmp_path / "a.png",
         "rulegraph": tmp_path / "a.png",
         "records": tmp_path / "records",
@@ -88,7 +89,7 @@ def test_every_section_and_nothing_from_elsewhere(tmp_path, inputs):
     assert "http" not in html
     assert "No warnings" in html
     assert html.count("Research use only, not for clinical use") == 2
-    assert html.count("data:image/png;base64,") == 3
+    assert html.count("data:image/png;base64,") == 4
     assert "0123abc" in html
     assert len(html) < 5_000_000
 
@@ -157,7 +158,7 @@ def test_a_table_that_compares_sets_of_slices_has_its_first_column_in_the_summar
 
 
 def test_nothing_at_all_is_a_report_too(tmp_path, inputs):
-    html = written(tmp_path, inputs, checks={}, figures={}, curves=None, rulegraph=None)
+    html = written(tmp_path, inputs, checks={}, figures={}, masks={}, curves=None, rulegraph=None)
     assert "No picture was made." in html
     assert "Nothing was trained." in html
 
@@ -169,6 +170,17 @@ def test_pictures_that_do_not_fit_are_named(tmp_path, inputs):
     html = written(tmp_path, inputs, figures=figures)
     assert "Left out, so that this file stays small: second." in html
     assert (tmp_path / "report.html").stat().st_size < 5_000_000
+
+
+def test_masks_have_their_own_heading_and_leave_room_for_the_heads(tmp_path, inputs):
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "mask.png")
+    html = written(tmp_path, inputs, masks={f"demo/sub-{n}_T1w": tmp_path / "mask.png" for n in range(1000)})
+    before, masks = html.split('<h2 id="masks">')
+    masks, _ = masks.split('<h2 id="residuals">')
+    assert 'alt="Masks of demo/sub-0_T1w"' in masks and "Left out, so that this file stays small:" in masks
+    assert 5 < masks.count("<img") < 10 and "demo/sub-999_T1w" in masks
+    assert 'alt="demo/sub-06_T1w, axial_x4"' in before
 
 
 def test_too_large_is_refused_and_nothing_is_left(tmp_path, inputs):
