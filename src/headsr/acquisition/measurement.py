@@ -39,11 +39,11 @@ class Measurement:
 
     def rms(self, residual: Tensor) -> float:
         """The root mean square of a residual (x, y, z) over the head: how much air is around it is no matter."""
-        return _rms(residual, self.head)
+        return rms_within(residual, self.head)
 
     def rms_everywhere(self, residual: Tensor) -> float:
         """The root mean square of a residual (x, y, z) over all covered samples, air too."""
-        return _rms(residual, self.operator.covered)
+        return rms_within(residual, self.operator.covered)
 
     def head_voxels(self) -> Tensor:
         """Which voxels of the head's grid (X, Y, Z; bool) its samples of the head see more than those of the air."""
@@ -51,8 +51,14 @@ class Measurement:
         return (self.operator.adjoint(self.head.to(self.data.dtype)) >= 0.5 * seen) & (seen > 0)
 
 
-def _rms(residual: Tensor, where: Tensor) -> float:
-    return float((residual.double().square() * where).sum().div(where.sum()).sqrt())
+def head_voxels(scans: Sequence[Measurement]) -> Tensor:
+    """Which voxels of the head's grid (X, Y, Z; bool) any of the scans sees as the head."""
+    return torch.stack([scan.head_voxels() for scan in scans]).any(0)
+
+
+def rms_within(values: Tensor, where: Tensor) -> float:
+    """The root mean square of values over a mask of the same shape."""
+    return float((values.double().square() * where).sum().div(where.sum()).sqrt())
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Does a finished volume, read back from disk, hold what was promised? A volume that does not never counts as done.
 
 It must be finite and not constant, lie on the head's grid to a hundredth of a voxel in the OME-Zarr and in the NIfTI
-alike, and agree with every scan to within that scan's noise: A x - y is what this module maps.
+alike, and agree with every scan to within that scan's noise over the head: A x - y is what this module maps. Where its
+projection said that it could not (the scans contradict each other, or they justify no larger change), that is stated
+instead. No projection may have changed the head by more than the scans' residuals explain.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headsr.acquisition.consistency import allowed, residuals
-from headsr.acquisition.measurement import Measurement, Study, load_study
-from headsr.files import write_json
+from headsr.acquisition.consistency import ROUNDING, SHORT_OF_THE_NOISE, allowed, residuals
+from headsr.acquisition.measurement import Measurement, Study, head_voxels, load_study, rms_within
+from headsr.files import read_json, sidecar_of, write_json
 from headsr.render import store as stores
 from headsr.render.describe import describe_residual
 from headsr.render.pyramid import level_grids, preview_level
@@ -38,12 +40,13 @@ def check_volume(
     lowres: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
-    unprojected: str | os.PathLike[str] | None = None,
+    unprojected: str | os.PathLike[str],
 ) -> None:
     """Check one volume; write the residual map of every scan (its own grid, scan units), then ``output``.
 
-    ``store`` is the root ``zarr.json``, ``output`` the ``_desc-check_`` JSON: per view the root mean square residual
-    and what the noise allows, normalised and in scan units; with ``unprojected`` (NIfTI) before the projection too.
+    ``store`` is the root ``zarr.json``, ``preview`` the NIfTI with its sidecar beside it, ``unprojected`` the NIfTI from
+    before the projection. ``output`` is the ``_desc-check_`` JSON: per view the root mean square residual before and
+    after the projection, over the head and everywhere, and what the noise allows, normalised and in scan units.
     Raises CheckError at the first thing that is wrong, and then writes nothing.
     """
     output = Path(output)
@@ -51,13 +54,21 @@ def check_volume(
     study = load_study(lowres)
     volume = _read_store(store, study.head)
     _check_preview(store, preview, study.head)
-    maps = _residuals(volume, study)
-    before = None if unprojected is None else _residuals(_read_nifti(unprojected, study.head), study)
+    projected, estimate = (_normalised(data, study) for data in (volume, _read_nifti(unprojected, study.head)))
+    if not study.signed:
+        _refuse_negative(store, projected)
+        estimate = estimate.clamp_min(0)
+    maps, before = (residuals(tensor, study.scans) for tensor in (projected, estimate))
     views = {
-        scan.view: _compare(scan, after, None if before is None else before[i], study.scale)
-        for i, (scan, after) in enumerate(zip(study.scans, maps, strict=True))
+        scan.view: _compare(scan, first, last, study.scale)
+        for scan, first, last in zip(study.scans, before, maps, strict=True)
     }
-    _refuse_disagreement(store, views)
+    outcome = read_json(sidecar_of(preview))["headsr"]["consistency"]["outcome"]
+    _refuse_disagreement(store, views, outcome)
+    change = rms_within(projected - estimate, head_voxels(study.scans))
+    justified = float(np.sqrt(sum(numbers["rms_before"] ** 2 for numbers in views.values())))
+    _refuse_unjustified(store, change, justified)
+    projection = {"outcome": outcome, "change": change, "change_at_most": justified}
     for scan, residual in zip(study.scans, maps, strict=True):
         path = residual_path(output, scan.view)
         views[scan.view]["map"] = path.name
@@ -65,7 +76,7 @@ def check_volume(
         write_json(path.with_name(path.name.replace(".nii.gz", ".json")), sidecar)
         residual = residual.cpu().numpy() * np.float32(study.scale)
         save_volume(path, residual, scan.operator.scan, description=_DESCRIPTION)
-    write_json(output, {"headsr": {**_summary(volume, study), "views": views}})
+    write_json(output, {"headsr": {**_summary(volume, study), "projection": projection, "views": views}})
 
 
 def residual_path(check: str | os.PathLike[str], view: str) -> Path:
@@ -134,33 +145,50 @@ def _refuse_unusable(path: str | os.PathLike[str], data: NDArray[np.float32]) ->
         raise CheckError(f"{path}: every voxel is {data.flat[0]:g}; the reconstruction is empty")
 
 
-def _residuals(volume: NDArray[np.float32], study: Study) -> list[Tensor]:
-    """A x - y of every scan, in normalised intensities, of a volume in scan units."""
-    normalised = torch.as_tensor((volume - np.float32(study.offset)) / np.float32(study.scale))
-    return residuals(normalised, study.scans)
+def _normalised(volume: NDArray[np.float32], study: Study) -> Tensor:
+    return torch.as_tensor((volume - np.float32(study.offset)) / np.float32(study.scale))
 
 
-def _compare(scan: Measurement, after: Tensor, before: Tensor | None, scale: float) -> dict[str, Any]:
+def _compare(scan: Measurement, before: Tensor, after: Tensor, scale: float) -> dict[str, Any]:
     """The numbers of one view: normalised intensities, and in scan units what a person reads."""
     numbers = {
         "noise": scan.noise,
         "allowed": allowed(scan),
+        "rms_before": scan.rms(before),
         "rms_after": scan.rms(after),
-        "largest": float(after.abs().max()),
+        "rms_before_everywhere": scan.rms_everywhere(before),
+        "rms_after_everywhere": scan.rms_everywhere(after),
+        "largest": float((after.abs() * scan.head).max()),
     }
-    if before is not None:
-        numbers["rms_before"] = scan.rms(before)
     return {**numbers, **{f"{key}_scan_units": value * scale for key, value in numbers.items()}}
 
 
-def _refuse_disagreement(store: str | os.PathLike[str], views: dict[str, dict[str, Any]]) -> None:
+def _refuse_negative(store: str | os.PathLike[str], projected: Tensor) -> None:
+    lowest = float(projected.min())
+    if lowest < -ROUNDING:
+        raise CheckError(
+            f"{store}: goes down to {lowest:.4g} (normalised), and its scans hold magnitudes. Make it again; if they "
+            "may be negative, say 'signed: true' of the dataset in datasets.yaml"
+        )
+
+
+def _refuse_disagreement(store: str | os.PathLike[str], views: dict[str, dict[str, Any]], outcome: str) -> None:
     for view, numbers in views.items():
         # Written so that a NaN is refused too.
-        if not numbers["rms_after"] <= numbers["allowed"] * SLACK:
+        if not numbers["rms_after"] <= numbers["allowed"] * SLACK and outcome not in SHORT_OF_THE_NOISE:
             raise CheckError(
                 f"{store}: disagrees with the measured {view} slices: a root mean square residual of "
-                f"{numbers['rms_after']:.4g} (normalised), where their noise allows {numbers['allowed']:.4g}"
+                f"{numbers['rms_after']:.4g} over the head (normalised), where their noise allows "
+                f"{numbers['allowed']:.4g}, and its projection says {outcome!r}"
             )
+
+
+def _refuse_unjustified(store: str | os.PathLike[str], change: float, justified: float) -> None:
+    if not change <= justified * SLACK + ROUNDING:
+        raise CheckError(
+            f"{store}: its projection changed the head by {change:.4g} (root mean square, normalised), and the "
+            f"residuals of its scans explain no more than {justified:.4g}"
+        )
 
 
 def _summary(volume: NDArray[np.float32], study: Study) -> dict[str, Any]:

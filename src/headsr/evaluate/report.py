@@ -30,19 +30,17 @@ _PICTURE_BYTES = 4_400_000
 _MASK_BYTES = 800_000  # of these; some 40 scans
 _ROUNDING = 1.01
 _WARNINGS = 100  # so many are listed
+_RESIDUALS = (
+    "Volume", "Scan", "Before, head", "After, head", "Before, everywhere", "After, everywhere", "Noise allows",
+    "Within the noise over the head",
+)  # fmt: skip
+_SHORT = {
+    "contradictory": "the scans contradict each other; published as estimated",
+    "bounded": "the residual explains no larger change",
+}
 _SECTIONS = (
-    "summary",
-    "heads",
-    "masks",
-    "residuals",
-    "scores",
-    "curves",
-    "methods",
-    "rules",
-    "software",
-    "seeds",
-    "warnings",
-)
+    "summary", "heads", "masks", "residuals", "scores", "curves", "methods", "rules", "software", "seeds", "warnings",
+)  # fmt: skip
 _PACKAGES = (
     "snakemake", "datalad", "git-annex", "antspyx", "nibabel", "numpy", "scipy", "scikit-image", "torch", "diffusers",
     "monai", "dask", "zarr", "safetensors", "mlflow", "matplotlib",
@@ -61,13 +59,19 @@ class TableView:
 
 @dataclass(frozen=True)
 class Residual:
-    """Root mean square of A x - y of one volume against one scan, before and after the projection (normalised)."""
+    """Root mean square of A x - y of one volume against one scan, before and after the projection (normalised).
+
+    Over the head, and ``everywhere`` in the scan's field of view; ``outcome`` is what the projection said.
+    """
 
     volume: str
     view: str
-    before: float | None
+    before: float
     after: float
+    before_everywhere: float
+    after_everywhere: float
     allowed: float
+    outcome: str
 
 
 def write_report(
@@ -193,30 +197,38 @@ def _view(
 
 def read_residuals(checks: Mapping[str, str | os.PathLike[str]]) -> list[Residual]:
     """Every volume's agreement with every one of its scans, from the checks."""
-    return [
-        Residual(name, view, numbers.get("rms_before"), numbers["rms_after"], numbers["allowed"])
-        for name, path in checks.items()
-        for view, numbers in sorted(read_json(path)["headsr"]["views"].items())
-    ]
+    found = []
+    for name, path in checks.items():
+        check = read_json(path)["headsr"]
+        for view, numbers in sorted(check["views"].items()):
+            keys = ("rms_before", "rms_after", "rms_before_everywhere", "rms_after_everywhere", "allowed")
+            found.append(Residual(name, view, *(numbers[key] for key in keys), check["projection"]["outcome"]))
+    return found
 
 
 def _what_agrees(checks: Mapping, residuals: Sequence[Residual]) -> list[str]:
-    before = [r for r in residuals if r.before is not None and within(r.before, r.allowed)]
+    before = [r for r in residuals if within(r.before, r.allowed)]
     after = [r for r in residuals if within(r.after, r.allowed)]
     counts = f"{len(after)} of {len(residuals)} after the projection, {len(before)} before it"
+    contradicted = sorted({r.volume for r in residuals if r.outcome == "contradictory"})
     return [
         f"volumes made and checked: {len(checks)}",
-        f"residuals against the measured slices within the noise: {counts}",
+        f"residuals over the head against the measured slices within the noise: {counts}",
+        *(
+            [f"published as estimated, for their scans contradict each other: {', '.join(contradicted)}"]
+            if contradicted
+            else []
+        ),
     ]
 
 
 def _residual_grid(residuals: Sequence[Residual]) -> Block:
     rows = []
     for r in residuals:
-        before = "-" if r.before is None else f"{r.before:.5f}"
-        verdict = "yes" if within(r.after, r.allowed) else "NO"
-        rows.append((r.volume, r.view, before, f"{r.after:.5f}", f"{r.allowed:.5f}", verdict))
-    return Block(("Volume", "Scan", "Before", "After", "Noise allows", "Within the noise"), rows)
+        numbers = (r.before, r.after, r.before_everywhere, r.after_everywhere, r.allowed)
+        verdict = "yes" if within(r.after, r.allowed) else f"NO: {_SHORT[r.outcome]}"
+        rows.append((r.volume, r.view, *(f"{number:.5f}" for number in numbers), verdict))
+    return Block(_RESIDUALS, rows)
 
 
 def within(residual: float, allowed: float) -> bool:
