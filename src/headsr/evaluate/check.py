@@ -44,9 +44,9 @@ def check_volume(
 ) -> None:
     """Check one volume; write the residual map of every scan (its own grid, scan units), then ``output``.
 
-    ``store`` is the root ``zarr.json``, ``preview`` the NIfTI with its sidecar beside it, ``unprojected`` the NIfTI from
-    before the projection. ``output`` is the ``_desc-check_`` JSON: per view the root mean square residual before and
-    after the projection, over the head and everywhere, and what the noise allows, normalised and in scan units.
+    ``store`` is the root ``zarr.json``, ``preview`` the NIfTI with its sidecar beside it, ``unprojected`` the NIfTI
+    from before the projection. ``output`` is the ``_desc-check_`` JSON: per view the root mean square residual before
+    and after the projection, over the head and everywhere, and what the noise allows, normalised and in scan units.
     Raises CheckError at the first thing that is wrong, and then writes nothing.
     """
     output = Path(output)

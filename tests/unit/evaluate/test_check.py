@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from headsr.acquisition.consistency import allowed, project, residuals
+from headsr.acquisition.consistency import SHORT_OF_THE_NOISE, allowed, project, residuals
 from headsr.acquisition.measurement import Protocol, load_study, save_measurement
 from headsr.acquisition.operator import Acquisition
 from headsr.evaluate.check import CheckError, check_volume, residual_path
@@ -13,6 +13,7 @@ from headsr.files import read_json, write_json
 from headsr.render.publish import Outputs, publish_volume
 from headsr.volumes import AXES, Grid, load_volume, save_volume
 
+AIR = 3  # samples at the far end of x, in which no head is
 HEAD = Grid((20, 22, 17), np.diag([1.0, 1.1, 0.9, 1.0]))
 SCALE, NOISE = 200.0, 0.02
 STEM = "sub-01_res-hi_desc"
@@ -32,6 +33,7 @@ def study(tmp_path):
     """Two thick scans of a random head, with noise, on disk."""
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand(HEAD.shape, generator=generator)
+    truth[-AIR:] = 0
     paths = []
     for view in ("axial", "coronal"):
         scan = HEAD.thick(AXES[view], 4)
@@ -50,7 +52,9 @@ def study(tmp_path):
             source_key="SHA256E-s1--0",
         )
         paths.append(tmp_path / "lowres" / f"sub-01_desc-{view}_T1w.nii.gz")
-        save_measurement(paths[-1], data, scan, protocol, np.ones(scan.shape, bool))
+        head = np.ones(scan.shape, bool)
+        head[-AIR:] = False
+        save_measurement(paths[-1], data, scan, protocol, head)
     return paths
 
 
@@ -58,15 +62,19 @@ def study(tmp_path):
 def estimate(study):
     """A poor estimate and its projection, both normalised."""
     before = torch.full(HEAD.shape, 0.5) + 0.3 * torch.rand(HEAD.shape, generator=torch.Generator().manual_seed(1))
-    return before.numpy(), project(before, load_study(study).scans).numpy()
+    return before.numpy(), project(before, load_study(study).scans).volume.numpy()
+
+
+def publish(folder, after, before, grid=HEAD, outcome="met"):
+    outputs, record = outputs_in(folder), {"consistency": {"outcome": outcome}}
+    publish_volume(after, before, grid, outputs, scale=SCALE, offset=0.0, record=record)
+    return outputs
 
 
 @pytest.fixture
 def published(tmp_path, estimate):
     before, after = estimate
-    outputs = outputs_in(tmp_path)
-    publish_volume(after, before, HEAD, outputs, scale=SCALE, offset=0.0, record={})
-    return outputs
+    return publish(tmp_path, after, before)
 
 
 def check(outputs, study, **changes):
@@ -91,8 +99,9 @@ def test_a_sound_volume_passes_and_its_residuals_are_there(published, study, est
         measured.scans, *(residuals(torch.as_tensor(v), measured.scans) for v in estimate), strict=True
     ):
         said = views[scan.view]
-        assert said["rms_after"] == pytest.approx(float(after.pow(2).mean().sqrt()), rel=1e-3)
-        assert said["rms_before"] == pytest.approx(float(before.pow(2).mean().sqrt()), rel=1e-3)
+        for when, residual in (("before", before), ("after", after)):
+            assert said[f"rms_{when}"] == pytest.approx(float(residual[:-AIR].pow(2).mean().sqrt()), rel=1e-3)
+            assert said[f"rms_{when}_everywhere"] == pytest.approx(float(residual.pow(2).mean().sqrt()), rel=1e-3)
         assert said["rms_after"] <= said["allowed"] * 1.01 == pytest.approx(allowed(scan) * 1.01)
         assert said["rms_after_scan_units"] == pytest.approx(said["rms_after"] * SCALE)
         residual = load_volume(published.preview.with_name(said["map"]))
@@ -105,49 +114,66 @@ def test_a_sound_volume_passes_and_its_residuals_are_there(published, study, est
     ]
 
 
-def test_the_volume_before_projection_may_be_missing(published, study):
-    views = read_json(check(published, study, unprojected=None))["headsr"]["views"]
-    assert "rms_before" not in views["axial"] and "rms_after" in views["axial"]
-
-
 def test_a_volume_that_disagrees_with_its_scan_is_refused_with_the_number(tmp_path, study, estimate):
-    outputs = outputs_in(tmp_path)
-    publish_volume(estimate[0], estimate[0], HEAD, outputs, scale=SCALE, offset=0.0, record={})
-    refused(outputs, study, r"axial slices.* 0\.[0-9]+ \(normalised\), where their noise allows 0\.02")
+    outputs = publish(tmp_path, estimate[0], estimate[0])
+    refused(outputs, study, r"axial slices.* 0\.[0-9]+ over the head \(normalised\), where their noise allows 0\.02")
+
+
+@pytest.mark.parametrize("outcome", SHORT_OF_THE_NOISE)
+def test_a_volume_whose_projection_said_that_it_falls_short_passes_and_says_so(tmp_path, study, estimate, outcome):
+    said = read_json(check(publish(tmp_path, estimate[0], estimate[0], outcome=outcome), study))["headsr"]
+    assert said["projection"]["outcome"] == outcome and said["projection"]["change"] == 0
+    assert said["views"]["axial"]["rms_after"] == said["views"]["axial"]["rms_before"] > 2 * NOISE
+
+
+def test_what_the_air_holds_is_stated_and_refuses_nothing(tmp_path, study, estimate):
+    filled = estimate[1].copy()
+    filled[-AIR:] = 0.4
+    views = read_json(check(publish(tmp_path, filled, estimate[0]), study))["headsr"]["views"]
+    assert views["axial"]["rms_after"] <= NOISE * 1.01 and views["axial"]["rms_after_everywhere"] > 0.1
+
+
+def test_a_change_that_no_residual_explains_is_refused(tmp_path, study, estimate):
+    before, after = estimate
+    # Stripes of opposite signs within each thick slice and row: no scan sees them.
+    stripes = np.float32(0.45) * (-1) ** np.indices(HEAD.shape).sum(0).astype(np.float32)
+    refused(publish(tmp_path, after + stripes + 0.45, before + 0.45), study, "explain no more than 0")
+
+
+def test_a_volume_below_zero_is_refused_where_scans_hold_magnitudes(tmp_path, study, estimate):
+    before, after = estimate
+    lower = after.copy()
+    lower[-1, -1, -1] = -0.1
+    refused(publish(tmp_path, lower, before), study, "goes down to -0.1 .*signed: true")
 
 
 def test_a_disagreement_of_two_hundredths_of_the_noise_is_refused(tmp_path, study, estimate):
     before, after = estimate
     scans = load_study(study).scans
-    residual = residuals(torch.as_tensor(after), scans)[0].numpy()
+    residual = residuals(torch.as_tensor(after), scans)[0][:-AIR].numpy()
     # A constant is seen as that constant, so this makes the residual of the first scan 1.02 times its noise.
     worse = after + np.sign(residual.mean()) * (
         np.sqrt((1.02 * NOISE) ** 2 - residual.var()) - np.abs(residual.mean())
     ).astype(np.float32)
-    outputs = outputs_in(tmp_path)
-    publish_volume(worse, before, HEAD, outputs, scale=SCALE, offset=0.0, record={})
-    refused(outputs, study, "noise allows")
+    refused(publish(tmp_path, worse, before), study, "noise allows")
 
 
 def test_a_constant_volume_is_refused(tmp_path, study):
-    outputs, flat = outputs_in(tmp_path), np.full(HEAD.shape, 0.5, np.float32)
-    publish_volume(flat, flat, HEAD, outputs, scale=SCALE, offset=0.0, record={})
-    refused(outputs, study, "every voxel is 100")
+    flat = np.full(HEAD.shape, 0.5, np.float32)
+    refused(publish(tmp_path, flat, flat), study, "every voxel is 100")
 
 
 @pytest.mark.parametrize("shift", [0.02, 0.5])
 def test_a_shifted_grid_is_refused(tmp_path, study, estimate, shift):
-    outputs = outputs_in(tmp_path)
     affine = HEAD.affine.copy()
     affine[0, 3] += shift
-    publish_volume(estimate[1], estimate[0], Grid(HEAD.shape, affine), outputs, scale=SCALE, offset=0.0, record={})
+    outputs = publish(tmp_path, estimate[1], estimate[0], Grid(HEAD.shape, affine))
     refused(outputs, study, "voxels from where it belongs")
 
 
 def test_another_shape_is_refused(tmp_path, study, estimate):
-    outputs, cut = outputs_in(tmp_path), [volume[:-1] for volume in estimate]
-    grid = Grid(cut[0].shape, HEAD.affine)
-    publish_volume(cut[1], cut[0], grid, outputs, scale=SCALE, offset=0.0, record={})
+    before, after = (volume[:-1] for volume in estimate)
+    outputs = publish(tmp_path, after, before, Grid(after.shape, HEAD.affine))
     refused(outputs, study, r"\(19, 22, 17\) voxels, not \(20, 22, 17\)")
 
 

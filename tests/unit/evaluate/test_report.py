@@ -52,10 +52,11 @@ def inputs(tmp_path):
         paths.append(tmp_path / f"{method}.json")
         write_json(paths[-1], {"unit": unit, **more, "rows": rows})
     collect_scores(paths, tmp_path / "scores.tsv")
-    views = {"axial": {"noise": 0.01, "allowed": 0.01, "rms_after": 0.0099, "rms_before": 0.04}}
-    write_json(tmp_path / "good.json", {"headsr": {"views": views}})
-    views = {"axial": {"noise": 0.01, "allowed": 0.01, "rms_after": 0.02}}
-    write_json(tmp_path / "bad.json", {"headsr": {"views": views}})
+    for name, outcome, after in (("good", "met", 0.0099), ("bad", "contradictory", 0.02)):
+        numbers = {"allowed": 0.01, "rms_before": 0.04, "rms_after": after}
+        numbers |= {"rms_before_everywhere": 0.03, "rms_after_everywhere": 0.007}
+        content = {"projection": {"outcome": outcome}, "views": {"axial": numbers}}
+        write_json(tmp_path / f"{name}.json", {"headsr": content})
     Image.fromarray(np.zeros((9, 9), dtype=np.uint8)).save(tmp_path / "a.png")
     return {
         "title": "headsr <demo>",
