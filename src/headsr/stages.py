@@ -22,7 +22,7 @@ STAGE_VERSIONS: dict[str, int] = {
     "train_segment": 1,
     "export_model": 1,
     "reconstruct_volume": 8,
-    "fit_field": 4,
+    "fit_field": 5,
     "render_volume": 6,
     "describe_derivatives": 2,
     "check_volume": 2,

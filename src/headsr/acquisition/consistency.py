@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
 
+from headsr.acquisition.contradiction import explained_by
 from headsr.acquisition.measurement import Measurement
+from headsr.acquisition.near_head import NearHead, dot, near_head
+
+# How a projection ends: the estimate agreed already; the projected volume does, to within the noise; the change was
+# stopped where the residuals do not justify more; no one volume meets the scans, so it is as estimated.
+OUTCOMES = ("agreed", "met", "bounded", "contradictory")
+SHORT_OF_THE_NOISE = OUTCOMES[2:]
 
 # Without noise a residual of this share of the intensity range is float32 rounding, not disagreement.
 ROUNDING = 1e-4
-_TOLERANCE = 0.02  # how near to the noise a projection has to come, as a share of it
-_CONVERGED = 1e-8
+_AIM = 0.9  # of what is explained: what a projection aims at, so that it need not be fitted exactly
 _ROUNDS = 20
+_ITERATIONS = 100
+_PEAK = 3.0  # standard deviations that single values of noise rarely exceed
 
 
 def residuals(volume: Tensor, scans: Sequence[Measurement]) -> list[Tensor]:
@@ -26,61 +36,149 @@ def allowed(scan: Measurement) -> float:
     return max(scan.noise, ROUNDING)
 
 
-def project(volume: Tensor, scans: Sequence[Measurement]) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """A volume (X, Y, Z) made to agree with its scans as far as they allow, and how that ended.
+
+    ``outcome`` is one of OUTCOMES. ``change`` is the root mean square, over the head, of what the projection added, and
+    ``change_at_most`` what the residuals justify: the root of the sum of their mean squares. ``explained`` is the root
+    mean square residual of every scan that its noise explains, together with what the scans contradict each other.
+    """
+
+    volume: Tensor
+    outcome: str
+    change: float
+    change_at_most: float
+    explained: tuple[float, ...]
+
+
+def project(volume: Tensor, scans: Sequence[Measurement], *, signed: bool = False) -> Projection:
     """The nearest volume that takes from each scan's residual what its noise cannot explain.
 
-    Noise explains residuals up to a limit, the largest at which their root mean square is the noise: smaller ones are
-    left alone (the discrepancy principle: noise is not fitted), larger ones are cut to the limit wherever they are. The
-    smallest change c with A c = cut comes from conjugate gradients; for one scan with a box profile and an integer
-    factor their first iteration is the closed form c = A^+ cut. Where several scans contradict each other the cut
-    cannot be met at once, and is made again on what is left. Returns the volume unchanged where it agrees already.
+    Noise explains residuals of one size everywhere, the largest at which their root mean square over the head is the
+    noise: what is larger, in its surroundings or alone, is reduced to it (the discrepancy principle, place by place:
+    noise is not fitted). Air far from the head is as estimated. The smallest change c with A c = what is too much comes
+    from conjugate gradients, again and again on what is left; for one scan with a box profile and an integer factor
+    their first iteration is the closed form.
+
+    A change is never larger than the residuals justify: over the head its root mean square is at most the root of the
+    sum of theirs squared, which box profiles without overlap need, if all of a residual is taken. Where the scans
+    contradict each other, that counts as noise (headsr.acquisition.contradiction): no volume comes nearer to all of
+    them, and what is fitted beyond is error. Unless ``signed`` the volume is never below zero: it is first set to zero
+    where it is, and stays so.
     """
+    start = volume if signed else volume.clamp_min(0.0)
+    near, noise = near_head(scans), [allowed(scan) for scan in scans]
+    left = near.left_by(start)
+    at_most = sum(rms**2 for rms in near.rms(left)) ** 0.5
+    if _within(near.rms(left), noise):
+        return Projection(start, "agreed", 0.0, at_most, tuple(noise))
+    explained = explained_by(left, near, noise)
+    change = _change(start, near, _Limits(explained, at_most), signed)
+    after = start + change
+    outcome = _outcome(near.rms(left), near.rms(near.left_by(after)), noise, explained)
+    return Projection(after, outcome, near.size(change), at_most, tuple(explained))
+
+
+def _outcome(
+    before: Sequence[float], after: Sequence[float], noise: Sequence[float], explained: Sequence[float]
+) -> str:
+    if _within(after, noise):
+        return "met"
+    return "contradictory" if _within(before, explained) else "bounded"
+
+
+def _within(rms: Sequence[float], bounds: Sequence[float]) -> bool:
+    return all(value <= bound for value, bound in zip(rms, bounds, strict=True))
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How small the root mean square residual of every scan has to get, and how large that of the change may."""
+
+    residuals: Sequence[float]
+    change: float
+
+
+def _change(start: Tensor, near: NearHead, limits: _Limits, signed: bool) -> Tensor:
+    """What to add to ``start``, round by round, until the residuals or it itself come to their limits."""
+    change, stopped = torch.zeros_like(start), False
     for _ in range(_ROUNDS):
-        left = [scan.data - scan.operator.forward(volume) for scan in scans]
-        if all(scan.rms(r) <= allowed(scan) for r, scan in zip(left, scans, strict=True)):
+        left = near.left_by(start + change)
+        if stopped or _within(near.rms(left), limits.residuals):
             break
-        beyond = [_beyond_the_noise(r, scan) for r, scan in zip(left, scans, strict=True)]
-        volume = volume + _smallest_change(beyond, scans)
-    return volume
-
-
-def _smallest_change(wanted: list[Tensor], scans: Sequence[Measurement], *, iterations: int = 100) -> Tensor:
-    """Of the changes with the least |A c - wanted|^2 the smallest: CGLS from zero (Bjorck 1996, algorithm 7.4.1)."""
-    gradient = _adjoint(wanted, scans)
-    change, direction, energy = torch.zeros_like(gradient), gradient.clone(), _dot([gradient], [gradient])
-    least = _CONVERGED * energy  # below, the gradient of float32 intensities is rounding
-    for _ in range(iterations):
-        if energy <= least or all(s.rms(w) <= _TOLERANCE * allowed(s) for w, s in zip(wanted, scans, strict=True)):
-            break
-        seen = [scan.operator.forward(direction) for scan in scans]
-        curvature = _dot(seen, seen)
-        if curvature <= 0:
-            break
-        step = energy / curvature
-        change += step * direction
-        wanted = [w - step * q for w, q in zip(wanted, seen, strict=True)]
-        gradient = _adjoint(wanted, scans)
-        previous, energy = energy, _dot([gradient], [gradient])
-        direction = gradient + (energy / previous) * direction
+        quadruples = zip(left, near.scans, near.samples, limits.residuals, strict=True)
+        kept = [_kept(*of_scan) for of_scan in quadruples]
+        wanted = [r - k for r, k in zip(left, kept, strict=True)]
+        free = near if signed or not change.any() else near.only(_may_change(start + change, wanted, near))
+        change, stopped = _towards(wanted, kept, change, free, limits)
+        change = change if signed else torch.maximum(change, -start)
     return change
 
 
-def _adjoint(residual: Sequence[Tensor], scans: Sequence[Measurement]) -> Tensor:
-    return sum(scan.operator.adjoint(r) for r, scan in zip(residual, scans, strict=True))
+def _may_change(volume: Tensor, wanted: list[Tensor], near: NearHead) -> Tensor:
+    """The voxels that are above zero or rise: what those set to zero cannot give, the others have to."""
+    return (volume > 0) | (near.adjoint(wanted) > 0)
 
 
-def _beyond_the_noise(residual: Tensor, scan: Measurement) -> Tensor:
-    """What is left of a residual once as much of each value is taken as keeps their root mean square at the noise."""
-    noise = allowed(scan)
-    if scan.rms(residual) <= noise:
-        return torch.zeros_like(residual)
-    low, high = 0.0, float(residual.abs().max())
+def _towards(
+    wanted: list[Tensor], kept: list[Tensor], change: Tensor, near: NearHead, limits: _Limits
+) -> tuple[Tensor, bool]:
+    """``change`` and what the scans see as ``wanted``, so far that with ``kept`` the residuals come to their limits.
+
+    Conjugate gradients begin with what the scans determine best. What they determine badly would cost more noise than
+    it takes away, so they stop as soon as they may; and the step that would leave the ball of the allowed changes is
+    cut where it does (Steihaug 1983), which the second value says.
+    """
+    for direction, step, left in islice(near.descent(wanted), _ITERATIONS):
+        further = change + step * direction
+        if near.size(further) > limits.change:
+            return change + _step_to_sphere(change, direction, near, limits.change) * direction, True
+        change = further
+        if _within(near.rms([k + w for k, w in zip(kept, left, strict=True)]), limits.residuals):
+            break
+    return change, False
+
+
+def _step_to_sphere(change: Tensor, direction: Tensor, near: NearHead, radius: float) -> float:
+    """The positive t with |change + t direction| = radius, root mean squares over the head."""
+    a = near.size(direction) ** 2
+    b = dot([change * near.voxels], [direction]) / max(1, int(near.voxels.sum()))
+    c = min(0.0, near.size(change) ** 2 - radius**2)
+    return ((b**2 - a * c) ** 0.5 - b) / a
+
+
+def _kept(residual: Tensor, scan: Measurement, near: Tensor, explained: float) -> Tensor:
+    """What is left of a residual (x, y, z) once of each value as much is taken as ``explained`` explains.
+
+    A value r of size s keeps r / sqrt(1 + (s / level)^2): nearly all where it is small, the level where it is large.
+    """
+    if scan.rms(residual) <= explained:
+        return residual
+    squared_size = _squared_size(residual, near)
+    steepness = _steepness(residual[scan.head], squared_size[scan.head], _AIM * explained)
+    return residual * (1 + steepness * squared_size).rsqrt()
+
+
+def _steepness(residual: Tensor, squared_size: Tensor, rms: float) -> float:
+    """1 / level^2 at which the root mean square of what is kept is ``rms``; by bisection."""
+    squared = residual.double().square()
+    low, high = 0.0, (_PEAK / rms) ** 2  # no size is smaller than its value / _PEAK
     for _ in range(40):
-        limit = (low + high) / 2
-        explained = scan.rms(residual.clamp(-limit, limit)) < (1 - _TOLERANCE) * noise
-        low, high = (limit, high) if explained else (low, limit)
-    return residual - residual.clamp(-low, low)
+        middle = (low + high) / 2
+        kept = float((squared / (1 + middle * squared_size)).mean())
+        low, high = (middle, high) if kept > rms**2 else (low, middle)
+    return high
 
 
-def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    return float(sum(torch.sum(x.double() * y.double()) for x, y in zip(a, b, strict=True)))
+def _squared_size(residual: Tensor, near: Tensor) -> Tensor:
+    """The mean square of a residual over 3 x 3 x 3 samples, or what a single value says that noise does not reach."""
+    widths = [3 if n >= 3 else 1 for n in residual.shape]
+
+    def mean(values: Tensor) -> Tensor:
+        padding = [width // 2 for width in widths]
+        return torch.nn.functional.avg_pool3d(values[None, None], widths, stride=1, padding=padding)[0, 0]
+
+    inside = near.to(residual.dtype)
+    around = mean(residual.square() * inside) / mean(inside).clamp_min(1e-6)
+    return torch.maximum(around, (residual / _PEAK).square())

@@ -40,8 +40,8 @@ def fit_field(study: Study, method: Inr, models: Mapping[str, TrainedModel]) -> 
     start = _start(study, method.fit)
     prior = SlicePrior(models[method.prior], study, fit=method.fit) if method.prior else None
     network, history = fit_network(study, start, fit=method.fit, prior=prior)
-    field, volume, agreement = consistent_field(network, start, study)
-    return FieldEstimate(volume, {"consistency": agreement}, field=field, history=history)
+    field, volume, projection = consistent_field(network, start, study)
+    return FieldEstimate(volume, {"consistency": projection}, field=field, history=history)
 
 
 def fit_network(
@@ -79,13 +79,13 @@ def fit_network(
 
 def consistent_field(
     network: GridNetwork, start: NDArray[np.float32], study: Study
-) -> tuple[ConsistentField, NDArray[np.float32], list[dict[str, Any]]]:
-    """The field that agrees with the scans, its voxels (X, Y, Z) before it did, and what that changed for each scan."""
+) -> tuple[ConsistentField, NDArray[np.float32], dict[str, Any]]:
+    """The field that agrees with the scans, its voxels (X, Y, Z) before it did, and what the projection did."""
     raw = network.as_field(study.head)
     volume = start + raw.evaluate(study.head)
-    projected, agreement = project_onto(volume, study)
+    projected, projection = project_onto(volume, study)
     in_scan_units = {"scale": study.scale, "offset": study.offset, "signed": study.signed}
-    return ConsistentField.of(raw, projected, **in_scan_units), volume, agreement
+    return ConsistentField.of(raw, projected, **in_scan_units), volume, projection
 
 
 def _start(study: Study, fit: Fit) -> NDArray[np.float32]:

@@ -32,7 +32,7 @@ def reconstruct_volume(
     FloatingPointError for an estimate that is not finite.
     """
     study, estimate = _estimated(lowres, method, weights)
-    projected, agreement = project_onto(estimate.volume, study)
+    projected, projection = project_onto(estimate.volume, study)
     publish_volume(
         projected,
         estimate.volume,
@@ -40,7 +40,7 @@ def reconstruct_volume(
         outputs,
         scale=study.scale,
         offset=study.offset,
-        record={**_record_of(study, method, weights), "consistency": agreement, **estimate.record},
+        record={**_record_of(study, method, weights), "consistency": projection, **estimate.record},
     )
 
 

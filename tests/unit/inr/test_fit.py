@@ -30,7 +30,7 @@ def test_three_thick_scans_give_more_than_their_average_and_what_was_measured_st
     for scan, residual in zip(study.scans, residuals(torch.from_numpy(volume), study.scans), strict=True):
         assert float(residual.square().mean().sqrt()) <= allowed(scan)
     assert psnr_of(estimate.volume) > psnr_of(fused_average(study)) + 2.5
-    assert [entry["view"] for entry in estimate.record["consistency"]] == list(ORTHOGONAL)
+    assert [entry["view"] for entry in estimate.record["consistency"]["views"]] == list(ORTHOGONAL)
     assert (estimate.field.scale, estimate.field.offset) == (study.scale, study.offset)
     lines = estimate.history
     assert lines[-1]["step"] == 60 and lines[-1]["data"] < lines[0]["data"]

@@ -113,7 +113,7 @@ def test_visits_depend_on_the_seed_and_on_nothing_else(study: Study, ldm: Traine
 def test_a_fit_with_a_prior_ends_consistent_and_says_what_the_prior_wanted(measure, ldm: TrainedModel) -> None:
     method = build(MethodRecipe, {"kind": "inr", "prior": "ldm", "fit": FIT}, "inr_prior")
     estimate = estimate_of(load_study(measure(["axial"])), method, {"ldm": ldm})
-    assert all(entry["rms_after"] <= entry["allowed"] for entry in estimate.record["consistency"])
+    assert all(entry["rms_after"] <= entry["allowed"] for entry in estimate.record["consistency"]["views"])
     assert any("prior_change" in line for line in estimate.history)
 
 

@@ -8,17 +8,17 @@ from headsr.reconstruct.projected import project_onto
 
 def test_a_volume_that_agrees_already_is_left_alone(measure, tiny_head) -> None:
     study = load_study(measure(["axial", "coronal"], noise=0.0))
-    projected, agreement = project_onto(tiny_head[0], study)
+    projected, record = project_onto(tiny_head[0], study)
     np.testing.assert_array_equal(projected, tiny_head[0])
-    assert all(entry["rms_before"] == entry["rms_after"] for entry in agreement)
+    assert all(entry["rms_before"] == entry["rms_after"] for entry in record["views"])
 
 
 def test_projection_moves_a_volume_only_as_far_as_the_noise(measure) -> None:
     study = load_study(measure(["axial", "coronal"], noise=0.02))
-    _, agreement = project_onto(fused_average(study), study)
-    for entry in agreement:
+    _, record = project_onto(fused_average(study), study)
+    for entry in record["views"]:
         assert entry["rms_before"] > 0.02 >= entry["rms_after"]
-    assert max(entry["rms_after"] for entry in agreement) > 0.015
+    assert max(entry["rms_after"] for entry in record["views"]) > 0.015
 
 
 def test_an_estimate_that_is_not_finite_is_refused(measure, tiny_head) -> None:
