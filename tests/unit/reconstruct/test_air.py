@@ -11,7 +11,7 @@ from headsr.reconstruct.publish import reconstruct_volume
 from headsr.render.publish import Outputs
 from headsr.volumes import Grid, load_volume, save_volume
 
-NOISE, SLICE_MM = 0.03, 6.0
+NOISE, SLICE_MM = 0.01, 6.0
 SHAPE = (44, 48, 14)  # of the scan with little air
 
 
@@ -22,7 +22,7 @@ def scan_with_air(margin):
     x, y, z = np.meshgrid(*(np.linspace(-1.1, 1.1, n) for n in SHAPE), indexing="ij")
     head, data = np.zeros(shape, bool), np.zeros(shape)
     head[inner] = x**2 + y**2 + z**2 < 1
-    data[inner] = head[inner] * (0.6 + 0.2 * np.sin(9 * x + 4 * y) * np.cos(7 * z))
+    data[inner] = head[inner] * (0.6 + 0.2 * np.sin(9 * x + 4 * y) * np.cos(12 * z))
     real, imaginary = (np.random.default_rng(seed).normal(0, NOISE, shape) for seed in (0, 1))
     for part, seed in ((real, 2), (imaginary, 3)):  # the head's own noise is the same
         part[inner] = np.random.default_rng(seed).normal(0, NOISE, SHAPE)
