@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from headsr.acquisition.consistency import allowed
+from headsr.acquisition.measurement import Measurement
+from headsr.volumes import Grid
+
 
 def conjugate_gradients(
     normal: Callable[[Tensor], Tensor], target: Tensor, *, iterations: int, start: Tensor | None = None
@@ -28,6 +32,27 @@ def conjugate_gradients(
         previous, energy = energy, _dot(residual, residual)
         direction = residual + (energy / previous) * direction
     return x
+
+
+def relative_trust(scans: Sequence[Measurement]) -> list[float]:
+    """1/noise^2 of every scan, relative to the least noisy one."""
+    least = min(allowed(scan) for scan in scans)
+    return [(least / allowed(scan)) ** 2 for scan in scans]
+
+
+def measured(x: Tensor, scans: Sequence[Measurement], trust: Sequence[float]) -> Tensor:
+    """sum_k v_k A_k^T A_k x (X, Y, Z), with the ``trust`` v_k in every scan."""
+    return back([scan.operator.forward(x) for scan in scans], scans, trust)
+
+
+def back(samples: Sequence[Tensor], scans: Sequence[Measurement], trust: Sequence[float]) -> Tensor:
+    """sum_k v_k A_k^T y_k (X, Y, Z) of ``samples`` y_k on the grids of the scans."""
+    return sum(v * scan.operator.adjoint(y) for v, scan, y in zip(trust, scans, samples, strict=True))
+
+
+def steepness(head: Grid) -> list[float]:
+    """What a squared difference of neighbours counts along each axis, for gradients per finest voxel size."""
+    return ((head.voxel_size.min() / head.voxel_size) ** 2).tolist()
 
 
 def roughness(x: Tensor, steepness: Sequence[float] = (1.0, 1.0, 1.0)) -> Tensor:

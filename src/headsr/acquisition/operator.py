@@ -51,7 +51,7 @@ class Acquisition:
         device: torch.device | str = "cpu",
     ) -> None:
         refuse_unknown(profile)
-        self.head, self.scan, self.axis, self.thickness = head, scan, axis, thickness
+        self.head, self.scan, self.axis, self.profile, self.thickness = head, scan, axis, profile, thickness
         self.coarse = tuple(coarse) if coarse is not None else (0, 1, 2) if axis is None else (axis,)
         self._profiles = [profile if i in self.coarse else "box" for i in range(3)]
         self._extents = [
@@ -74,6 +74,35 @@ class Acquisition:
         for i, matrix in reversed(self._matrices):
             data = _along(matrix.T, data, i)
         return data if self._interpolation is None else _Spread.apply(data, self._interpolation)
+
+    def within(self, start: Sequence[int], shape: Sequence[int]) -> tuple[Acquisition, tuple[slice, ...]] | None:
+        """The operator of the block (X, Y, Z) of the head at ``start``, and the samples of the scan that it has.
+
+        Their box lies wholly inside the block: what they see is all there. None where there are none.
+        """
+        to_scan = np.linalg.inv(self.scan.affine) @ self.head.affine
+        room = np.array(shape) / 2 if self._interpolation is None else (np.array(shape) - 1) / 2
+        half = np.abs(to_scan[:3, :3]) @ room
+        half *= np.min(room / (np.abs(np.linalg.inv(to_scan[:3, :3])) @ half))
+        half -= [
+            support(p) * e / s / 2 for p, e, s in zip(self._profiles, self._extents, self.scan.voxel_size, strict=True)
+        ]
+        middle = to_scan[:3, :3] @ (np.array(start) + (np.array(shape) - 1) / 2) + to_scan[:3, 3]
+        first = np.maximum(0, np.ceil(middle - half - 1e-3)).astype(int)
+        last = np.minimum(self.scan.shape, np.floor(middle + half + 1e-3).astype(int) + 1)
+        if (last <= first).any():
+            return None
+        operator = Acquisition(
+            self.head.block(tuple(start), tuple(shape)),
+            self.scan.block(tuple(first), tuple(last - first)),
+            axis=self.axis,
+            profile=self.profile,
+            thickness=self.thickness,
+            coarse=self.coarse,
+            dtype=self._share.dtype,
+            device=self._share.device,
+        )
+        return operator, tuple(slice(a, b) for a, b in zip(first, last, strict=True))
 
     @property
     def coarse_in_plane(self) -> bool:

@@ -61,16 +61,16 @@ class Tikhonov(Method):
     """Regularised least squares with the scans' own operators."""
 
     kind: ClassVar[str] = "tikhonov"
-    part: ClassVar[Part] = Part("headsr.reconstruct.tikhonov.least_squares")
+    part: ClassVar[Part] = Part("headsr.reconstruct.tikhonov.least_squares", version=2)
     bytes_per_voxel: ClassVar[int] = 120
-    weight: Annotated[Weight, Doc("Of the squared gradient.")]
+    weight: Annotated[Weight | None, Doc("Of the squared gradient; null chooses it for every head.")] = None
     iterations: Annotated[int, Range(1, 10_000), Doc("Conjugate-gradient steps.")]
 
     def words(self) -> str:
         """See Method."""
         return (
-            f"least squares ||A x - y||² + {self.weight:g} ||∇x||² over all scans, each weighted by its noise, in "
-            f"{self.iterations} conjugate-gradient steps from the fused average."
+            f"least squares ||A x - y||² + {_weight_words(self.weight)} ||∇x||² over all scans, each weighted by its "
+            f"noise, in {self.iterations} conjugate-gradient steps from the fused average{_chosen_words(self.weight)}."
         )
 
 
@@ -154,6 +154,15 @@ class Inr(Method):
             f"{text}; the frozen latent diffusion model {self.prior} as a prior of weight {fit.prior_weight:g} on "
             f"{fit.prior_slices} slices every {fit.prior_every} steps, after {fit.prior_from:.0%} of them."
         )
+
+
+def _weight_words(weight: float | None) -> str:
+    return "w" if weight is None else f"{weight:g}"
+
+
+def _chosen_words(weight: float | None) -> str:
+    """The rest of a sentence where the weight is chosen."""
+    return "" if weight is not None else "; w has the least estimated prediction error (SURE) of each head"
 
 
 METHODS: dict[str, type[Method]] = {

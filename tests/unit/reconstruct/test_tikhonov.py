@@ -1,10 +1,12 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 from tiny_methods import METHODS
 
 from headsr.acquisition.measurement import load_study
+from headsr.recipes import Tikhonov
 from headsr.reconstruct.estimate import estimate_of
 from headsr.reconstruct.interpolate import fused_average
 from headsr.reconstruct.tikhonov import tikhonov
@@ -44,5 +46,26 @@ def test_no_iterations_leave_the_average_and_weight_smooths(measure) -> None:
 
 def test_its_recipe_decides_weight_and_iterations(measure) -> None:
     study, method = load_study(measure(ORTHOGONAL)), METHODS["tikhonov"]
-    expected = tikhonov(study, weight=method.weight, iterations=method.iterations)
-    np.testing.assert_array_equal(estimate_of(study, method, {}).volume, expected)
+    estimate = estimate_of(study, method, {})
+    np.testing.assert_array_equal(estimate.volume, tikhonov(study, weight=method.weight, iterations=method.iterations))
+    assert estimate.record == {}
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.03, 0.1])
+@pytest.mark.parametrize("views", [("axial",), ORTHOGONAL], ids=len)
+@pytest.mark.parametrize("factor", [2, 4])
+def test_the_chosen_weight_is_within_a_tenth_of_a_decibel_of_the_best(measure, psnr_of, factor, views, noise) -> None:
+    study = load_study(measure(views, factor=factor, noise=noise))
+    estimate = estimate_of(study, Tikhonov(iterations=30), {})
+    swept = [psnr_of(tikhonov(study, weight=10 ** (half / 2), iterations=30)) for half in range(-10, 4)]
+    assert psnr_of(estimate.volume) > max(swept) - 0.1
+    assert max(swept) - min(swept) > 1
+    chosen = estimate.record["smoothness"]
+    np.testing.assert_array_equal(estimate.volume, tikhonov(study, weight=chosen["weight"], iterations=30))
+    assert len(chosen["curve"]) >= 2
+
+
+def test_unequal_noise_is_weighed_and_the_weight_is_near_the_best(measure, psnr_of) -> None:
+    study = load_study(measure(["axial"], noise=0.01) + measure(["coronal", "sagittal"], noise=0.05))
+    swept = [psnr_of(tikhonov(study, weight=10 ** (half / 2), iterations=30)) for half in range(-10, 4)]
+    assert psnr_of(estimate_of(study, Tikhonov(iterations=30), {}).volume) > max(swept) - 0.1
