@@ -55,14 +55,34 @@ def steepness(head: Grid) -> list[float]:
     return ((head.voxel_size.min() / head.voxel_size) ** 2).tolist()
 
 
-def roughness(x: Tensor, steepness: Sequence[float] = (1.0, 1.0, 1.0)) -> Tensor:
-    """G^T G x (X, Y, Z) for forward differences G with free ends, each axis times its ``steepness``."""
+def roughness(x: Tensor, steep: Sequence[float] = (1.0, 1.0, 1.0)) -> Tensor:
+    """G^T G x (X, Y, Z) for forward differences G with free ends, each axis squared times its steepness."""
     result = torch.zeros_like(x)
-    for axis, weight in enumerate(steepness):
+    for axis, weight in enumerate(steep):
         difference = weight * x.diff(dim=axis)
         size = difference.shape[axis]
         result.narrow(axis, 1, size).add_(difference)
         result.narrow(axis, 0, size).sub_(difference)
+    return result
+
+
+def gradient(x: Tensor, steep: Sequence[float] = (1.0, 1.0, 1.0)) -> Tensor:
+    """G x (3, X, Y, Z) for the G of ``roughness``; zero where a voxel has no next one."""
+    result = x.new_zeros(3, *x.shape)
+    for axis, weight in enumerate(steep):
+        inner = result[axis].narrow(axis, 0, x.shape[axis] - 1)
+        inner.copy_(x.diff(dim=axis)).mul_(weight**0.5)
+    return result
+
+
+def gradient_adjoint(vectors: Tensor, steep: Sequence[float] = (1.0, 1.0, 1.0)) -> Tensor:
+    """G^T p (X, Y, Z) for vectors p (3, X, Y, Z)."""
+    result = torch.zeros_like(vectors[0])
+    for axis, weight in enumerate(steep):
+        size = result.shape[axis] - 1
+        along = weight**0.5 * vectors[axis].narrow(axis, 0, size)
+        result.narrow(axis, 1, size).add_(along)
+        result.narrow(axis, 0, size).sub_(along)
     return result
 
 

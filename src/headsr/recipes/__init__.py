@@ -24,6 +24,7 @@ from headsr.recipes.methods import (
     SliceNetwork,
     Spline,
     Tikhonov,
+    TotalVariation,
 )
 from headsr.recipes.models import DATA, MODELS, Budget, Data, DataRecipe, Ldm, Model, ModelRecipe
 from headsr.recipes.tables import VARIANTS, Column, Expectation, Table
@@ -32,6 +33,6 @@ __all__ = [
     "DATA", "METHODS", "MODELS", "PROFILES", "VARIANTS", "VIEWS", "Average", "Blind", "BlindStage", "Budget", "Column",
     "Data", "DataRecipe", "Dataset", "Degradation", "Expectation", "Fit", "GridField", "Inr", "Ldm", "Method",
     "MethodRecipe", "Model", "ModelRecipe", "RecipeError", "Recipes", "SliceNetwork", "Spline", "Stack", "Table",
-    "Tikhonov", "build", "every_part", "expanded", "load_config", "load_recipes", "merged", "model_references",
-    "parts_of_method", "parts_of_model", "plain", "stated", "stated_in", "tracked", "versions",
+    "Tikhonov", "TotalVariation", "build", "every_part", "expanded", "load_config", "load_recipes", "merged",
+    "model_references", "parts_of_method", "parts_of_model", "plain", "stated", "stated_in", "tracked", "versions",
 ]  # fmt: skip

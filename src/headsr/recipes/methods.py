@@ -75,6 +75,24 @@ class Tikhonov(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TotalVariation(Method):
+    """Least squares with the scans' own operators that spares edges: isotropic total variation."""
+
+    kind: ClassVar[str] = "tv"
+    part: ClassVar[Part] = Part("headsr.reconstruct.total_variation.total_variation")
+    bytes_per_voxel: ClassVar[int] = 160
+    weight: Annotated[Weight | None, Doc("Of the length of the gradient; null chooses it for every head.")] = None
+    iterations: Annotated[int, Range(1, 10_000), Doc("Steps at most.")] = 100
+
+    def words(self) -> str:
+        """See Method."""
+        return (
+            f"½ ||A x - y||² + {_weight_words(self.weight)} Σ|∇x| over all scans, each weighted by its noise, in at "
+            f"most {self.iterations} steps of ADMM from least squares{_chosen_words(self.weight)}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SliceNetwork(Method):
     """A 2-D network on the slices of the interpolated scans."""
 
@@ -171,6 +189,7 @@ METHODS: dict[str, type[Method]] = {
         Spline,
         Average,
         Tikhonov,
+        TotalVariation,
         SliceNetwork,
         Inr,
     )

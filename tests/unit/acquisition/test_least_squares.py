@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from headsr.acquisition.least_squares import conjugate_gradients, roughness
+from headsr.acquisition.least_squares import conjugate_gradients, gradient, gradient_adjoint, roughness
 
 
 @pytest.mark.parametrize("start", [None, torch.ones(5, dtype=torch.float64)])
@@ -29,3 +29,10 @@ def test_roughness_is_the_gradient_of_half_the_squared_differences():
     half.backward()
     torch.testing.assert_close(roughness(x.detach(), steepness), x.grad)
     assert roughness(torch.full((3, 3, 3), 2.0)).abs().max() == 0
+
+
+def test_the_gradient_has_its_transpose_and_makes_roughness():
+    x, p = torch.rand(4, 5, 3, dtype=torch.float64), torch.rand(3, 4, 5, 3, dtype=torch.float64)
+    steep = (1.0, 0.25, 4.0)
+    torch.testing.assert_close((gradient(x, steep) * p).sum(), (x * gradient_adjoint(p, steep)).sum())
+    torch.testing.assert_close(gradient_adjoint(gradient(x, steep), steep), roughness(x, steep))

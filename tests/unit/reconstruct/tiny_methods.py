@@ -14,6 +14,7 @@ BLOCKS = {
     "spline": {"kind": "spline"},
     "average": {"kind": "average"},
     "tikhonov": {"kind": "tikhonov", "weight": 1e-3, "iterations": 5},
+    "tv": {"kind": "tv", "weight": 1e-3, "iterations": 20},
     "slice_network": {"kind": "slice_network", "model": "edsr"},
     "inr": {"kind": "inr", "fit": {"field": {"cells": [4, 1], "features": [2, 2]}, "steps": 12, "learning_rate": 0.02}},
 }
