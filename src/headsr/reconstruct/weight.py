@@ -26,7 +26,7 @@ from headsr.devices import generator_of
 
 _STEP = math.sqrt(10)
 _TWIN = 0.5  # the twin's added noise, in standard deviations of the scan's own
-_BLOCK = 1_000_000  # voxels on which weights are tried
+_BLOCK = 500_000  # voxels on which weights are tried
 
 Solve = Callable[[Study, float], NDArray[np.float32]]
 
