@@ -7,6 +7,8 @@ simulated. PSNR over the head in dB, range 1 = 99.9th percentile inside the head
 """
 
 import argparse
+from contextlib import redirect_stdout
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -84,22 +86,17 @@ def main():
     parser.add_argument("--voxel-mm", type=float, default=4.0)
     parser.add_argument("--method", choices=METHODS, action="append")
     arguments = parser.parse_args()
-    rows, regrets = [], {method: [] for method in arguments.method or METHODS}
-    for name, truth, head in heads(arguments.scans, arguments.voxel_mm):
-        for method in regrets:
-            for count, views in VIEWS.items():
-                for factor in FACTORS:
-                    for noise in NOISES:
-                        study = measured(name, truth, head, factor, views, noise)
-                        chosen, best, weight, best_weight = compared(method, study, truth, head)
-                        regrets[method].append(best - chosen)
-                        rows.append(
-                            f"| {name} | {method} | {count} | x{factor} | {noise:.0%} | {weight:.2g} | {chosen:.2f} | "
-                            f"{best_weight:.2g} | {best:.2f} | {best - chosen:.2f} |"
-                        )
-    print("\n| head | method | scans | factor | noise | chosen | dB | best | dB | regret |")
+    regrets = {method: [] for method in arguments.method or METHODS}
+    print("| head | method | scans | factor | noise | chosen | dB | best | dB | regret |")
     print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
-    print("\n".join(rows))
+    for name, truth, head in heads(arguments.scans, arguments.voxel_mm):
+        for method, count, factor, noise in product(regrets, VIEWS, FACTORS, NOISES):
+            with redirect_stdout(None):  # the log of the choice
+                study = measured(name, truth, head, factor, VIEWS[count], noise)
+                chosen, best, weight, best_weight = compared(method, study, truth, head)
+            regrets[method].append(best - chosen)
+            numbers = f"{weight:.2g} | {chosen:.2f} | {best_weight:.2g} | {best:.2f} | {best - chosen:.2f}"
+            print(f"| {name} | {method} | {count} | x{factor} | {noise:.0%} | {numbers} |", flush=True)
     for method, values in regrets.items():
         print(f"{method}: regret at most {max(values):.3f} dB, mean {np.mean(values):.3f}, of {len(values)} studies")
 
