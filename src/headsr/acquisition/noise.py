@@ -120,11 +120,12 @@ def _noise_of_air(slices: list[_Slice]) -> _Evidence | None:
 
 
 def _slices(scan: Volume, head: NDArray[np.bool_]) -> list[_Slice]:
-    """Slices across the coarsest axis, or across one that is too short to look along; none where two are."""
-    short = np.array(scan.grid.shape) <= 2 * _FLAT
+    """Slices across the coarsest axis, the shortest of them, or one too short to look along; none where two are."""
+    shape, size = np.array(scan.grid.shape), scan.grid.voxel_size.round(3)
+    short = shape <= 2 * _FLAT
     if short.sum() > 1:
         return []
-    across = int(np.argmax(np.where(short, np.inf, scan.grid.voxel_size)))
+    across = int(np.lexsort((-shape, size, short))[-1])
     data, mask = np.moveaxis(scan.data, across, 0), np.moveaxis(head, across, 0)
     step = -(-len(data) // _SLICES)
     return [_Slice(*part) for part in zip(data[::step], mask[::step], strict=True)]
