@@ -30,6 +30,7 @@ _LEAST = 300  # spots that make an estimate
 _SAME = 0.04  # differences whose correlations with the next ones are nearer than this look alike
 # Neighbouring differences of white noise correlate by -2/3, and by more where samples were interpolated or filtered:
 _COLOURED, _COLOURED_WIDELY = -0.58, -0.63  # in the flattest spots; where all shares look like them
+_WITHIN_THREE = 0.9866  # of the deviation is left without what lies beyond three of it
 _AIR = 0.66  # deviation of magnitudes in air as part of the noise: 0.655 with one coil, 0.707 with many
 _NOT_ZERO = 0.97  # share of the samples around a spot of air; some are, where air is stored in coarse steps
 _LEAST_UNTOUCHED = 0.1  # part of the air with so few zeros
@@ -192,8 +193,14 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _deviation(values: NDArray[np.float32]) -> float:
-    """The standard deviation of Gaussian values around 0, from their median size."""
-    return float(np.median(np.abs(values)) / 0.6745)
+    """The standard deviation of Gaussian values around 0, from those within three of it.
+
+    Their median size says what three are, but not more: of integers it is a whole number, at worst 0.
+    """
+    sizes = np.abs(values)
+    within = sizes[sizes <= 3 * np.median(sizes) / 0.6745]
+    kept = within if within.any() else sizes
+    return float(np.sqrt(np.mean(kept.astype(np.float64) ** 2)) / _WITHIN_THREE)
 
 
 def _shrinkage(correlations: NDArray[np.float64]) -> float:
