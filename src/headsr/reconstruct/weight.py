@@ -47,21 +47,21 @@ class Choice:
 def best_weight(solve: Solve, study: Study, *, first: float, limits: tuple[float, float]) -> Choice:
     """The weight at which the estimate ``solve(study, weight)`` (X, Y, Z) has the least estimated prediction error.
 
-    Goes down the curve from ``first`` in half decades and takes the vertex of the parabola through the three lowest
-    points. No weight beyond ``limits`` is tried. Large heads are tried on a block in their middle.
+    Goes down the curve from about ``first`` in half decades and takes the vertex of the parabola through the three
+    lowest points. No weight beyond ``limits`` is tried. Large heads are tried on a block in their middle.
     """
-    block, curve = middle_of(study, voxels=_BLOCK), {}
-    noise = _twin_noise(block)
+    block, curve, least = middle_of(study, voxels=_BLOCK), {}, limits[0]
+    noise, steps = _twin_noise(block), math.floor(math.log(limits[1] / least, _STEP) + 1e-9)
 
     @cache
     def error(step: int) -> float:
-        weight = _at(step, first)
+        weight = _at(step, least)
         curve[weight] = prediction_error(solve, block, weight, noise)
         print(f"weight {weight:.3g}: estimated prediction error {curve[weight]:.4g}", flush=True)
         return curve[weight]
 
-    low, high = (math.log(limit / first, _STEP) for limit in limits)
-    weight = _at(_lowest(error, math.ceil(low - 1e-9), math.floor(high + 1e-9)), first)
+    start = min(max(0, round(math.log(first / least, _STEP))), steps)
+    weight = _at(_lowest(error, start, steps), least)
     print(f"weight {weight:.3g} chosen: least estimated prediction error", flush=True)
     return Choice(weight, tuple(sorted(curve.items())))
 
@@ -94,18 +94,19 @@ def _twin_noise(study: Study) -> list[Tensor]:
     return signs
 
 
-def _at(step: float, first: float) -> float:
-    return float(f"{first * _STEP**step:.3g}")
+def _at(step: float, least: float) -> float:
+    return float(f"{least * _STEP**step:.3g}")
 
 
-def _lowest(error: Callable[[int], float], least: int, most: int) -> float:
-    """Where a curve that falls and rises again is lowest, from the whole number nearest to zero downhill."""
-    step = min(max(0, least), most)
+def _lowest(error: Callable[[int], float], start: int, most: int) -> float:
+    """Where a curve over 0 to ``most`` that falls and rises again is lowest, downhill from ``start``."""
+    step = start
     while step < most and error(step + 1) < error(step):
         step += 1
-    while step > least and error(step - 1) < error(step):
+    while step > 0 and error(step - 1) < error(step):
         step -= 1
-    if not least < step < most:
+    if not 0 < step < most:
         return step
     before, here, after = error(step - 1), error(step), error(step + 1)
-    return step + 0.5 * (before - after) / (before - 2 * here + after)
+    bend = before - 2 * here + after
+    return step + 0.5 * (before - after) / bend if bend > 0 else step
