@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headsr.acquisition.consistency import allowed
+from headsr.acquisition.least_squares import relative_trust, steepness
 from headsr.acquisition.measurement import Study
 from headsr.devices import generator_of
 from headsr.fields.consistent import ConsistentField
@@ -22,9 +24,12 @@ from headsr.recipes import Fit, Inr
 from headsr.reconstruct.estimate import FieldEstimate
 from headsr.reconstruct.interpolate import fused_average
 from headsr.reconstruct.projected import project_onto
+from headsr.reconstruct.weight import best_weight
 from headsr.weights import TrainedModel
 
 _EDGE = 0.02  # second differences above this (normalised intensity) count as edges, which smoothing spares
+_FIRST = 0.03  # where the search for the smoothness begins, in standard deviations of the noise
+_LIMITS = (1e-4, 10.0)  # below, too few steps smooth what the scans leave open
 _LOG_EVERY = 10
 
 
@@ -35,13 +40,14 @@ class FitError(RuntimeError):
 def fit_field(study: Study, method: Inr, models: Mapping[str, TrainedModel]) -> FieldEstimate:
     """The field of a fit (recipes.Inr), which agrees with the scans at every whole scale, to within their noise.
 
-    Raises FitError if the loss stops being finite.
+    Its record says how the smoothness was chosen. Raises FitError if the loss stops being finite.
     """
-    start = _start(study, method.fit)
-    prior = SlicePrior(models[method.prior], study, fit=method.fit) if method.prior else None
-    network, history = fit_network(study, start, fit=method.fit, prior=prior)
+    fit, chosen = _with_smoothness(study, method.fit)
+    start = _start(study, fit)
+    prior = SlicePrior(models[method.prior], study, fit=fit) if method.prior else None
+    network, history = fit_network(study, start, fit=fit, prior=prior)
     field, volume, projection = consistent_field(network, start, study)
-    return FieldEstimate(volume, {"consistency": projection}, field=field, history=history)
+    return FieldEstimate(volume, {"consistency": projection, **chosen}, field=field, history=history)
 
 
 def fit_network(
@@ -88,6 +94,22 @@ def consistent_field(
     return ConsistentField.of(raw, projected, **in_scan_units), volume, projection
 
 
+def _with_smoothness(study: Study, fit: Fit) -> tuple[Fit, dict[str, Any]]:
+    """The fit with its smoothness, and what the sidecar says of it. It is chosen for the data term alone."""
+    if fit.smoothness is not None:
+        return fit, {}
+
+    def solve(block: Study, weight: float) -> NDArray[np.float32]:
+        start = _start(block, fit)
+        network, _ = fit_network(block, start, fit=replace(fit, smoothness=weight))
+        with torch.no_grad():
+            return start + network().cpu().numpy()
+
+    first = _FIRST * min(allowed(scan) for scan in study.scans)
+    choice = best_weight(solve, study, first=first, limits=_LIMITS)
+    return replace(fit, smoothness=choice.weight), {"smoothness": choice.record()}
+
+
 def _start(study: Study, fit: Fit) -> NDArray[np.float32]:
     if fit.field.start == "average":
         return fused_average(study)
@@ -110,10 +132,9 @@ def _terms(volume: Tensor, study: Study, fit: Fit, prior: SlicePrior | None) -> 
 
 
 def _misfit(volume: Tensor, study: Study) -> Tensor:
-    least = min(allowed(scan) for scan in study.scans)
     misfits = [
-        (least / allowed(scan)) ** 2 * (scan.operator.forward(volume) - scan.data).square().sum()
-        for scan in study.scans
+        v * (scan.operator.forward(volume) - scan.data).square().sum()
+        for v, scan in zip(relative_trust(study.scans), study.scans, strict=True)
     ]
     return 0.5 * sum(misfits)
 
@@ -124,8 +145,7 @@ def _roughness(volume: Tensor, study: Study) -> Tensor:
     Second, not first: what the scans leave open between thick slices should bend little, not step (measured: 0.2 to 0.3
     dB more from one thick scan than smoothing first differences, and no less from three).
     """
-    steepness = (study.head.voxel_size.min() / study.head.voxel_size) ** 2
-    bends = (float(s) * volume.diff(dim=axis, n=2) for axis, s in enumerate(steepness))
+    bends = (steep * volume.diff(dim=axis, n=2) for axis, steep in enumerate(steepness(study.head)))
     return sum((torch.sqrt(bend**2 + _EDGE**2) - _EDGE).sum() for bend in bends)
 
 

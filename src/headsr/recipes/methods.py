@@ -80,7 +80,7 @@ class TotalVariation(Method):
 
     kind: ClassVar[str] = "tv"
     part: ClassVar[Part] = Part("headsr.reconstruct.total_variation.total_variation")
-    bytes_per_voxel: ClassVar[int] = 160
+    bytes_per_voxel: ClassVar[int] = 120
     weight: Annotated[Weight | None, Doc("Of the length of the gradient; null chooses it for every head.")] = None
     iterations: Annotated[int, Range(1, 10_000), Doc("Steps at most.")] = 100
 
@@ -132,7 +132,7 @@ class Fit:
     field: Annotated[GridField, Doc("What is fitted.")]
     steps: Annotated[Count, Doc("Of Adam.")]
     learning_rate: Annotated[float, Range(0, 1, above=True), Doc("At the start; it falls along half a cosine.")]
-    smoothness: Annotated[Weight, Doc("Weight of the second differences.")] = 0.0
+    smoothness: Annotated[Weight | None, Doc("Of the second differences; null chooses it for every head.")] = None
     prior_weight: Annotated[Weight, Doc("Weight of the prior.")] = 0.0
     prior_every: Annotated[Count, Doc("Steps from one visit of the prior to the next.")] = 4
     prior_from: Annotated[Probability, Doc("Share of the steps before its first visit.")] = 0.3
@@ -148,7 +148,7 @@ class Inr(Method):
     """An implicit neural representation, fitted to the scans through their operators; with or without a prior."""
 
     kind: ClassVar[str] = "inr"
-    part: ClassVar[Part] = Part("headsr.inr.fit.fit_field")
+    part: ClassVar[Part] = Part("headsr.inr.fit.fit_field", version=2)
     makes: ClassVar[Literal["volume", "field"]] = "field"
     gpu: ClassVar[bool] = True
     bytes_per_voxel: ClassVar[int] = 600
@@ -164,7 +164,7 @@ class Inr(Method):
         fit = self.fit
         text = (
             f"an implicit neural representation fitted to all scans through A in {fit.steps} steps, learning rate "
-            f"{fit.learning_rate:g}, smoothness weight {fit.smoothness:g}"
+            f"{fit.learning_rate:g}, smoothness weight {_weight_words(fit.smoothness)}{_chosen_words(fit.smoothness)}"
         )
         if not self.prior:
             return f"{text}; data term alone."
@@ -179,8 +179,7 @@ def _weight_words(weight: float | None) -> str:
 
 
 def _chosen_words(weight: float | None) -> str:
-    """The rest of a sentence where the weight is chosen."""
-    return "" if weight is not None else "; w has the least estimated prediction error (SURE) of each head"
+    return "" if weight is not None else " (w: least estimated prediction error of each head, SURE)"
 
 
 METHODS: dict[str, type[Method]] = {

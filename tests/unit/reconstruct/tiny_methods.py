@@ -16,7 +16,10 @@ BLOCKS = {
     "tikhonov": {"kind": "tikhonov", "weight": 1e-3, "iterations": 5},
     "tv": {"kind": "tv", "weight": 1e-3, "iterations": 20},
     "slice_network": {"kind": "slice_network", "model": "edsr"},
-    "inr": {"kind": "inr", "fit": {"field": {"cells": [4, 1], "features": [2, 2]}, "steps": 12, "learning_rate": 0.02}},
+    "inr": {
+        "kind": "inr",
+        "fit": {"field": {"cells": [4, 1], "features": [2, 2]}, "steps": 12, "learning_rate": 0.02, "smoothness": 0.0},
+    },
 }
 METHODS = {name: build(MethodRecipe, block, name) for name, block in BLOCKS.items()}
 
