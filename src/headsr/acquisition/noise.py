@@ -30,6 +30,12 @@ _LEAST = 300  # spots that make an estimate
 _SAME = 0.04  # differences whose correlations with the next ones are nearer than this look alike
 # Neighbouring differences of white noise correlate by -2/3, and by more where samples were interpolated or filtered:
 _COLOURED, _COLOURED_WIDELY = -0.58, -0.63  # in the flattest spots; where all shares look like them
+# What second differences along an axis leave of noise that was interpolated (up to -0.4) or filled up with zeros in the
+# frequencies beyond a tapered end (from -0.2), against how neighbouring ones then correlate:
+_CORRELATION = (-2 / 3, -0.63, -0.59, -0.53, -0.43, -0.2, 0.03, 0.11, 0.30, 0.48, 0.65, 0.80)
+_LEFT = (1.0, 0.93, 0.856, 0.775, 0.69, 0.62, 0.52, 0.47, 0.363, 0.263, 0.175, 0.101)
+_GROWTH = 1.2  # of the deviation from the flattest spots to others that look like them: more is anatomy
+_TILE, _EVEN = 24, 1.35  # samples along a side of a part of the air; times as much noise in one part as in another
 _WITHIN_THREE = 0.9866  # of the deviation is left without what lies beyond three of it
 _AIR = 0.66  # deviation of magnitudes in air as part of the noise: 0.655 with one coil, 0.707 with many
 _NOT_ZERO = 0.97  # share of the samples around a spot of air; some are, where air is stored in coarse steps
@@ -96,26 +102,30 @@ def _noise_of_head(slices: list[_Slice], tissue: float) -> _Evidence | None:
     spots = spots[1:, np.argsort(spots[0], kind="stable")]
     parts = [_differences(spots[:, : max(_LEAST, int(share * spots.shape[1]))]) for share in _SHARES]
     flattest = parts[0]
-    *_, alike = takewhile(lambda part: part.correlation <= flattest.correlation + _SAME, parts)
-    coloured = np.array(flattest.correlations) > (_COLOURED_WIDELY if alike is parts[-1] else _COLOURED)
-    sigma = alike.deviation
-    if alike is parts[-1] or alike.count >= _MANY * flattest.count:
-        sigma /= _shrinkage(np.array(alike.correlations)[coloured])
+    alike = list(takewhile(lambda part: part.correlation <= flattest.correlation + _SAME, parts))
+    *_, even = (part for part in alike if part.deviation <= _GROWTH * flattest.deviation)
+    coloured = np.array(flattest.correlations) > (_COLOURED_WIDELY if len(alike) == len(parts) else _COLOURED)
+    sigma = even.deviation
+    if len(alike) == len(parts) or alike[-1].count >= _MANY * flattest.count:
+        sigma /= _shrinkage(np.array(even.correlations)[coloured])
     if coloured.any():
         return _Evidence(sigma, flattest.correlation)
-    agrees = _AGREES * (1 + 3 / np.sqrt(alike.count))  # the error of its own among it
+    agrees = _AGREES * (1 + 3 / np.sqrt(even.count))  # the error of its own among it
     return _Evidence(sigma, flattest.correlation, sigma / agrees, sigma * agrees)
 
 
 def _noise_of_air(slices: list[_Slice]) -> _Evidence | None:
-    """What the deviation of the air says; None where most was zeroed, or what is left is not that of magnitudes."""
+    """What the deviation of the air says; None where most was zeroed, or the rest is not a receiver's noise.
+
+    That is even. Where it is not, the air was shaded, as by a correction of the coils, or it has ghosts.
+    """
     airs = [_within(~part.head, _APART) for part in slices]
     spots = _joined(_spots_of_air(part, air) for part, air in zip(slices, airs, strict=True))
     if spots.shape[1] < max(_LEAST, _LEAST_UNTOUCHED * sum(int(air.sum()) for air in airs)):
         return None
-    level, apart, second = np.median(spots[0]), spots[1:3], spots[3:]
+    tile, level, apart, second = spots[0], np.median(spots[1]), spots[2:4], spots[4:]
     deviation = _deviation(apart) / np.sqrt(2)
-    if not 0 < _LEAST_LEVEL * deviation < level:
+    if not 0 < _LEAST_LEVEL * deviation < level or not _is_even(apart, tile):
         return None
     return _Evidence(deviation / _AIR, _differences(second).correlation)
 
@@ -145,10 +155,20 @@ def _spots_of_head(part: _Slice, tissue: float) -> NDArray[np.float32]:
 
 
 def _spots_of_air(part: _Slice, air: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Level, differences far apart and second differences of air without zeros (6, spots)."""
+    """Tile, level, differences far apart and second differences of air without zeros (7, spots)."""
     spots = air & (_smooth((part.data != 0).astype(np.float32), 2 * _APART + 1) > _NOT_ZERO)
     apart = [part.data - np.roll(part.data, _APART, axis) for axis in (0, 1)]
-    return np.stack([values[spots] for values in (part.data, *apart, *_second_differences(part))])
+    u, v = np.indices(part.data.shape, dtype=np.float32) // _TILE
+    return np.stack([values[spots] for values in (u + len(u) * v, part.data, *apart, *_second_differences(part))])
+
+
+def _is_even(apart: NDArray[np.float32], tile: NDArray[np.float32]) -> bool:
+    """Whether differences (2, spots) deviate alike in the tiles of the slices that have enough of them."""
+    order = np.argsort(tile, kind="stable")
+    ends = np.flatnonzero(np.diff(tile[order])) + 1
+    tiles = [part for part in np.split(apart[:, order], ends, axis=1) if part.shape[1] >= _LEAST]
+    low, high = np.quantile([_deviation(part) for part in tiles or [apart]], (0.1, 0.9))
+    return bool(high <= _EVEN * low)
 
 
 def _joined(spots: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -204,9 +224,5 @@ def _deviation(values: NDArray[np.float32]) -> float:
 
 
 def _shrinkage(correlations: NDArray[np.float64]) -> float:
-    """How much smaller than the noise its second differences are, which correlate so along axes of coloured noise.
-
-    Noise whose next samples correlate by r has squared differences of 1 - 4 r/3, that correlate by (7 r - 4)/(6 - 8 r).
-    """
-    r = (4 + 6 * correlations) / (7 + 8 * correlations)
-    return float(np.sqrt(np.prod(1 - 4 * r / 3)))
+    """How much smaller than the noise its second differences are, which correlate so along axes of coloured noise."""
+    return float(np.prod(np.interp(correlations, _CORRELATION, _LEFT)))
