@@ -29,7 +29,7 @@ from headsr.weights import TrainedModel
 
 _EDGE = 0.02  # second differences above this (normalised intensity) count as edges, which smoothing spares
 _FIRST = 0.03  # where the search for the smoothness begins, in standard deviations of the noise
-_LIMITS = (1e-4, 10.0)  # below, too few steps smooth what the scans leave open
+_LIMITS = (3e-4, 10.0)  # below, the steps of a fit end before what the scans leave open is smooth
 _LOG_EVERY = 10
 
 

@@ -24,7 +24,7 @@ from headsr.acquisition.consistency import allowed
 from headsr.acquisition.measurement import Study
 from headsr.devices import generator_of
 
-_STEP = math.sqrt(10)
+_STEP, _WIDTHS = math.sqrt(10), (1.0, 0.5)
 _TWIN = 0.5  # the twin's added noise, in standard deviations of the scan's own
 _BLOCK = 500_000  # voxels on which weights are tried
 
@@ -47,14 +47,15 @@ class Choice:
 def best_weight(solve: Solve, study: Study, *, first: float, limits: tuple[float, float]) -> Choice:
     """The weight at which the estimate ``solve(study, weight)`` (X, Y, Z) has the least estimated prediction error.
 
-    Goes down the curve from about ``first`` in half decades and takes the vertex of the parabola through the three
-    lowest points. No weight beyond ``limits`` is tried. Large heads are tried on a block in their middle.
+    Goes down the curve from about ``first`` in half decades, then in quarters, and takes the vertex of the parabola
+    through the three lowest points: wider ones lean to the flat side. No weight beyond ``limits`` is tried. Large heads
+    are tried on a block in their middle.
     """
     block, curve, least = middle_of(study, voxels=_BLOCK), {}, limits[0]
     noise, steps = _twin_noise(block), math.floor(math.log(limits[1] / least, _STEP) + 1e-9)
 
     @cache
-    def error(step: int) -> float:
+    def error(step: float) -> float:
         weight = _at(step, least)
         curve[weight] = prediction_error(solve, block, weight, noise)
         print(f"weight {weight:.3g}: estimated prediction error {curve[weight]:.4g}", flush=True)
@@ -98,15 +99,16 @@ def _at(step: float, least: float) -> float:
     return float(f"{least * _STEP**step:.3g}")
 
 
-def _lowest(error: Callable[[int], float], start: int, most: int) -> float:
+def _lowest(error: Callable[[float], float], start: float, most: float) -> float:
     """Where a curve over 0 to ``most`` that falls and rises again is lowest, downhill from ``start``."""
     step = start
-    while step < most and error(step + 1) < error(step):
-        step += 1
-    while step > 0 and error(step - 1) < error(step):
-        step -= 1
-    if not 0 < step < most:
+    for width in _WIDTHS:
+        while step + width <= most and error(step + width) < error(step):
+            step += width
+        while step - width >= 0 and error(step - width) < error(step):
+            step -= width
+    if not width <= step <= most - width:
         return step
-    before, here, after = error(step - 1), error(step), error(step + 1)
+    before, here, after = error(step - width), error(step), error(step + width)
     bend = before - 2 * here + after
-    return step + 0.5 * (before - after) / bend if bend > 0 else step
+    return step + width * 0.5 * (before - after) / bend if bend > 0 else step
