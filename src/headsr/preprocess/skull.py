@@ -21,7 +21,8 @@ _PATCH = 4.0  # patches of the surface are 1 / _PATCH of a radian wide
 _STEP_MM, _LEAST_VOXELS = 2.0, 3  # of a profile, and for each of its values
 _DEEPEST_MM, _REACH_MM = 18.0, 14.0
 _DARK = 0.6  # of what is brighter on both sides
-_LEAST_BONE = 0.14  # of the surface: whole heads have 0.3 and more, brains most often 0.1 and less
+_DIM = 0.7  # of the median: in T2w the whole cortex lies between brighter fluid
+_LEAST_BONE = 0.17  # of the surface: heads without air or face have 0.4 and more, most brains 0.1 and less
 
 
 def is_skull_stripped(volume: Volume) -> bool:
@@ -49,7 +50,7 @@ def _share_of_bone(volume: Volume, shown: NDArray[np.bool_]) -> float:
     known = np.nan_to_num(profiles)
     shallower = sliding_window_view(np.pad(known, ((0, 0), (reach, 0))), reach, axis=1)[:, :-1].max(axis=-1)
     deeper = sliding_window_view(np.pad(known, ((0, 0), (0, reach))), reach, axis=1)[:, 1:].max(axis=-1)
-    dark = profiles < _DARK * np.minimum(shallower, deeper)
+    dark = profiles < np.minimum(_DARK * np.minimum(shallower, deeper), _DIM * np.median(volume.data[shown]))
     bone = dark[:, : round(_DEEPEST_MM / _STEP_MM)].any(axis=1)
     surface = counts[:, :3].sum(axis=1)
     return float((surface * bone).sum() / surface.sum()) if surface.any() else 1.0

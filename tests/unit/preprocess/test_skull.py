@@ -45,6 +45,16 @@ def test_a_brain_is_stripped_whether_too_much_or_too_little_was_taken(make_head,
     assert is_skull_stripped(brain_alone(make_head(size, to_scan=to_scan), to_scan, left_mm))
 
 
+def test_grey_matter_between_bright_fluids_is_no_bone(make_head, brain_alone):
+    brain = brain_alone(make_head((3.0, 3.0, 3.0), noise=0))
+    data = 0.5 * (brain.data > 0)
+    shells = ((64, 82, 70), (59, 77, 65)), ((50, 68, 56), (45, 63, 51))
+    for outer, inner in shells:  # of fluid, as T2w shows an old brain
+        within = [brain_alone(brain, left_mm=radii).data > 0 for radii in (outer, inner)]
+        data[within[0] & ~within[1]] = 1.0
+    assert is_skull_stripped(Volume(data.astype(np.float32), brain.grid))
+
+
 def test_parts_of_a_brain_are_stripped_and_parts_of_a_head_are_not(make_head, brain_alone):
     everything = slice(None)
     head = make_head((3.0, 3.0, 3.0))
