@@ -51,7 +51,7 @@ def random_case(rng, fault=None, head=None):
     amount, faulty = rng.uniform(), rng.integers(1, len(views)) if fault else 0
     truth, scans = torch.as_tensor(truth), []
     for index, view in enumerate(views):
-        scan = grid.thick(AXES[view], factor)
+        scan = (grid.zoomed if profile == "zoom" else grid.thick)(AXES[view], factor)
         if turned:
             scan = Grid(scan.shape, motion(grid, 12, 3, rng) @ scan.affine)
         operator = Acquisition(grid, scan, axis=AXES[view], profile=profile)
@@ -105,7 +105,7 @@ def estimates_of(case, rng):
         "average": average_of(study.scans, study.head),
         "tikhonov": tikhonov(study, weight=0.03, iterations=10),
         "network": ndimage.gaussian_filter(truth, 0.6) + error(0.02, 0.8),
-        "sharp": truth + error(rng.uniform(0.01, 0.03), 1.5),
+        "sharp": truth + error(rng.uniform(0.02, 0.04), 1.5),
     }
     return {name: torch.as_tensor(volume, dtype=torch.float32) for name, volume in volumes.items()}
 

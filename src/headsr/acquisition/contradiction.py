@@ -15,18 +15,20 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from headsr.acquisition.measurement import Measurement
 from headsr.acquisition.near_head import NearHead
 
 _ITERATIONS = 32
 _PATIENCE = 4
 _STEADY = 0.9  # of what it seemed to be so many iterations before
 _LEAST_SHARE = 0.1  # of the noise: scans that share less of the head do not check each other
-_SURE = 1.1  # noise is not known better, so what seems that much larger is no contradiction
+_SURE = 1.05  # noise that seems so much larger is no contradiction; Rician noise does where it is dark
 _UNFITTED = 0.05  # of a residual, which the iterations may have left though it can be fitted
-# Two scans tell the sum of the squares of their errors; all of it may be one's, and what slices of two directions share
-# is their blurred part. Measured over random studies, near perfect estimates included: with 1 a projection onto
-# contradicting scans costs up to 3.6 dB, with 2 up to 1.3, with 3 up to 0.2; the rest gain 0.1 dB less with each.
-_UNSEEN = 3.0
+# Two scans tell the sum of the squares of their errors; all of it may be one's, and slices of two directions share no
+# more than their blurred part. Measured over random studies (benchmarks/projection.py), nearly perfect estimates
+# included: with 1 or 3 a projection onto contradicting scans costs up to 6 dB, with 6 next to nothing; the others gain
+# 0.2 dB less.
+_UNSEEN = 6.0
 
 
 def explained_by(left: list[Tensor], near: NearHead, noise: Sequence[float]) -> list[float]:
@@ -45,8 +47,8 @@ def _seeming(left: list[Tensor], near: NearHead, noise: Sequence[float]) -> list
     history: list[list[float]] = []
     descents = zip(near.descent(left), near.descent(_noise_like(near, noise)), strict=False)
     for (_, _, of_scans), (_, _, of_noise) in islice(descents, _ITERATIONS):
-        triples = zip(near.rms(of_scans), near.rms(of_noise), noise, strict=True)
-        history.append([_of_scan(*of_scan) for of_scan in triples])
+        quadruples = zip(near.rms(of_scans), near.rms(of_noise), noise, near.scans, strict=True)
+        history.append([_of_scan(*of_scan) for of_scan in quadruples])
         own = all(now <= _SURE * sigma for now, sigma in zip(history[-1], noise, strict=True))
         then = history[-1 - _PATIENCE] if len(history) > _PATIENCE else [math.inf]
         if own or max(history[-1]) > _STEADY * max(then):
@@ -54,9 +56,13 @@ def _seeming(left: list[Tensor], near: NearHead, noise: Sequence[float]) -> list
     return history[-1] if history else list(noise)
 
 
-def _of_scan(irreducible: float, of_noise: float, noise: float) -> float:
+def _of_scan(irreducible: float, of_noise: float, noise: float, scan: Measurement) -> float:
+    """The noise that one scan seems to have, less what chance may add: two standard deviations of both estimates."""
     share = of_noise / noise
-    return irreducible / share if share >= _LEAST_SHARE else noise
+    if share < _LEAST_SHARE:
+        return noise
+    free = share**2 * int(scan.head.sum())  # degrees of freedom
+    return irreducible / share / (1 + 2 / max(1.0, free) ** 0.5)
 
 
 def _explained(seeming: float, noise: float, before: float) -> float:
