@@ -1,6 +1,6 @@
 """What choosing the weight of least squares and of total variation costs: the chosen weight against a sweep of weights.
 
-Run: python benchmarks/classical.py [--voxel-mm 4] [--method tikhonov] [SCAN.nii.gz ...]  (simulated heads, and these)
+Run: python benchmarks/classical.py [--voxel-mm 6] [--method tikhonov] [SCAN.nii.gz ...]  (simulated heads, and these)
 
 A scan is averaged to voxels of about that size and is the truth; one axial scan of it, or three orthogonal ones, are
 simulated. PSNR over the head in dB, range 1 = 99.9th percentile inside the head, as estimated: before the projection.
@@ -31,7 +31,7 @@ VIEWS = {1: ("axial",), 3: tuple(AXES)}
 FACTORS, NOISES = (2, 4, 6), (0.0, 0.01, 0.03)
 METHODS = {
     "tikhonov": (Tikhonov(iterations=30), lambda study, w: tikhonov(study, weight=w, iterations=30), range(-10, 2)),
-    "tv": (TotalVariation(), lambda study, w: least_variation(study, weight=w, iterations=100), range(-10, -2)),
+    "tv": (TotalVariation(), lambda study, w: least_variation(study, weight=w, iterations=100), range(-8, -3)),
 }
 
 
@@ -83,7 +83,7 @@ def psnr(estimate, truth, head):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scans", nargs="*")
-    parser.add_argument("--voxel-mm", type=float, default=4.0)
+    parser.add_argument("--voxel-mm", type=float, default=6.0)
     parser.add_argument("--method", choices=METHODS, action="append")
     arguments = parser.parse_args()
     regrets = {method: [] for method in arguments.method or METHODS}
