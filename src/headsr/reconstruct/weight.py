@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,11 +53,11 @@ def best_weight(solve: Solve, study: Study, *, first: float, limits: tuple[float
     block, curve, least = middle_of(study, voxels=_BLOCK), {}, limits[0]
     noise, steps = _twin_noise(block), math.floor(math.log(limits[1] / least, _STEP) + 1e-9)
 
-    @cache
     def error(step: float) -> float:
         weight = _at(step, least)
-        curve[weight] = prediction_error(solve, block, weight, noise)
-        print(f"weight {weight:.3g}: estimated prediction error {curve[weight]:.4g}", flush=True)
+        if weight not in curve:
+            curve[weight] = prediction_error(solve, block, weight, noise)
+            print(f"weight {weight:.3g}: estimated prediction error {curve[weight]:.4g}", flush=True)
         return curve[weight]
 
     start = min(max(0, round(math.log(first / least, _STEP))), steps)
