@@ -74,13 +74,15 @@ def smoke_chain(scan: str) -> list[str]:
         *(f"Simulate the {view} scan of {scan} under {d}" for d in METHODS for view in views[d]),
         *(job for d, methods in METHODS.items() for method in methods for job in volume(scan, d, method)),
         *(f"Draw {scan} under {d}" for d in METHODS),
+        f"Draw the masks of {scan}",
     ]
 
 
 def study_chain(scan: str) -> list[str]:
     """Every job of a scan of the study."""
     thick = f"Simulate the axial scan of {scan} under axial_x2"
-    return [*preprocess(scan), thick, *volume(scan, "axial_x2", "spline"), f"Draw {scan} under axial_x2"]
+    draw = [f"Draw {scan} under axial_x2", f"Draw the masks of {scan}"]
+    return [*preprocess(scan), thick, *volume(scan, "axial_x2", "spline"), *draw]
 
 
 STUDY_TABLES = [*SUMMARY, "Make the table study"]
