@@ -92,8 +92,13 @@ def wrong(fault, operator, truth, amount, rng):
 
 
 def estimates_of(case, rng):
-    """What methods may make of it, by name: classical ones, and as good as networks are or better."""
+    """What methods may make of it, by name: classical ones, and as good as networks are or better.
+
+    The sharp one, the truth with a smooth error, is off by 28 to 34 dB, and by no less than the scans' noise. No method
+    makes it of the scans, and it can only lose where these contradict each other too little to be seen.
+    """
     study, truth = case.study, case.truth.numpy()
+    noise = max(scan.noise for scan in study.scans)
     tissue = truth > 0.05
 
     def error(size, width):
@@ -105,7 +110,7 @@ def estimates_of(case, rng):
         "average": average_of(study.scans, study.head),
         "tikhonov": tikhonov(study, weight=0.03, iterations=10),
         "network": ndimage.gaussian_filter(truth, 0.6) + error(0.02, 0.8),
-        "sharp": truth + error(rng.uniform(0.02, 0.04), 1.5),
+        "sharp": truth + error(max(noise, rng.uniform(0.02, 0.04)), 1.5),
     }
     return {name: torch.as_tensor(volume, dtype=torch.float32) for name, volume in volumes.items()}
 
