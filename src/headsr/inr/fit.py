@@ -30,6 +30,7 @@ from headsr.weights import TrainedModel
 _EDGE = 0.02  # second differences above this (normalised intensity) count as edges, which smoothing spares
 _FIRST = 0.03  # where the search for the smoothness begins, in standard deviations of the noise
 _LIMITS = (3e-4, 10.0)  # below, the steps of a fit end before what the scans leave open is smooth
+_BLOCK = 125_000  # voxels on which it is searched: what six to ten whole fits would cost is too much
 _LOG_EVERY = 10
 
 
@@ -106,7 +107,7 @@ def _with_smoothness(study: Study, fit: Fit) -> tuple[Fit, dict[str, Any]]:
             return start + network().cpu().numpy()
 
     first = _FIRST * min(allowed(scan) for scan in study.scans)
-    choice = best_weight(solve, study, first=first, limits=_LIMITS)
+    choice = best_weight(solve, study, first=first, limits=_LIMITS, voxels=_BLOCK)
     return replace(fit, smoothness=choice.weight), {"smoothness": choice.record()}
 
 

@@ -25,7 +25,7 @@ from headsr.devices import generator_of
 
 _STEP, _WIDTHS = math.sqrt(10), (1.0, 0.5)
 _TWIN = 0.5  # the twin's added noise, in standard deviations of the scan's own
-_BLOCK = 500_000  # voxels on which weights are tried
+_BLOCK = 500_000  # voxels on which weights are tried, where nothing else is said
 
 Solve = Callable[[Study, float], NDArray[np.float32]]
 
@@ -43,14 +43,16 @@ class Choice:
         return {"weight": self.weight, "criterion": criterion, "curve": [list(point) for point in self.curve]}
 
 
-def best_weight(solve: Solve, study: Study, *, first: float, limits: tuple[float, float]) -> Choice:
+def best_weight(
+    solve: Solve, study: Study, *, first: float, limits: tuple[float, float], voxels: int = _BLOCK
+) -> Choice:
     """The weight at which the estimate ``solve(study, weight)`` (X, Y, Z) has the least estimated prediction error.
 
     Goes down the curve from about ``first`` in half decades, then in quarters, and takes the vertex of the parabola
     through the three lowest points: wider ones lean to the flat side. No weight beyond ``limits`` is tried. Large heads
     are tried on a block in their middle.
     """
-    block, curve, least = middle_of(study, voxels=_BLOCK), {}, limits[0]
+    block, curve, least = middle_of(study, voxels=voxels), {}, limits[0]
     noise, steps = _twin_noise(block), math.floor(math.log(limits[1] / least, _STEP) + 1e-9)
 
     def error(step: float) -> float:
