@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from headsr.acquisition.measurement import Measurement, Study
+from headsr.acquisition.measurement import Measurement, Study, head_voxels
 from headsr.acquisition.operator import Acquisition
 from headsr.reconstruct.interpolate import average_of
 from headsr.reconstruct.tikhonov import tikhonov
@@ -60,7 +60,7 @@ def random_case(rng, fault=None, head=None):
         clean = operator.forward(truth) if not (fault and one_of_them) else wrong(fault, operator, truth, amount, rng)
         seen = operator.forward(torch.as_tensor(mask, dtype=torch.float32)) > 0.5
         scans.append(Measurement(str(view), operator, rician(clean, noise, rng), noise, seen))
-    head = torch.stack([scan.head_voxels() for scan in scans]).any(0)
+    head = head_voxels(scans)
     words = f"{fault} ({amount:.2f}), {len(views)} scans x{factor}, {profile}, noise {noise:g}{', turned' * turned}"
     return Case(Study(grid, tuple(scans), 1.0, 0.0, "random", "KEY"), truth, head, words)
 

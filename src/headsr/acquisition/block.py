@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headsr.acquisition.measurement import Measurement, Study
+from headsr.acquisition.measurement import Measurement, Study, head_voxels
 
 
 def middle_of(study: Study, *, voxels: int) -> Study:
@@ -17,7 +17,7 @@ def middle_of(study: Study, *, voxels: int) -> Study:
     """
     if np.prod(study.head.shape) <= voxels:
         return study
-    start, shape = _middle_box(np.any([scan.head_voxels().cpu().numpy() for scan in study.scans], axis=0), voxels)
+    start, shape = _middle_box(head_voxels(study.scans).cpu().numpy(), voxels)
     scans = [_cropped(scan, start, shape) for scan in study.scans]
     kept = tuple(scan for scan in scans if scan is not None)
     return replace(study, head=study.head.block(start, shape), scans=kept) if kept else study

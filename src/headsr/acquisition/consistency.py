@@ -21,7 +21,7 @@ SHORT_OF_THE_NOISE = OUTCOMES[2:]
 # Without noise a residual of this share of the intensity range is float32 rounding, not disagreement.
 ROUNDING = 1e-4
 _AIM = 0.9  # of what is explained: what a projection aims at, so that it need not be fitted exactly
-_ROUNDED = 0.999
+_ROUNDED = 0.999  # of a limit: what float sums and volumes in scan units may add
 _ROUNDS = 20
 _ITERATIONS = 100
 _PEAK = 3.0  # standard deviations that single values of noise rarely exceed
@@ -71,7 +71,7 @@ def project(volume: Tensor, scans: Sequence[Measurement], *, signed: bool = Fals
     start = volume if signed else volume.clamp_min(0.0)
     near, noise = near_head(scans), [allowed(scan) for scan in scans]
     left = near.left_by(start)
-    at_most = sum(rms**2 for rms in near.rms(left)) ** 0.5
+    at_most = _total(near.rms(left))
     if _within(near.rms(left), noise):
         return Projection(start, "agreed", 0.0, at_most, tuple(noise))
     explained = explained_by(left, near, noise)
@@ -116,7 +116,14 @@ def _change(start: Tensor, near: NearHead, limits: _Limits, signed: bool) -> Ten
     if near.size(placed) <= limits.paid:
         return placed
     whole = _as_a_whole(start, near, limits, signed)
-    return whole if _within(near.rms(near.left_by(start + whole)), limits.residuals) else placed
+    if _within(near.rms(near.left_by(start + whole)), limits.residuals):
+        return whole
+    # What may not fall below zero can leave a residual that is hardly more than rounding larger than it was.
+    return placed if _total(near.rms(near.left_by(start + placed))) < limits.change else torch.zeros_like(start)
+
+
+def _total(rms: Sequence[float]) -> float:
+    return sum(value**2 for value in rms) ** 0.5
 
 
 def _as_a_whole(start: Tensor, near: NearHead, limits: _Limits, signed: bool) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from headsr.acquisition.measurement import Measurement
+from headsr.acquisition.measurement import Measurement, head_voxels
 
 _SEEN = 0.01  # of a sample: less of the head in it is nothing
 _CONVERGED = 1e-8
@@ -79,7 +79,7 @@ class NearHead:
 
 def near_head(scans: Sequence[Measurement]) -> NearHead:
     """The scans near the head that they see."""
-    voxels = torch.stack([scan.head_voxels() for scan in scans]).any(0)
+    voxels = head_voxels(scans)
     seen = [scan.operator.forward(voxels.to(scan.data.dtype)).abs() > _SEEN for scan in scans]
     return NearHead(tuple(scans), voxels, tuple(near | s.head for near, s in zip(seen, scans, strict=True)))
 

@@ -36,7 +36,7 @@ _RESIDUALS = (
 )  # fmt: skip
 _SHORT = {
     "contradictory": "the scans contradict each other; published as estimated",
-    "bounded": "the residual explains no larger change",
+    "bounded": "as far as the scans agree with each other and their residuals justify",
 }
 _SECTIONS = (
     "summary", "heads", "masks", "residuals", "scores", "curves", "methods", "rules", "software", "seeds", "warnings",

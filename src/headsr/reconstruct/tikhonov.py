@@ -16,7 +16,7 @@ from headsr.acquisition.measurement import Study
 from headsr.recipes import Tikhonov
 from headsr.reconstruct.estimate import Estimate
 from headsr.reconstruct.interpolate import fused_average
-from headsr.reconstruct.weight import best_weight
+from headsr.reconstruct.weight import smoothed
 
 if TYPE_CHECKING:
     from headsr.weights import TrainedModel
@@ -28,16 +28,12 @@ _LIMITS = (1e-5, 1e3)  # below, no head's estimate changes by 0.01 dB
 
 def least_squares(study: Study, method: Tikhonov, models: Mapping[str, TrainedModel]) -> Estimate:
     """The estimate of Tikhonov least squares (recipes.Tikhonov); its record says how the weight was chosen."""
-    if method.weight is not None:
-        return Estimate(tikhonov(study, weight=method.weight, iterations=method.iterations))
-    choice = best_weight(
-        lambda block, weight: tikhonov(block, weight=weight, iterations=method.iterations),
-        study,
-        first=_FIRST * min(allowed(scan) for scan in study.scans) ** 2,
-        limits=_LIMITS,
-    )
-    volume = tikhonov(study, weight=choice.weight, iterations=method.iterations)
-    return Estimate(volume, {"smoothness": choice.record()})
+
+    def solve(part: Study, weight: float) -> NDArray[np.float32]:
+        return tikhonov(part, weight=weight, iterations=method.iterations)
+
+    first = _FIRST * min(allowed(scan) for scan in study.scans) ** 2
+    return smoothed(solve, study, method.weight, first=first, limits=_LIMITS)
 
 
 def tikhonov(study: Study, *, weight: float, iterations: int) -> NDArray[np.float32]:

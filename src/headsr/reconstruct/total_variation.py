@@ -29,7 +29,7 @@ from headsr.acquisition.measurement import Study
 from headsr.recipes import TotalVariation
 from headsr.reconstruct.estimate import Estimate
 from headsr.reconstruct.interpolate import fused_average
-from headsr.reconstruct.weight import best_weight
+from headsr.reconstruct.weight import smoothed
 
 if TYPE_CHECKING:
     from headsr.weights import TrainedModel
@@ -44,16 +44,12 @@ _CONVERGED = 1e-4
 
 def total_variation(study: Study, method: TotalVariation, models: Mapping[str, TrainedModel]) -> Estimate:
     """The estimate of total variation (recipes.TotalVariation); its record says how the weight was chosen."""
-    if method.weight is not None:
-        return Estimate(least_variation(study, weight=method.weight, iterations=method.iterations))
-    choice = best_weight(
-        lambda block, weight: least_variation(block, weight=weight, iterations=method.iterations),
-        study,
-        first=_FIRST * min(allowed(scan) for scan in study.scans),
-        limits=_LIMITS,
-    )
-    volume = least_variation(study, weight=choice.weight, iterations=method.iterations)
-    return Estimate(volume, {"smoothness": choice.record()})
+
+    def solve(part: Study, weight: float) -> NDArray[np.float32]:
+        return least_variation(part, weight=weight, iterations=method.iterations)
+
+    first = _FIRST * min(allowed(scan) for scan in study.scans)
+    return smoothed(solve, study, method.weight, first=first, limits=_LIMITS)
 
 
 def least_variation(study: Study, *, weight: float, iterations: int) -> NDArray[np.float32]:

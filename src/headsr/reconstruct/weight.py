@@ -22,6 +22,7 @@ from headsr.acquisition.block import middle_of
 from headsr.acquisition.consistency import allowed
 from headsr.acquisition.measurement import Study
 from headsr.devices import generator_of
+from headsr.reconstruct.estimate import Estimate
 
 _STEP, _WIDTHS = math.sqrt(10), (1.0, 0.5)
 _TWIN = 0.5  # the twin's added noise, in standard deviations of the scan's own
@@ -41,6 +42,16 @@ class Choice:
         """For the sidecar."""
         criterion = "Stein's unbiased estimate of the squared prediction error over the head, in variances of the noise"
         return {"weight": self.weight, "criterion": criterion, "curve": [list(point) for point in self.curve]}
+
+
+def smoothed(
+    solve: Solve, study: Study, weight: float | None, *, first: float, limits: tuple[float, float]
+) -> Estimate:
+    """The estimate ``solve(study, weight)``; where the weight is None the best one, and the record says how found."""
+    if weight is not None:
+        return Estimate(solve(study, weight))
+    choice = best_weight(solve, study, first=first, limits=limits)
+    return Estimate(solve(study, choice.weight), {"smoothness": choice.record()})
 
 
 def best_weight(

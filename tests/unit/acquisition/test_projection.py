@@ -7,8 +7,11 @@ from random_studies import FAULTS, Case, estimates_of, made_up_head, motion, ran
 from scipy import ndimage
 
 from headsr.acquisition.consistency import allowed, project, residuals
-from headsr.acquisition.measurement import Measurement, Study
+from headsr.acquisition.measurement import Measurement, Study, head_voxels
 from headsr.acquisition.operator import Acquisition
+from headsr.degrade.lowres import stack_operator
+from headsr.recipes import Stack
+from headsr.reconstruct.tikhonov import tikhonov
 from headsr.seeds import seed_of
 from headsr.volumes import AXES, Grid
 
@@ -57,6 +60,21 @@ def test_a_change_is_never_larger_than_the_residuals_justify():
         assert change <= 1.0001 * justified**0.5, (case.words, method)
         assert projection.change == pytest.approx(change, rel=1e-3, abs=1e-6)
         assert projection.change_at_most == pytest.approx(justified**0.5, rel=1e-4)
+        after = residuals(projection.volume, case.study.scans)
+        assert sum(s.rms(r) ** 2 for s, r in zip(case.study.scans, after, strict=True)) <= 1.0001 * justified
+
+
+def test_residuals_of_little_more_than_rounding_do_not_grow():
+    """Points of a spline, least squares through them, and nothing below zero."""
+    truth, grid, mask = made_up_head(np.random.default_rng(0))
+    operator = stack_operator(grid, Stack("axial", 3, "zoom"))
+    seen = operator.forward(torch.as_tensor(mask, dtype=torch.float32)) >= 0.5
+    scan = Measurement("axial", operator, operator.forward(torch.as_tensor(truth)), 0.0, seen)
+    start = tikhonov(Study(grid, (scan,), 1.0, 0.0, "zoom", "KEY"), weight=1e-5, iterations=30)
+    start = torch.as_tensor(start).clamp_min(0)
+    projection = project(start, [scan])
+    before, after = (scan.rms(residuals(volume, [scan])[0]) for volume in (start, projection.volume))
+    assert after <= before < 2e-4
 
 
 def test_a_wrong_thickness_is_bounded_in_change():
@@ -97,7 +115,7 @@ def two_stacks(rng, *, aligned):
         operator = Acquisition(grid, placed, axis=AXES[view])
         seen = operator.forward(torch.as_tensor(mask, dtype=torch.float32)) > 0.5
         scans.append(Measurement(view, operator, data, 0.01, seen))
-    head = torch.stack([scan.head_voxels() for scan in scans]).any(0)
+    head = head_voxels(scans)
     return Case(Study(grid, tuple(scans), 1.0, 0.0, "issue", "KEY"), torch.as_tensor(truth), head, "two stacks")
 
 
