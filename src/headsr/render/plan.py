@@ -211,7 +211,8 @@ def estimate(
 
     def bytes_of(workers: int) -> int:
         own = max(each + base, PROCESS_BYTES) if processes else each
-        at_end = max(preview_bytes(preview, workers), _comparing_bytes(volume, field.grid, workers, scans))
+        # The preview follows the comparison, and threads' memory that is free again stays with the process (glibc).
+        at_end = preview_bytes(preview, workers) + _comparing_bytes(volume, field.grid, workers, scans)
         return base + max(workers * own, at_end)
 
     # Threads share the chunks of a shard; a process writes whole ones.
