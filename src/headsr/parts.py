@@ -79,6 +79,7 @@ NETWORKS: dict[str, Network] = {
     "kl": Network("headsr.networks.autoencoder.KLAutoencoder", version=2, kinds=("autoencoder",)),
     "unet2d": Network("headsr.networks.unet2d.LatentUnet", version=2, kinds=("ldm",)),
     "slice_encoder": Network("headsr.networks.slice_encoder.SliceEncoder", kinds=("slice_encoder",)),
+    "unrolled": Network("headsr.networks.unrolled.Unrolled", kinds=("unrolled",)),
     "patch_discriminator": Network("headsr.networks.patch_discriminator.PatchDiscriminator", kinds=("discriminator",)),
 }
 
@@ -92,6 +93,7 @@ LOSSES: dict[str, Loss] = {
     "position": Loss("headsr.losses.answers.smooth_l1", of="positions"),
     "degradation": Loss("headsr.losses.answers.smooth_l1", of="degradations"),
     "perceptual": Loss("headsr.losses.perceptual.perceptual_loss", features=True),
+    "laplace": Loss("headsr.losses.likelihood.laplace_loss", of="spreads"),
     "vanilla": Loss("headsr.losses.adversarial.vanilla_loss", of="verdicts"),
     "relativistic": Loss("headsr.losses.adversarial.relativistic_loss", of="verdicts"),
 }

@@ -54,7 +54,7 @@ class Acquisition:
         self.head, self.scan, self.axis, self.profile, self.thickness = head, scan, axis, profile, thickness
         self.coarse = tuple(coarse) if coarse is not None else (0, 1, 2) if axis is None else (axis,)
         self._profiles = [profile if i in self.coarse else "box" for i in range(3)]
-        self._extents = [
+        self.extents = [
             thickness if i in self.coarse and thickness is not None else size for i, size in enumerate(scan.voxel_size)
         ]
         self._interpolation, cells = None, head
@@ -63,6 +63,8 @@ class Acquisition:
             self._interpolation = _Interpolation(head.shape, np.linalg.inv(head.affine) @ cells.affine, cells.shape)
         self._matrices = self._sampling(cells, dtype, device)
         self._share = self._share_inside(dtype, device)
+        # Samples that all lie wholly inside need no division.
+        self._whole = self._share.device.type != "meta" and bool((self._share == 1).all())
 
     def forward(self, head: Tensor) -> Tensor:
         """Sample the head: (..., X, Y, Z) on the head's grid -> (..., x, y, z) on the scan's grid."""
@@ -85,7 +87,7 @@ class Acquisition:
         half = np.abs(to_scan[:3, :3]) @ room
         half *= np.min(room / (np.abs(np.linalg.inv(to_scan[:3, :3])) @ half))
         half -= [
-            support(p) * e / s / 2 for p, e, s in zip(self._profiles, self._extents, self.scan.voxel_size, strict=True)
+            support(p) * e / s / 2 for p, e, s in zip(self._profiles, self.extents, self.scan.voxel_size, strict=True)
         ]
         middle = to_scan[:3, :3] @ (np.array(start) + (np.array(shape) - 1) / 2) + to_scan[:3, 3]
         first = np.maximum(0, np.ceil(middle - half - 1e-3)).astype(int)
@@ -118,15 +120,16 @@ class Acquisition:
         """The same samples of a continuous field: fixed nodes and weights around every measured voxel."""
         per_axis = [
             profile_nodes(extent / step, profile)
-            for extent, step, profile in zip(self._extents, self._steps(), self._profiles, strict=True)
+            for extent, step, profile in zip(self.extents, self.steps, self._profiles, strict=True)
         ]
-        mm = [offsets * step for (offsets, _), step in zip(per_axis, self._steps(), strict=True)]
+        mm = [offsets * step for (offsets, _), step in zip(per_axis, self.steps, strict=True)]
         along = self.scan.affine[:3, :3] / self.scan.voxel_size
         offsets = np.stack(np.meshgrid(*mm, indexing="ij"), axis=-1).reshape(-1, 3) @ along.T
         weights = np.einsum("i,j,k->ijk", *(weights for _, weights in per_axis)).ravel()
         return Nodes(self.scan, offsets, weights)
 
-    def _steps(self) -> NDArray[np.float64]:
+    @property
+    def steps(self) -> NDArray[np.float64]:
         """How far in mm one goes along each axis of the scan to cross one voxel of the head."""
         along = self.scan.affine[:3, :3] / self.scan.voxel_size
         return 1 / np.linalg.norm(np.linalg.inv(self.head.affine[:3, :3]) @ along, axis=0)
@@ -134,8 +137,8 @@ class Acquisition:
     def _cells_along_scan(self) -> Grid:
         """The scan's box with cells no larger than the head's voxels, and as far around it as the profiles reach."""
         sizes = self.scan.voxel_size
-        parts = np.maximum(1, np.ceil(sizes / self._steps() - 1e-3)).astype(int)
-        wide = [support(profile) * extent for profile, extent in zip(self._profiles, self._extents, strict=True)]
+        parts = np.maximum(1, np.ceil(sizes / self.steps - 1e-3)).astype(int)
+        wide = [support(profile) * extent for profile, extent in zip(self._profiles, self.extents, strict=True)]
         around = np.maximum(0, np.ceil((wide - sizes) / 2 / (sizes / parts) + 1)).astype(int)
         fine = self.scan.resized(tuple(np.array(self.scan.shape) * parts))
         return fine.block(tuple(-around), tuple(np.array(fine.shape) + 2 * around))
@@ -144,7 +147,7 @@ class Acquisition:
         """W: the axis and the matrix of every axis along which it does something, the greatest reduction first."""
         matrices = []
         for i, centres in enumerate(axis_positions(self.scan, cells)):
-            weights = profile_matrix(cells.shape[i], centres, self._extents[i] / cells.voxel_size[i], self._profiles[i])
+            weights = profile_matrix(cells.shape[i], centres, self.extents[i] / cells.voxel_size[i], self._profiles[i])
             if weights.shape[0] != weights.shape[1] or not np.allclose(weights, np.eye(len(weights)), atol=1e-6):
                 matrices.append((i, torch.as_tensor(weights, dtype=dtype, device=device)))
         return sorted(matrices, key=lambda pair: pair[1].shape[0] / pair[1].shape[1])
@@ -168,6 +171,8 @@ class Acquisition:
 
     def _normalised(self, scan: Tensor) -> Tensor:
         """Samples divided by their share inside; what is not covered is zero."""
+        if self._whole:
+            return scan
         share = self._share.to(scan.dtype)
         return torch.where(self.covered, scan / share.clamp_min(_LEAST_SHARE), scan.new_zeros(()))
 

@@ -25,6 +25,7 @@ from headsr.recipes.methods import (
     Spline,
     Tikhonov,
     TotalVariation,
+    Unrolled,
 )
 from headsr.recipes.models import DATA, MODELS, Budget, Data, DataRecipe, Ldm, Model, ModelRecipe
 from headsr.recipes.tables import VARIANTS, Column, Expectation, Table
@@ -33,6 +34,6 @@ __all__ = [
     "DATA", "METHODS", "MODELS", "PROFILES", "VARIANTS", "VIEWS", "Average", "Blind", "BlindStage", "Budget", "Column",
     "Data", "DataRecipe", "Dataset", "Degradation", "Expectation", "Fit", "GridField", "Inr", "Ldm", "Method",
     "MethodRecipe", "Model", "ModelRecipe", "RecipeError", "Recipes", "SliceNetwork", "Spline", "Stack", "Table",
-    "Tikhonov", "TotalVariation", "build", "every_part", "expanded", "load_config", "load_recipes", "merged",
+    "Tikhonov", "TotalVariation", "Unrolled", "build", "every_part", "expanded", "load_config", "load_recipes", "merged",
     "model_references", "parts_of_method", "parts_of_model", "plain", "stated", "stated_in", "tracked", "versions",
 ]  # fmt: skip

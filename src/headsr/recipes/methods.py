@@ -107,6 +107,24 @@ class SliceNetwork(Method):
         return f"the 2-D network {self.model} on the interpolated slices that cut across the thick direction."
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unrolled(Method):
+    """The operator-aware network: least squares, corrected and brought back to the scans several times over."""
+
+    kind: ClassVar[str] = "unrolled"
+    part: ClassVar[Part] = Part("headsr.reconstruct.unrolled.unrolled")
+    gpu: ClassVar[bool] = True
+    bytes_per_voxel: ClassVar[int] = 300
+    model: Annotated[str, Names("models", ("unrolled",)), Doc("The trained network.")]
+
+    def words(self) -> str:
+        """See Method."""
+        return (
+            f"the operator-aware network {self.model}: least squares over all scans, corrected by a 3-D network and "
+            "brought back to the scans by conjugate gradients, several times over."
+        )
+
+
 @dataclass(frozen=True)
 class GridField:
     """The ``field`` block of a fit: feature grids of several cell sizes and one small network.
@@ -190,6 +208,7 @@ METHODS: dict[str, type[Method]] = {
         Tikhonov,
         TotalVariation,
         SliceNetwork,
+        Unrolled,
         Inr,
     )
 }

@@ -82,40 +82,33 @@ class Patches(Data):
 
 @dataclass(frozen=True, kw_only=True)
 class Studies(Data):
-    """3-D blocks of heads with the scans simulated from each: operator and data.
+    """Blocks of heads with the scans simulated from each: operator and data.
 
     One acquisition is drawn per step and shared by the batch: ``scans`` at once, spaced by ``factor`` voxels and
-    turned by up to ``tilt_degrees``, with ``noise`` in units of the range. A block is whole slices of every scan, plus
-    ``margin`` voxels that the loss leaves out. ``source`` labels: the label map of a head is shown instead of it, with
-    the contrast drawn anew for every block.
+    turned by up to ``tilt_degrees``, with ``noise`` in units of the range. ``source`` labels: heads are drawn from label
+    maps, with shape, contrast and lesions drawn anew for every block.
     """
 
     kind: ClassVar[str] = "studies"
-    part: ClassVar[Part] = Part("headsr.training.data.studies.StudySampler")
-    block: Annotated[tuple[Count, Count, Count], Doc("Voxels of a block along x, y and z, without margin.")]
+    part: ClassVar[Part] = Part("headsr.training.data.studies.StudySampler", version=2)
+    block: Annotated[tuple[Count, Count, Count], Doc("Voxels of a block along x, y and z.")]
     source: Annotated[
-        Literal["heads", "labels"], Doc("Preprocessed heads, or their label maps in a contrast drawn at random.")
+        Literal["heads", "labels"], Doc("Preprocessed heads, or label maps in contrasts drawn at random.")
     ] = "heads"
-    margin: Annotated[int, Range(0, 64), Doc("Voxels around it that the loss leaves out.")] = 8
     scans: Annotated[tuple[Count, Count], Ascending(), Doc("Fewest and most scans of a study.")] = (1, 3)
     factor: Annotated[
         tuple[Annotated[float, Range(1, 16)], Annotated[float, Range(1, 16)]], Ascending(), Doc("Slice spacing.")
-    ] = (2.0, 6.0)
+    ] = (1.5, 8.0)
     noise: Annotated[tuple[Decay, Decay], Ascending(), Doc("Least and greatest standard deviation of the noise.")] = (
         0.0,
-        0.03,
+        0.05,
     )
     tilt_degrees: Annotated[float, Range(0, 45), Doc("Greatest turn of a scan.")] = 0.0
 
     @property
     def voxels(self) -> int:
-        """Of one block with its margin."""
-        return math.prod(n + 2 * self.margin for n in self.block)
-
-    @property
-    def companions(self) -> tuple[str, ...]:
-        """The label map, where blocks are made from it."""
-        return ("labels",) if self.source == "labels" else ()
+        """Of one block."""
+        return math.prod(self.block)
 
 
 DATA: dict[str, type[Data]] = {one.kind: one for one in (Slices, MarkedSlices, Patches, Studies)}
@@ -280,7 +273,19 @@ class SliceEncoder(Model):
             raise ValueError("budget.batch: every second crop is degraded; it must be at least 2")
 
 
-MODELS: dict[str, type[Model]] = {one.kind: one for one in (Baseline, Adversarial, Autoencoder, Ldm, SliceEncoder)}
+@dataclass(frozen=True, kw_only=True)
+class UnrolledNetwork(Model):
+    """Scans and their operators in, the head and the spread of its errors out."""
+
+    kind: ClassVar[str] = "unrolled"
+    part: ClassVar[Part] = Part("headsr.training.tasks.unrolled.UnrolledTask")
+    losses_of: ClassVar[tuple[str, ...]] = ("images", "spreads")
+    data_kinds: ClassVar[tuple[str, ...]] = ("studies",)
+
+
+MODELS: dict[str, type[Model]] = {
+    one.kind: one for one in (Baseline, Adversarial, Autoencoder, Ldm, SliceEncoder, UnrolledNetwork)
+}
 ModelRecipe = Annotated[Model, Kinds(MODELS)]
 
 

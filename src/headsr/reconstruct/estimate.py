@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A volume (X, Y, Z) on the head's grid in normalised intensities; ``record`` is plain JSON for its sidecar."""
+    """A volume (X, Y, Z) on the head's grid in normalised intensities; ``record`` is plain JSON for its sidecar.
+
+    ``uncertainty`` is half of the interval that holds 90 % of the errors, where a method foretells it.
+    """
 
     volume: NDArray[np.float32]
     record: dict[str, Any] = field(default_factory=dict)
+    uncertainty: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

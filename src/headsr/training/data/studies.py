@@ -1,11 +1,13 @@
-"""Blocks of heads with the scans simulated from each, operator and data: a pure function of recipe and step.
+"""Heads with the scans simulated from each, operator and data: a pure function of recipe and step.
 
 One acquisition is drawn per step and shared by its batch, so that one operator serves all. Lengths are in voxels: heads
-of any voxel size can be in one batch.
+of any voxel size can be in one batch. A block is a head of its own: what its scans see of it is all inside, as at the
+faces of a whole head, so nothing around it is missed.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -14,31 +16,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headsr.acquisition.evidence import Evidence
 from headsr.acquisition.operator import Acquisition
+from headsr.acquisition.placement import rigid_motion
 from headsr.devices import generator_of
 from headsr.recipes import Blind, Model
 from headsr.recipes.models import Studies
 from headsr.seeds import seed_of
 from headsr.slices.blocks import BlockSampler
-from headsr.training.data.labels import paint
+from headsr.training.data.anatomies import AnatomySampler
 from headsr.volumes import Grid
 
-_PROFILES = ("box", "gaussian")
+_PROFILES = {"box": 0.7, "gaussian": 0.3}
+# Most protocols have whole factors, slices as thick as far apart, and scans that are alike and parallel to the head;
+# everything else is drawn often enough to be learned. Turned scans take twenty times as long to simulate.
+_WHOLE_FACTOR, _ALIKE, _NO_GAP, _NO_NOISE, _TURNED = 0.4, 0.75, 0.7, 0.25, 0.12
+_THICKNESS = (0.6, 1.5)  # of the distance of slices, where there are gaps or overlaps
+_LEAST_NOISE = 0.002
 
 
 @dataclass(frozen=True, eq=False)
 class StudyBatch:
-    """Blocks (N, 1, X, Y, Z) and what was measured of each: one operator and its data (N, 1, x, y, z) for every scan.
+    """Heads (N, 1, X, Y, Z) without noise, and what was measured of them."""
 
-    A loss looks at ``blocks[inside]`` alone: around that a slice may reach beyond the block, where nothing is known.
-    ``noise`` is the standard deviation of the noise in all scans.
-    """
-
-    blocks: Tensor
-    operators: list[Acquisition]
-    scans: list[Tensor]
-    noise: float
-    inside: tuple[slice, ...]
+    heads: Tensor
+    evidence: Evidence
 
 
 class StudySampler:
@@ -49,80 +51,97 @@ class StudySampler:
     ) -> None:
         self.data, self.device, self.size = recipe.data, device, recipe.budget.batch
         self.seed, self.split = seed_of(recipe.seed, recipe.kind, split), split
-        self.sampler = BlockSampler(
-            index, split=split, shape=_with_margin(recipe.data), seed=self.seed, source=recipe.data.source
-        )
+        shape = tuple(recipe.data.block)
+        if recipe.data.source == "labels":
+            self.sampler = AnatomySampler(index, split=split, shape=shape, seed=self.seed, device=device)
+        else:
+            self.sampler = BlockSampler(index, split=split, shape=shape, seed=self.seed)
 
     @staticmethod
     def blank(recipe: Model, size: int) -> StudyBatch:
-        """Studies without numbers (meta device): one axial scan of each block."""
-        grid = Grid(_with_margin(recipe.data), np.eye(4))
+        """Studies without numbers (meta device): one axial scan of each head."""
+        grid = Grid(tuple(recipe.data.block), np.eye(4))
         operator = Acquisition(grid, grid.thick(2, recipe.data.factor[0]), axis=2, device="meta")
-        scans = [torch.empty(size, 1, *operator.scan.shape, device="meta")]
-        blocks = torch.empty(size, 1, *grid.shape, device="meta")
-        return StudyBatch(blocks, [operator], scans, 0.0, _inside(recipe.data))
+        scan = torch.empty(size, 1, *operator.scan.shape, device="meta")
+        return StudyBatch(torch.empty(size, 1, *grid.shape, device="meta"), Evidence([operator], [scan], [0.0]))
 
     @torch.no_grad()
     def batch(self, step: int, size: int | None = None) -> StudyBatch:
         """The studies of one step, on the device: noise is drawn on the CPU, the same on any device."""
-        # A training's bf16 is for its network: what a scan measures of a block is exact.
+        # A training's bf16 is for its network: what a scan measures of a head is exact.
         with torch.autocast(self.device.type, enabled=False):
-            return self._study(self._blocks(step, size or self.size), step)
+            drawn = self.sampler.batch(step, size or self.size)
+            return self._study(drawn.blocks.to(self.device), _mean_size(drawn.voxel_mm), step)
 
-    def _blocks(self, step: int, size: int) -> Tensor:
-        """The blocks of one step: heads, or their labels in contrasts that are drawn for this step."""
-        drawn = self.sampler.batch(step, size).blocks.to(self.device)
-        if self.data.source == "heads":
-            return drawn
-        return paint(drawn, [seed_of(self.seed, self.split, "contrast", step, i) for i in range(size)])
-
-    def _study(self, blocks: Tensor, step: int) -> StudyBatch:
+    def _study(self, heads: Tensor, voxel_mm: Tensor, step: int) -> StudyBatch:
         generator = np.random.default_rng(seed_of(self.seed, self.split, "acquisition", step))
         operators, noise = draw_acquisitions(self.data, generator, self.device)
-        scans = [operator.forward(blocks) for operator in operators]
-        noises = [
-            torch.randn(scan.shape, generator=generator_of(self.seed, self.split, "noise", step, number))
-            for number, scan in enumerate(scans)
-        ]
-        noisy = [scan + noise * added.to(scan) for scan, added in zip(scans, noises, strict=True)]
-        return StudyBatch(blocks, operators, noisy, noise, _inside(self.data))
+        scans = []
+        for number, (operator, deviation) in enumerate(zip(operators, noise, strict=True)):
+            scan = operator.forward(heads)
+            drawn = torch.randn(scan.shape, generator=generator_of(self.seed, self.split, "noise", step, number))
+            scans.append(torch.where(operator.covered, scan + deviation * drawn.to(scan), torch.zeros_like(scan)))
+        return StudyBatch(heads, Evidence(operators, scans, noise, voxel_mm=voxel_mm))
 
 
 def draw_acquisitions(
     data: Studies, generator: np.random.Generator, device: torch.device
-) -> tuple[list[Acquisition], float]:
-    """The scans of one study and the deviation of their noise: each along another axis while there are any."""
-    head = Grid(_with_margin(data), np.eye(4))
+) -> tuple[list[Acquisition], list[float]]:
+    """The scans of one study and the deviation of the noise of each: along another axis each while there are any."""
+    head = Grid(tuple(data.block), np.eye(4))
     number = int(generator.integers(data.scans[0], data.scans[1] + 1))
     axes = [int(axis) for _ in range(-(-number // 3)) for axis in generator.permutation(3)][:number]
-    operators = [_draw_acquisition(head, axis, data, generator, device) for axis in axes]
-    return operators, float(generator.uniform(*data.noise))
+    alike, factors = generator.random() < _ALIKE, [_draw_factor(data, generator) for _ in axes]
+    profile = str(generator.choice(list(_PROFILES), p=list(_PROFILES.values())))
+    gap = 1.0 if generator.random() < _NO_GAP else generator.uniform(*_THICKNESS)
+    turned = data.tilt_degrees if generator.random() < _TURNED else 0.0
+    operators = [
+        _draw_acquisition(head, axis, factors[0] if alike else own, profile, gap, turned, generator, device)
+        for axis, own in zip(axes, factors, strict=True)
+    ]
+    return operators, _draw_noise(data, number, generator)
+
+
+def _draw_factor(data: Studies, generator: np.random.Generator) -> float:
+    """The distance of slices in voxels: every octave equally likely."""
+    factor = math.exp(generator.uniform(*np.log(data.factor)))
+    whole = float(np.clip(round(factor), *data.factor))
+    return whole if generator.random() < _WHOLE_FACTOR else factor
+
+
+def _draw_noise(data: Studies, scans: int, generator: np.random.Generator) -> list[float]:
+    """The noise of scans of one session: none, or any order of magnitude equally likely, within 20 % of each other."""
+    if data.noise[1] == 0 or generator.random() < _NO_NOISE:
+        return [data.noise[0]] * scans
+    least = max(data.noise[0], min(_LEAST_NOISE, data.noise[1]))
+    noise = math.exp(generator.uniform(math.log(least), math.log(data.noise[1])))
+    return [noise * float(generator.uniform(0.9, 1.1)) for _ in range(scans)]
 
 
 def _draw_acquisition(
-    head: Grid, axis: int, data: Studies, generator: np.random.Generator, device: torch.device
+    head: Grid,
+    axis: int,
+    factor: float,
+    profile: str,
+    gap: float,
+    turned: float,
+    generator: np.random.Generator,
+    device: torch.device,
 ) -> Acquisition:
-    """Slices that cover the block, the first beginning up to one slice before it, turned about its middle."""
-    factor, profile = float(generator.uniform(*data.factor)), _PROFILES[generator.integers(len(_PROFILES))]
+    """Slices that cover the head, the first beginning up to one slice before it, turned about its middle."""
     before = np.zeros(3)
     before[axis] = factor * generator.uniform()
     longer = [n + int(np.ceil(before[axis])) if i == axis else n for i, n in enumerate(head.shape)]
     slices = Grid(tuple(longer), _shift(-before)).thick(axis, factor)
-    middle = (np.array(head.shape) - 1) / 2
-    turn = _shift(middle) @ _rotation(data.tilt_degrees, generator) @ _shift(-middle)
-    scan = Grid(slices.shape, turn @ slices.affine)
-    return Acquisition(head, scan, axis=axis, profile=profile, device=device)
-
-
-def _rotation(most_degrees: float, generator: np.random.Generator) -> NDArray[np.float64]:
-    """A turn (4, 4) by up to so much about a random axis; the identity for none."""
-    axis = generator.standard_normal(3)
-    angle = np.deg2rad(most_degrees) * generator.uniform()
-    x, y, z = axis / np.linalg.norm(axis)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    turn = np.eye(4)
-    turn[:3, :3] += np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-    return turn
+    thickness = None if gap == 1.0 else factor * gap
+    affine = slices.affine
+    if turned:
+        around = generator.standard_normal(3)
+        angle = np.deg2rad(turned) * generator.uniform()
+        middle = (np.array(head.shape) - 1) / 2
+        affine = rigid_motion(np.zeros(3), angle * around / np.linalg.norm(around), middle) @ affine
+    scan = Grid(slices.shape, affine)
+    return Acquisition(head, scan, axis=axis, profile=profile, thickness=thickness, device=device)
 
 
 def _shift(by: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -131,10 +150,6 @@ def _shift(by: NDArray[np.float64]) -> NDArray[np.float64]:
     return moved
 
 
-def _with_margin(data: Studies) -> tuple[int, int, int]:
-    return tuple(n + 2 * data.margin for n in data.block)
-
-
-def _inside(data: Studies) -> tuple[slice, ...]:
-    """The block without its margin, of tensors (N, 1, X, Y, Z)."""
-    return (..., *(slice(data.margin, data.margin + n) for n in data.block))
+def _mean_size(voxel_mm: Tensor) -> Tensor:
+    """One size (N,) for each head, of sizes (N,) or (N, 3) along its axes."""
+    return voxel_mm if voxel_mm.ndim == 1 else voxel_mm.log().mean(1).exp()
