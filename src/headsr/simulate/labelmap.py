@@ -7,6 +7,7 @@ surfaces, not the staircase of the map, and voxels at them average what is on bo
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,29 +15,18 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from headsr.seeds import seed_of
-from headsr.simulate.contrast import BRAIN_PEAK, RANDOM, TISSUES, random_signal, tissue_signal_of
 from headsr.simulate.imaging import smooth_field
 from headsr.simulate.labels import LabelMapError, Structure, read_structures, whole_numbers
 from headsr.simulate.lesions import draw_lesions
+from headsr.simulate.look import FAT_LAYER_MM, MIXTURE_MM, TEXTURE, VESSEL_CURVE_MM, VESSEL_MM, draw_look
 from headsr.simulate.scene import FieldOfView, Sampler
 from headsr.simulate.warp import Scales
 from headsr.volumes import Grid, Volume, axis_positions, load_volume
 
-_PRIOR_UNITS = 160.29 / BRAIN_PEAK  # of the tables' t1_mean (0 to 255): white matter at its signal
-_TOGETHER = 0.9  # correlation of the tissues' brightness between heads: most of it is the scanner's doing
-_BETWEEN_HEADS = 0.06  # relative, where no prior says it
-# Texture is this part of a prior's spread within a class, the rest being partial volume, bias and noise. It is less in
-# fluids, and more where a label holds several tissues: fat and muscle, layers of skin, vessels with and without inflow.
-_TEXTURE_SHARE = {"csf": 0.15, "ventricle": 0.1, "soft": 0.9, "skin": 0.7, "artery": 0.9, "muscle": 0.6, "marrow": 0.6}
-_OTHER_SHARE = 0.35
-_TEXTURE = ((0.45, 0.9), (2.0, 0.44))  # (correlation length in mm, weight)
 _SLOW_MM = 2.0  # the grid of what varies slowly
-_MIXTURE_MM, _FAT_LAYER_MM = (1.5, 2.5, 5.0), 5.0  # of fat and muscle: the length of their strands, the layer of fat
-_VESSEL_MM, _VESSEL_CURVE_MM = 0.7, 6.0  # the radius of vessels, and over what length they bend
 _MARGIN_MM = 12.0  # of air around the head: as much as a person's turn and size move the scalp
 _CUT_MM2 = 2000.0  # a head that ends at a plane with a larger face was cut there by the edge of its scan
 _TRIM_MM, _CONTINUED_MM = 6.0, 24.0  # cut faces are not always flat; behind them the last plane goes on
-_VESSEL_TISSUES, _STEADY = ("csf", "grey"), ("soft",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +46,7 @@ class LabelMap:
         self, suffix: str, *, seed: int, lesions: str, rng: np.random.Generator, spacing_mm: NDArray[np.float64]
     ) -> Sampler:
         """The signal of a contrast (see Anatomy)."""
-        look = _draw_look(self.structures, suffix, rng)
+        look = draw_look(self.structures, suffix, rng)
         detail = _draw_detail(self, seed)
         lesion = self.lesions(seed=seed, degree=lesions)
 
@@ -104,6 +94,22 @@ class LabelMap:
         drawn = draw_lesions(white[box], ventricle[box], grey[box], voxel_mm=size, degree=degree, rng=rng)
         return Volume(drawn, self.grid.block(tuple(s.start for s in box), drawn.shape))
 
+    def halved(self, box: Sequence[slice]) -> NDArray[np.uint8]:
+        """The structures of a box of the map's voxels at half their size."""
+        ends = zip(box, self.grid.shape, strict=True)
+        around = tuple(slice(max(0, s.start - 2), min(n, s.stop + 2)) for s, n in ends)
+        part, shape = self.labels[around], np.array([s.stop - s.start for s in box])
+        if part.min() == part.max():
+            return np.full(2 * shape, part.flat[0], dtype=np.uint8)
+        fine = self.grid.block(tuple(s.start for s in box), tuple(shape)).resized(tuple(2 * shape))
+        return _winners(part, self.grid.block(tuple(s.start for s in around), part.shape), fine)
+
+    def depth(self, box: Sequence[slice], voxel_mm: float) -> NDArray[np.float64]:
+        """How far below the scalp voxels of about ``voxel_mm`` lie that fill a box of the map, in mm; 0 in air."""
+        shape = tuple(s.stop - s.start for s in box)
+        grid = self.grid.block(tuple(s.start for s in box), shape)
+        return _depth_of(self.labels[tuple(box)], grid, grid.at_voxel_size(voxel_mm))
+
     def _is(self, *tissues: str) -> NDArray[np.float32]:
         return np.array([structure.tissue in tissues for structure in self.structures], dtype=np.float32)
 
@@ -148,20 +154,6 @@ def load_label_map(path: str | os.PathLike[str], table: str | os.PathLike[str]) 
     straight[:3, 3] = volume.grid.corners.mean(axis=0) - size * (np.array(labels.shape) - 1) / 2
     labels, grid, view = _framed(labels, Grid(labels.shape, straight), path)
     return LabelMap(grid, _healed(labels, structures), structures, view)
-
-
-@dataclass(frozen=True, eq=False)
-class _Look:
-    """What the structures (S,) look like in one scan."""
-
-    mean: NDArray[np.float32]
-    texture: NDArray[np.float32]
-    mixture: NDArray[np.float32]
-    has_vessels: NDArray[np.float32]
-    is_white: NDArray[np.float32]
-    vessel: np.float32
-    lesion: np.float32
-    lesion_texture: np.float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,52 +217,16 @@ def _healed(labels: NDArray[np.uint8], structures: tuple[Structure, ...]) -> NDA
     return healed
 
 
-def _draw_look(structures: tuple[Structure, ...], suffix: str, rng: np.random.Generator) -> _Look:
-    groups = dict.fromkeys(structure.group for structure in structures)
-    common, own = rng.standard_normal(2), {name: rng.standard_normal(2) for name in [*groups, "artery", "lesion"]}
-    drawn = random_signal([*TISSUES, *groups], rng=rng) if suffix == RANDOM else tissue_signal_of(suffix)
-    mean, texture = [], []
-    for structure in structures:
-        shift = np.clip(_TOGETHER * common + np.sqrt(1 - _TOGETHER**2) * own[structure.group], -2, 2)
-        if structure.tissue == "air":
-            bright, spread = 0.0, 0.0
-        elif suffix == "T1w" and structure.prior:
-            level, level_sd, within, within_sd = structure.prior
-            bright = (level + level_sd * shift[0]) / _PRIOR_UNITS
-            share = _TEXTURE_SHARE.get(structure.tissue, _OTHER_SHARE)
-            spread = share * max(0.0, within + within_sd * shift[1]) / _PRIOR_UNITS
-        else:
-            bright = drawn.get(structure.group, drawn[structure.tissue]) * (1 + _BETWEEN_HEADS * shift[0])
-            spread = TISSUES[structure.tissue].spread * bright
-        mean.append(max(bright, 0.0))
-        texture.append(spread)
-    sign = 1.0 if suffix == "T1w" else -1.0  # what is bright on T1 is dark on T2, but for fat and muscle
-    mixed = np.array([structure.tissue in _STEADY for structure in structures])
-    texture = np.array(texture, dtype=np.float32)
-    has_vessels = [structure.tissue in _VESSEL_TISSUES for structure in structures]
-    return _Look(
-        mean=np.array(mean, dtype=np.float32),
-        texture=np.where(mixed, 0.2, sign).astype(np.float32) * texture,
-        mixture=np.where(mixed, texture, 0).astype(np.float32),
-        has_vessels=np.array(has_vessels, dtype=np.float32),
-        is_white=np.array([structure.tissue == "white" for structure in structures], dtype=np.float32),
-        vessel=np.float32(drawn["artery"] * (1 + _BETWEEN_HEADS * own["artery"][0])),
-        lesion=np.float32(drawn["lesion"] * (1 + _BETWEEN_HEADS * own["lesion"][0])),
-        lesion_texture=np.float32(sign * TISSUES["lesion"].spread * drawn["lesion"]),
-    )
-
-
 def _draw_detail(head: LabelMap, seed: int) -> _Detail:
     rng = np.random.default_rng(seed_of("detail", seed))
     size = float(head.grid.voxel_size.min())
-    texture = sum(w * smooth_field(head.grid.shape, sigma=mm / size, rng=rng) for mm, w in _TEXTURE)
+    texture = sum(w * smooth_field(head.grid.shape, sigma=mm / size, rng=rng) for mm, w in TEXTURE)
     slow = head.grid.at_voxel_size(_SLOW_MM)
-    tubes = [smooth_field(slow.shape, sigma=_VESSEL_CURVE_MM / _SLOW_MM, rng=rng) for _ in range(2)]
+    tubes = [smooth_field(slow.shape, sigma=VESSEL_CURVE_MM / _SLOW_MM, rng=rng) for _ in range(2)]
     strands = rng.standard_normal(slow.shape, dtype=np.float32)
-    strands = ndimage.gaussian_filter(strands, np.array(_MIXTURE_MM) / _SLOW_MM, mode="wrap", truncate=3)
-    inside = _on_nearest(head.labels > 0, head.grid, slow)
-    depth = ndimage.distance_transform_edt(inside, sampling=slow.voxel_size)
-    mixture = np.tanh(1.5 * (strands / strands.std() - 0.3) + 3 * np.clip(1.5 - depth / _FAT_LAYER_MM, 0, 1))
+    strands = ndimage.gaussian_filter(strands, np.array(MIXTURE_MM) / _SLOW_MM, mode="wrap", truncate=3)
+    depth = _depth_of(head.labels, head.grid, slow)
+    mixture = np.tanh(1.5 * (strands / strands.std() - 0.3) + 3 * np.clip(1.5 - depth / FAT_LAYER_MM, 0, 1))
     return _Detail(
         Volume(texture, head.grid),
         Volume(mixture.astype(np.float32), slow),
@@ -278,15 +234,20 @@ def _draw_detail(head: LabelMap, seed: int) -> _Detail:
     )
 
 
+def _depth_of(labels: NDArray[np.uint8], grid: Grid, slow: Grid) -> NDArray[np.float64]:
+    """The distance in mm from the air on another grid."""
+    return ndimage.distance_transform_edt(_on_nearest(labels > 0, grid, slow), sampling=slow.voxel_size)
+
+
 def _tubes(fields: tuple[Volume, Volume], fine: Grid) -> NDArray[np.float32]:
     """The part of vessel: around the curves on which two smooth random fields are both zero.
 
     Near such a curve the fields' length over their mean slope is about the distance from it.
     """
-    slope = np.sqrt(1.5) / _VESSEL_CURVE_MM  # of a field of unit spread that a Gaussian of that length smoothed
+    slope = np.sqrt(1.5) / VESSEL_CURVE_MM  # of a field of unit spread that a Gaussian of that length smoothed
     distance = np.hypot(*(_on(field, fine) for field in fields)) / slope
     edge = float(fine.voxel_size.max())
-    return np.clip((_VESSEL_MM - distance) / edge + 0.5, 0, 1)
+    return np.clip((VESSEL_MM - distance) / edge + 0.5, 0, 1)
 
 
 def _winners(labels: NDArray[np.uint8], grid: Grid, fine: Grid) -> NDArray[np.uint8]:

@@ -1,0 +1,343 @@
+"""Heads painted from label maps on the device of a training: what ``simulate_head`` makes, a block at a time and fast.
+
+After SynthSeg (Billot et al. 2023, Medical Image Analysis 86:102789) and SynthSR (Iglesias et al. 2023, Science
+Advances 9:eadd3607), with the looks of headsr.simulate. A voxel is the mean of samples that look their structure up at
+warped positions. All that is smooth or random is made of small lattices, one matrix per axis. Numbers are drawn on the
+CPU from the seed of a block, so that every device paints the same head up to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from headsr.devices import generator_of
+from headsr.files import read_json
+from headsr.seeds import seed_of
+from headsr.simulate.contrast import RANDOM
+from headsr.simulate.look import FAT_LAYER_MM, MIXTURE_MM, VESSEL_CURVE_MM, VESSEL_MM, Look, draw_look
+from headsr.simulate.store import DEPTH_STEP_MM, LESION_STEP, PERSONS, StoredAnatomy, open_anatomy
+
+_VOXEL_MM, _USUAL_MM, _USUAL = (0.5, 2.0), (0.8, 1.2), 0.5  # half of the blocks have voxels of usual size
+_CONTRASTS = {"T1w": 0.25, "T2w": 0.2, "PDw": 0.1, "FLAIR": 0.15, RANDOM: 0.3}
+_LESIONS = {"none": 0.25, "mild": 0.15, "moderate": 0.25, "severe": 0.35}  # the milder, the rarer in a block
+_TURN_DEGREES, _SIZE = 15.0, 0.1
+_BEND_MM, _BEND_LENGTH_MM, _NODE_MM = (1.0, 3.0), (16.0, 35.0), 10.0
+_DEPTH_MM, _BRAIN = 20.0, 0.7  # a block's middle lies up to so far below the scalp or deeper, mostly in the brain's box
+_WITHIN = 0.4  # of a block's edge: as near as its middle comes to where the map cuts the head
+# (correlation length in mm, deviation) of texture: headsr.simulate's, as its splines on a map of 1 mm leave it.
+_TEXTURE = ((0.73, 0.336), (2.08, 0.415))
+_GAMMA, _BIAS, _BIAS_MM, _BRIGHTNESS = 0.15, 0.12, 40.0, (0.7, 1.15)
+_FEW, _MANY, _MANY_FROM_MM = 2, 3, 1.3  # samples per axis of a voxel, by its size
+_SHARP_MM = 0.35  # deviation of the least blur: the map's structures are no finer
+_LEAST_BLUR = 0.25  # in voxels: what a narrower Gaussian does is nothing
+_PERCENTILE = 0.999  # what the product divides scans by
+
+
+class PaintedBatch(NamedTuple):
+    """Blocks (N, 1, X, Y, Z), 1 being about the brightest of the head; the part of each voxel that is lesion, in the
+    same shape; the edge of the cubic voxels (N,) in mm; the anatomies' names."""
+
+    blocks: Tensor
+    lesions: Tensor
+    voxel_mm: Tensor
+    names: list[str]
+
+
+class AnatomySampler:
+    """Draws blocks of ``shape`` voxels of the anatomies of one split ("train" or "val") in drawn contrasts.
+
+    A pure function of (seed, split, step, number in the batch). Only what a block shows is read, when it is drawn.
+    """
+
+    def __init__(
+        self, index: str | os.PathLike[str], *, split: str, shape: tuple[int, int, int], seed: int, device: torch.device
+    ) -> None:
+        self.shape, self.seed, self.split, self.device = shape, seed, split, device
+        self._folder = Path(index).parent
+        self._anatomies = [entry for entry in read_json(index)["stores"] if entry["split"] == split]
+        if not self._anatomies:
+            raise ValueError(f"{index}: lists no anatomy of split {split!r}; see the scan table and the model's data")
+
+    @torch.no_grad()
+    def batch(self, step: int, size: int) -> PaintedBatch:
+        """The blocks of one step; fewer blocks of the same step are the first ones."""
+        drawn = [self._draw(seed_of(self.seed, self.split, "anatomy", step, i)) for i in range(size)]
+        blocks, lesions, voxels, names = zip(*drawn, strict=True)
+        return PaintedBatch(
+            torch.stack(blocks)[:, None],
+            torch.stack(lesions)[:, None],
+            torch.tensor(voxels, dtype=torch.float32, device=self.device),
+            list(names),
+        )
+
+    def _draw(self, seed: int) -> tuple[Tensor, Tensor, float, str]:
+        generator = generator_of(seed, "anatomy")
+        entry = self._anatomies[int(torch.randint(len(self._anatomies), (), generator=generator))]
+        voxel_mm = _draw_voxel(generator)
+        head = open_anatomy(self._folder / entry["anatomy"])
+        block, lesions = paint(head, self.shape, voxel_mm, seed=seed, device=self.device)
+        return block, lesions, voxel_mm, entry["name"]
+
+
+def paint(
+    head: StoredAnatomy,
+    shape: tuple[int, int, int],
+    voxel_mm: float,
+    *,
+    seed: int,
+    device: torch.device,
+    suffix: str | None = None,
+    lesions: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A block (X, Y, Z) of a head and its lesions; contrast and degree of lesions are drawn where they are None."""
+    generator = generator_of(seed, "scan")
+    suffix = suffix or _choice(_CONTRASTS, generator)
+    lesions = lesions or _choice(_LESIONS, generator)
+    person, grid = int(torch.randint(PERSONS, (), generator=generator)), _Block(shape, voxel_mm, device)
+    look = draw_look(head.structures, suffix, np.random.default_rng(seed_of(seed, "look")))
+    nodes = _placed(head, grid, generator_of(seed, "place"))
+    parts = _parts(head, look, nodes, grid)
+    places = _along(_splines(grid, 1), nodes.to(device))
+    part = torch.zeros(shape, device=device)
+    if lesions != "none":
+        drawn, start, size = head.lesions(person, lesions)
+        part = torch.minimum(_looked_up(drawn, places, start, size, edge="zeros") * LESION_STEP, parts.white)
+    image = _signal(look, parts, part, _mixture(head, look, places, grid, seed), grid, seed)
+    image = (image / _brightest(look, head.shares)).pow_(math.exp(_GAMMA * _normal(generator)))
+    image *= torch.exp(_BIAS * _noise(grid, (_BIAS_MM,) * 3, generator_of(seed, "bias"))[0])
+    return image.mul_(_uniform(_BRIGHTNESS, generator)), part
+
+
+class _Block(NamedTuple):
+    """The voxels to paint, and where."""
+
+    shape: tuple[int, int, int]
+    voxel_mm: float
+    device: torch.device
+
+    def axes(self, per_voxel: int = 1) -> list[NDArray[np.float64]]:
+        """Positions in mm along each axis of the samples of voxels, from the block's middle."""
+        return [((np.arange(n * per_voxel) + 0.5) / per_voxel - n / 2) * self.voxel_mm for n in self.shape]
+
+
+class _Parts(NamedTuple):
+    """Means over the samples of each voxel of what a look says of their structures (see Look)."""
+
+    mean: Tensor
+    texture: Tensor
+    mixture: Tensor
+    vessels: Tensor
+    white: Tensor
+
+
+def _placed(head: StoredAnatomy, grid: _Block, generator: torch.Generator) -> Tensor:
+    """Where in the head's box the nodes (3, X, Y, Z) of a lattice over the block lie, in mm: turned, scaled, bent."""
+    axes = [_nodes(n, grid.voxel_mm) for n in grid.shape]
+    nodes = torch.from_numpy(np.stack(np.meshgrid(*axes, indexing="ij"))).float()
+    bend, length = _uniform(_BEND_MM, generator), math.exp(_uniform(tuple(map(math.log, _BEND_LENGTH_MM)), generator))
+    lattice = _Block(nodes.shape[1:], _NODE_MM, torch.device("cpu"))
+    nodes += bend * _noise(lattice, (length,) * 3, generator, channels=3)
+    size = 1 + _SIZE * (2 * torch.rand(3, generator=generator) - 1)
+    size[0] *= 1 if torch.rand((), generator=generator) < 0.5 else -1
+    matrix = _rotation(generator) * size[:, None]
+    return torch.einsum("ij,jxyz->ixyz", matrix, nodes) + _middle(head, grid, generator)[:, None, None, None]
+
+
+def _middle(head: StoredAnatomy, grid: _Block, generator: torch.Generator) -> Tensor:
+    """A place in the head, mostly deep in it, and away from where the map cuts it."""
+    least, in_brain = _uniform((0.0, _DEPTH_MM), generator), torch.rand((), generator=generator) < _BRAIN
+    size, voxel = head.size_mm, head.voxel_mm("depth")
+    allowed = []
+    for axis, cut in enumerate(head.cut):
+        away = min(_WITHIN * grid.shape[axis] * grid.voxel_mm, size[axis] / 3)
+        low, high = away * cut[0], size[axis] - away * cut[1]
+        if in_brain:
+            low, high = max(low, head.brain_mm[axis][0]), min(high, head.brain_mm[axis][1])
+        start = int(low / voxel[axis])
+        allowed.append(slice(start, max(start + 1, int(high / voxel[axis]))))
+    depth = head.read("depth", allowed)
+    found = torch.nonzero(depth.flatten() > min(least / DEPTH_STEP_MM, float(depth.max()) - 1))[:, 0]
+    chosen = int(found[torch.randint(len(found), (), generator=generator)])
+    place = np.unravel_index(chosen, depth.shape) + np.array([s.start for s in allowed])
+    return torch.from_numpy((place + 0.5) * voxel).float()
+
+
+def _parts(head: StoredAnatomy, look: Look, nodes: Tensor, grid: _Block) -> _Parts:
+    per_voxel = _FEW if grid.voxel_mm < _MANY_FROM_MM else _MANY
+    structures = _structures_at(head, nodes, grid, per_voxel)
+    table = np.stack([look.mean, look.texture, look.mixture, look.has_vessels, look.is_white], axis=1)
+    table = torch.from_numpy(table / per_voxel**3).to(grid.device)
+    bags = torch.arange(0, structures.numel(), per_voxel**2, dtype=torch.int32, device=grid.device)
+    sums = functional.embedding_bag(structures, table, bags, mode="sum")
+    x, y, z = grid.shape
+    sums = sums.view(x, per_voxel, y * z, table.shape[1]).sum(dim=1)
+    parts = sums.view(x, y, z, -1).permute(3, 0, 1, 2).contiguous()
+    blur = math.sqrt(max(0.0, _SHARP_MM**2 - grid.voxel_mm**2 / 12)) / grid.voxel_mm
+    if blur > _LEAST_BLUR:
+        parts = _along([_blurring(n, blur).to(grid.device) for n in grid.shape], parts)
+    return _Parts(*parts)
+
+
+def _structures_at(head: StoredAnatomy, nodes: Tensor, grid: _Block, per_voxel: int) -> Tensor:
+    """The structure at every sample, int32: of one voxel and place along x those along y and z come in a row."""
+    voxel, most = head.voxel_mm("winners"), head.shape("winners")
+    index = nodes / torch.from_numpy(voxel).float()[:, None, None, None]
+    window = [
+        slice(min(max(0, math.floor(low)), n - 1), max(1, min(n, math.floor(high) + 1)))
+        for low, high, n in zip(*torch.aminmax(index.flatten(1), dim=1), most, strict=True)
+    ]
+    seen = head.read("winners", window).to(grid.device)
+    start = torch.tensor([s.start for s in window], dtype=torch.float32)[:, None, None, None]
+    x, y, z = _splines(grid, per_voxel)
+    planes = torch.matmul(y, torch.matmul((index - start).to(grid.device), z.T))
+    rows, columns = planes.shape[-2:]
+    planes = planes.view(3, -1, rows // per_voxel, per_voxel, columns // per_voxel, per_voxel)
+    planes = planes.transpose(3, 4).reshape(3, -1, rows * columns)
+    flat = None
+    for one, length in zip(planes, seen.shape, strict=True):
+        place = torch.matmul(x, one).clamp_(0, length - 1).to(torch.int32)
+        flat = place if flat is None else flat.mul_(length).add_(place)
+    return seen.flatten().index_select(0, flat.flatten()).to(torch.int32)
+
+
+def _looked_up(
+    data: Tensor, places: Tensor, start: NDArray[np.float64], size: NDArray[np.float64], *, edge: str
+) -> Tensor:
+    """A stored field (x, y, z) at places (3, X, Y, Z) in mm, linear between its voxels; ``start`` is its corner."""
+    shape = np.array(data.shape)
+    scale = torch.from_numpy(2 / (size * shape)).to(places)
+    shift = torch.from_numpy(2 * start / (size * shape) + 1).to(places)
+    points = (places * scale[:, None, None, None] - shift[:, None, None, None]).flip(0).permute(1, 2, 3, 0)
+    field = data.to(places)[None, None]
+    return functional.grid_sample(field, points[None], padding_mode=edge, align_corners=False)[0, 0]
+
+
+def _mixture(head: StoredAnatomy, look: Look, places: Tensor, grid: _Block, seed: int) -> Tensor:
+    """Strands of fat (1) and muscle (-1), fat below the skin."""
+    size = head.voxel_mm("depth")
+    depth = _looked_up(head.read("depth", [slice(None)] * 3), places, np.zeros(3), size, edge="border")
+    strands = _noise(grid, MIXTURE_MM, generator_of(seed, "mixture"))[0]
+    layer = (1.5 - depth * (DEPTH_STEP_MM / FAT_LAYER_MM)).clamp_(0, 1)
+    return torch.tanh(1.5 * (strands - 0.3) + 3 * layer)
+
+
+def _signal(look: Look, parts: _Parts, lesions: Tensor, mixture: Tensor, grid: _Block, seed: int) -> Tensor:
+    generator = generator_of(seed, "texture")
+    texture = sum(size * _noise(grid, (length,) * 3, generator)[0] for length, size in _TEXTURE)
+    image = parts.mean + parts.texture * texture + parts.mixture * mixture
+    image += parts.vessels * _tubes(grid, generator_of(seed, "vessels")) * (float(look.vessel) - image)
+    if look.is_white.any():
+        white, uneven = (float(of[look.is_white > 0].mean()) for of in (look.mean, look.texture))
+        image += lesions * (float(look.lesion) - white + (float(look.lesion_texture) - uneven) * texture)
+    return image.clamp_(min=0)
+
+
+def _tubes(grid: _Block, generator: torch.Generator) -> Tensor:
+    """The part of vessel: a Gaussian around the curves on which two smooth random fields are both zero.
+
+    It has the area of the vessel and the deviation of its disc and the voxel's cube.
+    """
+    variance = VESSEL_MM**2 / 4 + grid.voxel_mm**2 / 12
+    squares = (_noise(grid, (VESSEL_CURVE_MM,) * 3, generator, channels=2) ** 2).sum(dim=0)
+    slope = 1.5 / VESSEL_CURVE_MM**2
+    return (torch.exp(squares / (-2 * variance * slope)) * (VESSEL_MM**2 / (2 * variance))).clamp_(max=1)
+
+
+def _brightest(look: Look, shares: NDArray[np.float64]) -> float:
+    """The 99.9th percentile of a head's signal, if structures are normally distributed and half fat, half muscle."""
+    levels = torch.linspace(0, 2, 2001, dtype=torch.float64)
+    mean, texture, mixture = (torch.from_numpy(of).double()[:, None] for of in (look.mean, look.texture, look.mixture))
+    spread = math.hypot(*(size for _, size in _TEXTURE)) * texture.abs().clamp(min=1e-6)
+    fat, muscle = (torch.special.ndtr((levels - mean - side * mixture) / spread) for side in (1, -1))
+    below = torch.from_numpy(shares) @ (fat + muscle) / 2
+    return float(levels[int((below < _PERCENTILE).sum().clamp(1, len(levels) - 1))])
+
+
+def _noise(grid: _Block, lengths_mm: Sequence[float], generator: torch.Generator, *, channels: int = 1) -> Tensor:
+    """Random fields (channels, X, Y, Z) smoothed by Gaussians of some lengths per axis, and averaged over voxels.
+
+    They are of unit deviation before voxels average them, which is as if the Gaussian were wider.
+    """
+    weights, gain = [], 1.0
+    for places, length in zip(grid.axes(), lengths_mm, strict=True):
+        wide = math.sqrt(length**2 + grid.voxel_mm**2 / 12)
+        spacing = max(grid.voxel_mm, wide)
+        reach = math.ceil((len(places) * grid.voxel_mm / 2 + 3 * wide) / spacing)
+        lattice = spacing * (np.arange(-reach, reach) + 0.5)
+        weights.append(torch.from_numpy(_gaussian(places[:, None] - lattice, wide, order=2)).float())
+        gain *= math.sqrt(length / wide)
+    white = torch.randn(channels, *(w.shape[1] for w in weights), generator=generator).mul_(gain)
+    return _along([w.to(grid.device) for w in weights], white.to(grid.device))
+
+
+def _nodes(n: int, voxel_mm: float) -> NDArray[np.float64]:
+    """The nodes in mm from the middle that cubic B-splines need along an axis of n voxels."""
+    reach = math.ceil(n * voxel_mm / 2 / _NODE_MM) + 1
+    return _NODE_MM * np.arange(-reach, reach + 1.0)
+
+
+def _splines(grid: _Block, per_voxel: int) -> list[Tensor]:
+    """For every axis the weights (samples, nodes) of cubic B-splines as kernels."""
+    weights = []
+    for n, places in zip(grid.shape, grid.axes(per_voxel), strict=True):
+        away = np.abs(places[:, None] - _nodes(n, grid.voxel_mm)) / _NODE_MM
+        near, far = 2 / 3 - away**2 + away**3 / 2, (2 - np.minimum(away, 2)) ** 3 / 6
+        weights.append(torch.from_numpy(np.where(away < 1, near, far)).float().to(grid.device))
+    return weights
+
+
+def _blurring(n: int, deviation: float) -> Tensor:
+    """A Gaussian's weights (n, n), which sum to 1; its deviation is in voxels."""
+    return torch.from_numpy(_gaussian(np.arange(n)[:, None] - np.arange(n), deviation, order=1)).float()
+
+
+def _gaussian(away: NDArray[np.float64], deviation: float, *, order: int) -> NDArray[np.float64]:
+    """Weights (rows, columns) of a Gaussian, cut where they are nothing; rows have the norm of an order 1."""
+    # What is cut would be subnormal numbers, with which processors are slow.
+    weights = np.where(np.abs(away) < 4 * deviation, np.exp(-0.5 * (away / deviation) ** 2), 0)
+    return weights / np.linalg.norm(weights, ord=order, axis=1, keepdims=True)
+
+
+def _along(weights: Sequence[Tensor], data: Tensor) -> Tensor:
+    """Apply one matrix per axis to fields (C, x, y, z)."""
+    x, y, z = weights
+    data = torch.matmul(y, torch.matmul(data, z.T))
+    return torch.matmul(x, data.flatten(2)).view(len(data), len(x), *data.shape[2:])
+
+
+def _rotation(generator: torch.Generator) -> Tensor:
+    """A turn (3, 3) by up to _TURN_DEGREES about a random axis."""
+    axis = functional.normalize(torch.randn(3, generator=generator), dim=0)
+    x, y, z = axis.tolist()
+    angle = math.radians(_TURN_DEGREES) * _uniform((0.0, 1.0), generator)
+    cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return torch.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
+
+
+def _draw_voxel(generator: torch.Generator) -> float:
+    usual = torch.rand((), generator=generator) < _USUAL
+    low, high = _USUAL_MM if usual else _VOXEL_MM
+    return math.exp(_uniform((math.log(low), math.log(high)), generator))
+
+
+def _choice(shares: dict[str, float], generator: torch.Generator) -> str:
+    return list(shares)[int(torch.multinomial(torch.tensor(list(shares.values())), 1, generator=generator))]
+
+
+def _uniform(between: tuple[float, float], generator: torch.Generator) -> float:
+    low, high = between
+    return low + (high - low) * torch.rand((), generator=generator).item()
+
+
+def _normal(generator: torch.Generator) -> float:
+    return torch.randn((), generator=generator).item()
