@@ -175,12 +175,17 @@ WORKING = {name: body for name, body in RULES.items() if "script:" in body}
 def test_every_rule_says_what_it_needs(name):
     for directive in ("log:", "threads:", "mem_mb=", "runtime=", "conda:", "message:", "stage="):
         assert directive in WORKING[name], f"{name} has no {directive}"
-    assert f"../scripts/{name.removesuffix('_gpu')}.py" in WORKING[name]
+    assert f"../scripts/{name.removesuffix('_gpu').removesuffix('_and_uncertainty')}.py" in WORKING[name]
 
 
 def test_the_gpu_is_asked_for_by_the_rules_that_use_it():
     asking = {name for name, body in WORKING.items() if "gpu=1" in body}
-    assert asking == {"train_segment", "reconstruct_volume_gpu", "fit_field"}
+    assert asking == {
+        "train_segment",
+        "reconstruct_volume_gpu",
+        "reconstruct_volume_and_uncertainty_gpu",
+        "fit_field",
+    }
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "workflow/scripts").glob("*.py")), ids=lambda path: path.stem)

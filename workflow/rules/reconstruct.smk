@@ -34,11 +34,22 @@ rule reconstruct_volume:
 
 use rule reconstruct_volume as reconstruct_volume_gpu with:
     wildcard_constraints:
-        method=methods_that(lambda method: method.makes == "volume" and method.gpu),
+        method=methods_that(lambda method: method.makes == "volume" and method.gpu and not method.foretells),
     resources:
         gpu=1,
         mem_mb=memory_of_method(1500),
         runtime=60,
+
+
+use rule reconstruct_volume_gpu as reconstruct_volume_and_uncertainty_gpu with:
+    output:
+        store="<volume>_res-hi_desc-sr_{suffix}.ome.zarr/zarr.json",
+        preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
+        sidecar="<volume>_res-hi_desc-sr_{suffix}.json",
+        unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
+        uncertainty="<volume>_res-hi_desc-uncertainty_{suffix}.nii.gz",
+    wildcard_constraints:
+        method=methods_that(lambda method: method.makes == "volume" and method.foretells),
 
 
 rule fit_field:

@@ -49,6 +49,11 @@ class Evidence:
         self._seen = [operator.adjoint(operator.covered.to(self.scans[0].dtype)) for operator in self.operators]
         self._target = self._back(self.scans)
 
+    @property
+    def variance(self) -> float:
+        """f times the least variance of the noise: what one unit of the normal equations is worth."""
+        return self.fineness * min(self.noise) ** 2
+
     def normal(self, x: Tensor) -> Tensor:
         """sum_k f v_k A_k^T A_k x."""
         return self._back([operator.forward(x) for operator in self.operators])
@@ -56,7 +61,7 @@ class Evidence:
     @cached_property
     def start(self) -> Tensor:
         """Smooth least squares of few steps from the mean of what the scans show, where the network begins."""
-        weight = self.fineness * (_SMOOTH + _SMOOTH_PER_VARIANCE * min(self.noise) ** 2)
+        weight = self.fineness * _SMOOTH + _SMOOTH_PER_VARIANCE * self.variance
         steep = steepness(self.head)
 
         def normal(x: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ from headsr.networks.blocks import in_full_precision, zeroed
 MULTIPLE = 4  # voxels that the coarser level joins along each axis
 _MOVING, _FIXED, _TRAITS = 4, 7, 12
 _MISFIT_SCALE = 10.0  # misfits are a tenth of intensities or less
-_RHO, _RHO_RANGE = 0.05, (1e-4, 10.0)
+# How far a corrected estimate is off, at first: rho is the noise's variance over this one's, times what is learned.
+_OFF, _RHO_RANGE = 0.03, (1e-3, 30.0)
 _LOG_SPREAD, _LOG_SPREAD_RANGE, _KNOTS = -4.0, (-9.0, 1.0), 20
 
 
@@ -51,7 +52,6 @@ class Unrolled(nn.Module):
         self.trusting = zeroed(nn.Linear(width, 1))
         self.spread = zeroed(nn.Conv3d(width, 8, 3, padding=1))
         with torch.no_grad():
-            self.trusting.bias.fill_(torch.tensor(_RHO).log())
             self.spread.bias.fill_(_LOG_SPREAD)
         # Half of the interval that holds 90 % of the errors, as logarithms over the logarithm of the spread.
         knots = torch.linspace(*_LOG_SPREAD_RANGE, _KNOTS)
@@ -72,11 +72,12 @@ class Unrolled(nn.Module):
                 inputs = torch.cat([x, _MISFIT_SCALE * evidence.misfits(x)], dim=1)
                 number = F.one_hot(torch.tensor(stage), self.stages).to(traits).expand(len(traits), -1)
                 embedded = self.correction.embed(torch.cat([traits, number], dim=1))
-                rho = self.trusting(embedded).exp().clamp(*_RHO_RANGE)[:, :, None, None, None]
+                rho = evidence.variance / _OFF**2 * self.trusting(embedded).exp()
             correct = self._correcting(embedded, last=stage == self.stages - 1)
             features, change = in_tiles(correct, _cast(inputs), carried, tile=tile, halo=self.correction.halo)
             carried = [carried[0], features]
             with in_full_precision(device):
+                rho = rho.clamp(*_RHO_RANGE)[:, :, None, None, None]
                 x = evidence.agreeing(x + change[:, :1].float(), rho, iterations=self.solves)
         return Refined(x, change[:, 1:].float().clamp(*_LOG_SPREAD_RANGE))
 

@@ -14,13 +14,14 @@ from headsr.recipes.data import Count, Probability, Seed, Weight
 class Method:
     """A named way to make a volume from the low-resolution scans of one head.
 
-    ``makes`` says whether its code returns the volume itself or a field that is rendered; ``gpu`` whether it wants a
-    GPU; ``bytes_per_voxel`` what it takes in memory per voxel of the head beside a fixed part.
+    ``makes`` says whether its code returns the volume itself or a field that is rendered; ``foretells`` whether it says
+    how large the errors of its volume are; ``gpu`` whether it wants a GPU; ``bytes_per_voxel`` what it takes in memory per voxel of the head beside a fixed part.
     """
 
     kind: ClassVar[str]
     part: ClassVar[Part]
     makes: ClassVar[Literal["volume", "field"]] = "volume"
+    foretells: ClassVar[bool] = False
     gpu: ClassVar[bool] = False
     bytes_per_voxel: ClassVar[int]
     title: Annotated[str, FOR_PEOPLE, Doc("What people call it; empty is its name.")] = ""
@@ -113,6 +114,7 @@ class Unrolled(Method):
 
     kind: ClassVar[str] = "unrolled"
     part: ClassVar[Part] = Part("headsr.reconstruct.unrolled.unrolled")
+    foretells: ClassVar[bool] = True
     gpu: ClassVar[bool] = True
     bytes_per_voxel: ClassVar[int] = 300
     model: Annotated[str, Names("models", ("unrolled",)), Doc("The trained network.")]

@@ -41,6 +41,7 @@ def reconstruct_volume(
         scale=study.scale,
         offset=study.offset,
         record={**_record_of(study, method, weights), "consistency": projection, **estimate.record},
+        uncertainty=estimate.uncertainty,
     )
 
 

@@ -31,6 +31,8 @@ def _residual_of(view: str) -> str:
 DESCRIPTIONS = {
     "sr": "Super-resolved volume in the scan's own units, projected onto the measured slices",
     "unprojected": "The same volume before the projection onto the measured slices",
+    "uncertainty": "Half of the interval around the volume that holds 90 % of its errors, as its method foretells, in "
+    "scan units",
     **{f"srresidual{view.capitalize()}": _residual_of(view) for view in VIEWS},
     **{f"srresidual{view.capitalize()}{n}": _residual_of(f"{view}{n}") for view in VIEWS[:3] for n in (2, 3)},
     "field": "Weights of the implicit neural representation that the volume was rendered from (safetensors)",
@@ -50,16 +52,17 @@ def describe_volume(
     scale: float,
     offset: float,
     record: dict[str, Any],
-    projected: bool,
+    label: str,
 ) -> dict[str, Any]:
     """The JSON sidecar of a volume (BIDS derivatives, with a ``headsr`` object).
 
-    ``name`` is the file name without endings, from which the source scan follows; ``preview`` the grid of the NIfTI.
+    ``name`` is the file name without endings, from which the source scan follows; ``preview`` the grid of the NIfTI;
+    ``label`` what it is: sr, unprojected or uncertainty.
     Keys of ``record`` go into the ``headsr`` object as they are; ``skull_stripped`` among them is what BIDS asks for.
     """
     match = _NAME.fullmatch(name)
     return {
-        "Description": DESCRIPTIONS["sr" if projected else "unprojected"],
+        "Description": DESCRIPTIONS[label],
         "Sources": [] if match is None else [_source_uri(match["scan"], match["suffix"])],
         "SkullStripped": record.get("skull_stripped", False),
         "Resolution": _resolution(grid, preview),
@@ -70,7 +73,7 @@ def describe_volume(
             "shape": list(grid.shape),
             "scale": float(scale),
             "offset": float(offset),
-            "projected": projected,
+            "projected": label == "sr",
         },
     }
 

@@ -27,17 +27,18 @@ class Outputs:
     """Where one published volume goes.
 
     ``store`` is the root ``zarr.json`` inside ``X.ome.zarr`` (written last: it says that the volume is whole),
-    ``preview`` the NIfTI beside it, ``sidecar`` its JSON, ``unprojected`` the NIfTI from before the projection (None:
-    not kept). Strings are taken too.
+    ``preview`` the NIfTI beside it, ``sidecar`` its JSON, ``unprojected`` the NIfTI from before the projection and
+    ``uncertainty`` that of its foretold errors (None: not kept). Strings are taken too.
     """
 
     store: Path
     preview: Path
     sidecar: Path
     unprojected: Path | None = None
+    uncertainty: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("store", "preview", "sidecar", "unprojected"):
+        for name in ("store", "preview", "sidecar", "unprojected", "uncertainty"):
             value: str | os.PathLike[str] | None = getattr(self, name)
             object.__setattr__(self, name, None if value is None else Path(value))
 
@@ -45,6 +46,12 @@ class Outputs:
     def name(self) -> str:
         """The volume's name without endings: ``sub-01_res-hi_desc-sr_T1w``."""
         return self.store.parent.name.removesuffix(".ome.zarr")
+
+    @property
+    def beside(self) -> list[Path]:
+        """The files beside the store that go with it."""
+        paths = (self.preview, self.sidecar, self.unprojected, self.uncertainty)
+        return [path for path in paths if path is not None]
 
 
 def outputs_beside(store: str | os.PathLike[str]) -> Outputs:
@@ -65,26 +72,34 @@ def publish_volume(
     scale: float,
     offset: float,
     record: dict[str, Any],
+    uncertainty: NDArray[np.float32] | None = None,
 ) -> None:
     """Write a volume (X, Y, Z) in normalised intensities as OME-Zarr, NIfTI and JSON, in scan units.
 
     ``record`` says how the volume came to be (method, degradation, source key, residuals, seed, model hash: plain JSON
-    values); it becomes part of the sidecar's ``headsr`` object. ``unprojected`` is the volume before the projection; it
-    and ``outputs.unprojected`` come together. The same input gives the same bytes.
+    values); it becomes part of the sidecar's ``headsr`` object. ``unprojected`` is the volume before the projection,
+    ``uncertainty`` half of the interval that holds 90 % of its errors; each and its path in ``outputs`` come together.
+    The same input gives the same bytes.
     Raises ValueError for a shape that is not the grid's, FloatingPointError for values that are not finite, StoreError
     for a folder that is not to be replaced or that another process writes.
     """
-    if (unprojected is None) != (outputs.unprojected is None):
-        raise ValueError(f"{outputs.name}: the volume before projection and its path must be given together")
     data = _in_scan_units(volume, grid, outputs.name, scale, offset)
-    before = None if unprojected is None else _in_scan_units(unprojected, grid, outputs.name, scale, offset)
+    beside = {}
+    for label, kept, path, shift in (
+        ("unprojected", unprojected, outputs.unprojected, offset),
+        ("uncertainty", uncertainty, outputs.uncertainty, 0.0),
+    ):
+        if (kept is None) != (path is None):
+            raise ValueError(f"{outputs.name}: the {label} volume and its path must be given together")
+        if kept is not None:
+            beside[label] = path, _in_scan_units(kept, grid, outputs.name, scale, shift)
     plan = plan_volume(grid, Storage())
     fingerprint = hashlib.sha256(data.tobytes() + grid.affine.tobytes()).hexdigest()
     with writing(outputs.store):
         discard_partials(outputs)
         begin_outputs(outputs, fingerprint)
-        if before is not None:
-            _write_unprojected(outputs.unprojected, before, grid, scale=scale, offset=offset, record=record)
+        for label, (path, kept) in beside.items():
+            _write_beside(path, kept, grid, label, scale=scale, offset=offset, record=record)
         shards = _write_levels(data, plan, outputs)
         publish_beside(plan, outputs, scale=scale, offset=offset, record=record)
         stores.commit(
@@ -109,15 +124,14 @@ def publish_unprojected(
 ) -> None:
     """Write a volume from before the projection alone, as NIfTI and JSON; arguments and errors as publish_volume."""
     data = _in_scan_units(volume, grid, _name_of(Path(path)), scale, offset)
-    _write_unprojected(Path(path), data, grid, scale=scale, offset=offset, record=record)
+    _write_beside(Path(path), data, grid, "unprojected", scale=scale, offset=offset, record=record)
 
 
 def begin_outputs(outputs: Outputs, fingerprint: str, *, replace: bool = True) -> None:
     """Begin the store (``headsr.render.store.begin``); what lies beside it goes with the volume that it shows."""
     if stores.begin(outputs.store, fingerprint, replace=replace):
-        for path in (outputs.preview, outputs.sidecar, outputs.unprojected):
-            if path is not None:
-                path.unlink(missing_ok=True)
+        for path in outputs.beside:
+            path.unlink(missing_ok=True)
 
 
 def publish_beside(
@@ -127,7 +141,7 @@ def publish_beside(
     level = preview_level(list(volume.grids))
     preview = volume.grids[level]
     sidecar = describe_volume(
-        outputs.name, volume.grids[0], preview=preview, scale=scale, offset=offset, record=record, projected=True
+        outputs.name, volume.grids[0], preview=preview, scale=scale, offset=offset, record=record, label="sr"
     )
     write_json(outputs.sidecar, sidecar)
     write_preview(outputs.preview, outputs.store, level, preview, volume.storage, workers=workers)
@@ -135,16 +149,23 @@ def publish_beside(
 
 def discard_partials(outputs: Outputs) -> None:
     """Delete what a kill left half-written beside the store; nobody else writes these outputs."""
-    for path in (outputs.preview, outputs.sidecar, outputs.unprojected):
-        for partial in [] if path is None else partials_of(path):
+    for path in outputs.beside:
+        for partial in partials_of(path):
             partial.unlink()
 
 
-def _write_unprojected(
-    path: Path, data: NDArray[np.float32], grid: Grid, *, scale: float, offset: float, record: dict[str, Any]
+def _write_beside(
+    path: Path,
+    data: NDArray[np.float32],
+    grid: Grid,
+    label: str,
+    *,
+    scale: float,
+    offset: float,
+    record: dict[str, Any],
 ) -> None:
     name = _name_of(path)
-    sidecar = describe_volume(name, grid, preview=grid, scale=scale, offset=offset, record=record, projected=False)
+    sidecar = describe_volume(name, grid, preview=grid, scale=scale, offset=offset, record=record, label=label)
     write_json(path.with_name(f"{name}.json"), sidecar)
     save_volume(path, data, grid, description="headsr research use only")
 

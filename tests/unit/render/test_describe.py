@@ -112,7 +112,7 @@ def test_every_desc_label_is_explained_once(derivatives):
 )
 def test_the_source_follows_from_the_name(name, sources):
     grid = Grid((4, 5, 6), np.eye(4))
-    said = describe_volume(name, grid, preview=grid, scale=2.0, offset=0.0, record={"seed": 3}, projected=True)
+    said = describe_volume(name, grid, preview=grid, scale=2.0, offset=0.0, record={"seed": 3}, label="sr")
     assert said["Sources"] == sources
     assert said["headsr"]["seed"] == 3
 
@@ -120,7 +120,7 @@ def test_the_source_follows_from_the_name(name, sources):
 def test_a_record_cannot_deny_that_it_is_research():
     grid = Grid((4, 5, 6), np.eye(4))
     said = describe_volume(
-        "x", grid, preview=grid, scale=2.0, offset=0.0, record={"IntendedUse": "diagnosis"}, projected=True
+        "x", grid, preview=grid, scale=2.0, offset=0.0, record={"IntendedUse": "diagnosis"}, label="sr"
     )
     assert said["headsr"]["IntendedUse"] == "research"
 
@@ -136,6 +136,6 @@ def test_every_view_has_a_residual_with_its_source(view):
 def test_it_says_whether_the_scan_was_skull_stripped(stripped):
     grid = Grid((4, 5, 6), np.eye(4))
     record = {"skull_stripped": stripped}
-    said = describe_volume("x", grid, preview=grid, scale=2.0, offset=0.0, record=record, projected=True)
+    said = describe_volume("x", grid, preview=grid, scale=2.0, offset=0.0, record=record, label="sr")
     assert said["SkullStripped"] is stripped
     assert describe_residual("x", "axial", skull_stripped=stripped)["SkullStripped"] is stripped

@@ -29,13 +29,14 @@ RECORD = {
 }
 
 
-def outputs_in(folder, unprojected=True):
+def outputs_in(folder, unprojected=True, uncertainty=False):
     stem = "sub-01_ses-a_res-hi_desc"
     return Outputs(
         store=folder / f"{stem}-sr_T1w.ome.zarr" / "zarr.json",
         preview=str(folder / f"{stem}-sr_T1w.nii.gz"),
         sidecar=folder / f"{stem}-sr_T1w.json",
         unprojected=folder / f"{stem}-unprojected_T1w.nii.gz" if unprojected else None,
+        uncertainty=folder / f"{stem}-uncertainty_T1w.nii.gz" if uncertainty else None,
     )
 
 
@@ -118,6 +119,19 @@ def test_the_sidecar_says_what_it_is(published):
     assert (about["scale"], about["offset"], about["method"]) == (250.0, -3.0, RECORD["method"])
     before = json.loads(published.unprojected.with_name("sub-01_ses-a_res-hi_desc-unprojected_T1w.json").read_text())
     assert before["headsr"]["projected"] is False
+
+
+def test_the_uncertainty_is_a_width_in_scan_units(tmp_path):
+    outputs = outputs_in(tmp_path, uncertainty=True)
+    publish(outputs, uncertainty=np.full(SHAPE, 0.25, np.float32))
+    assert (load_volume(outputs.uncertainty).data == 62.5).all()
+    said = json.loads(outputs.uncertainty.with_name("sub-01_ses-a_res-hi_desc-uncertainty_T1w.json").read_text())
+    assert "90 %" in said["Description"] and said["headsr"]["method"] == RECORD["method"]
+
+
+def test_an_uncertainty_without_a_place_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="uncertainty volume and its path"):
+        publish(outputs_in(tmp_path), uncertainty=head())
 
 
 def test_the_same_volume_gives_the_same_bytes(published, tmp_path):
