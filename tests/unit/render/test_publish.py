@@ -124,7 +124,7 @@ def test_the_sidecar_says_what_it_is(published):
 def test_the_uncertainty_is_a_width_in_scan_units(tmp_path):
     outputs = outputs_in(tmp_path, uncertainty=True)
     publish(outputs, uncertainty=np.full(SHAPE, 0.25, np.float32))
-    assert (load_volume(outputs.uncertainty).data == 62.5).all()
+    assert (load_volume(outputs.uncertainty, constant=True).data == 62.5).all()
     said = json.loads(outputs.uncertainty.with_name("sub-01_ses-a_res-hi_desc-uncertainty_T1w.json").read_text())
     assert "90 %" in said["Description"] and said["headsr"]["method"] == RECORD["method"]
 
