@@ -21,6 +21,7 @@ from headsr.volumes import Grid
 # What a volume is smoothed by to begin with, per unit of f: without noise, and for each variance of it.
 _SMOOTH, _SMOOTH_PER_VARIANCE = 3e-4, 60.0
 _ITERATIONS = 12
+_LEAST_GRAIN = 1e-4  # of the range: a head without any detail has none to restore
 _LEAST_NOISE = 1e-3  # below it, noise makes no difference to what can be known of a head
 _SEEN = 1e-3  # of the greatest sensitivity: where less is seen, nothing is known
 
@@ -70,6 +71,19 @@ class Evidence:
 
         return _solved(normal, self._target, self._mean_over(self.scans), iterations=_ITERATIONS)
 
+    @cached_property
+    def grain(self) -> Tensor:
+        """How much neighbouring voxels of the start differ where they do, (N, 1, 1, 1, 1): the scale of all detail.
+
+        The contraharmonic mean of their differences, to which the air around a head adds nothing.
+        """
+        total = square = 0.0
+        for axis in (2, 3, 4):
+            step = self.start.diff(dim=axis).abs()
+            total = total + step.sum(dim=(1, 2, 3, 4), keepdim=True)
+            square = square + step.square().sum(dim=(1, 2, 3, 4), keepdim=True)
+        return (square / total.clamp_min(1e-20)).clamp_min(_LEAST_GRAIN)
+
     def agreeing(self, estimate: Tensor, rho: Tensor, *, iterations: int) -> Tensor:
         """Towards argmin_x sum_k f v_k |A_k x - y_k|^2 + rho |x - estimate|^2, by conjugate gradients from ``estimate``.
 
@@ -82,11 +96,15 @@ class Evidence:
 
         Where no scan is coarse along an axis, zero.
         """
-        return self._by_axis([y - a.forward(x) for a, y in zip(self.operators, self.scans, strict=True)])
+        return torch.cat(self._by_axis([y - a.forward(x) for a, y in zip(self.operators, self.scans, strict=True)]), 1)
 
     def shown(self) -> Tensor:
-        """What the scans that are coarse along each axis show at each voxel, (N, 3, X, Y, Z): their slices, as blocks."""
-        return self._by_axis(self.scans)
+        """What the scans that are coarse along each axis show at each voxel less the start, (N, 3, X, Y, Z).
+
+        Where no scan is coarse along an axis, zero.
+        """
+        means, found = self._by_axis(self.scans), self._axes()
+        return torch.cat([mean - self.start if axis in found else mean for axis, mean in enumerate(means)], dim=1)
 
     def places(self) -> Tensor:
         """Where each voxel lies in its slices, (1, 4, X, Y, Z): per axis its distance from their middle, in slices.
@@ -105,9 +123,9 @@ class Evidence:
         return torch.stack([*offsets, covered])[None]
 
     def traits(self) -> Tensor:
-        """What is the same at every voxel, (1 or N, 12): per axis whether a scan is coarse along it, the distance and the
+        """What is the same at every voxel, (N, 13): per axis whether a scan is coarse along it, the distance and the
         thickness of its slices (octaves of voxels), then the least noise (three octaves of 1 %), the number of scans
-        (thirds) and the voxel size (octaves of mm).
+        (thirds), the voxel size (octaves of mm) and the noise in units of the grain (three octaves).
         """
         found = np.zeros((3, 3))
         for operator in self.operators:
@@ -118,8 +136,10 @@ class Evidence:
         found[:, 0] = np.minimum(found[:, 0], 1)
         noise = np.log2(min(self.noise) / 0.01) / 3
         shared = torch.tensor([*found.ravel(), noise, len(self.operators) / 3], dtype=torch.float32)
-        size = self._voxel_mm.float().log2()[:, None].to(shared)
-        return torch.cat([shared.expand(len(size), -1), size], dim=1)
+        size = self._voxel_mm.float().log2().to(self.start.device)[:, None]
+        against = (min(self.noise) / self.grain).log2().flatten(1) / 3
+        heads = len(against)
+        return torch.cat([shared.to(against).expand(heads, -1), size.expand(heads, -1), against], dim=1)
 
     def _back(self, samples: Sequence[Tensor]) -> Tensor:
         """sum_k f v_k A_k^T y_k."""
@@ -134,12 +154,16 @@ class Evidence:
         known = seen > _SEEN * seen.amax()
         return torch.where(known, total / torch.where(known, seen, torch.ones_like(seen)), torch.zeros_like(total))
 
-    def _by_axis(self, samples: Sequence[Tensor]) -> Tensor:
+    def _axes(self) -> set[int]:
+        """The axes of the head along which any scan is coarse."""
+        return {axis for operator in self.operators for axis in _towards(operator)}
+
+    def _by_axis(self, samples: Sequence[Tensor]) -> list[Tensor]:
         found = []
         for axis in range(3):
             which = [k for k, operator in enumerate(self.operators) if axis in _towards(operator)]
             found.append(self._mean_over(samples, which) if which else torch.zeros_like(self._target))
-        return torch.cat(found, dim=1)
+        return found
 
 
 def _spacing(operator: Acquisition) -> np.ndarray:

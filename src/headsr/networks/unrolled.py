@@ -21,11 +21,11 @@ from headsr.acquisition.evidence import Evidence
 from headsr.networks.blocks import in_full_precision, zeroed
 
 MULTIPLE = 4  # voxels that the coarser level joins along each axis
-_MOVING, _FIXED, _TRAITS = 4, 7, 12
-_MISFIT_SCALE = 10.0  # misfits are a tenth of intensities or less
+_MOVING, _FIXED, _TRAITS = 5, 7, 13
+_CHANGE = 0.1  # what an output of 1 changes, in units of the grain: as much as an estimate is off by
 # How far a corrected estimate is off, at first: rho is the noise's variance over this one's, times what is learned.
 _OFF, _RHO_RANGE = 0.03, (1e-3, 30.0)
-_LOG_SPREAD, _LOG_SPREAD_RANGE, _KNOTS = -4.0, (-9.0, 1.0), 20
+_LOG_SPREAD_RANGE, _KNOTS = (-9.0, 1.0), 20
 
 
 class Refined(NamedTuple):
@@ -52,7 +52,7 @@ class Unrolled(nn.Module):
         self.trusting = zeroed(nn.Linear(width, 1))
         self.spread = zeroed(nn.Conv3d(width, 8, 3, padding=1))
         with torch.no_grad():
-            self.spread.bias.fill_(_LOG_SPREAD)
+            self.spread.bias.fill_(math.log(_CHANGE))
         # Half of the interval that holds 90 % of the errors, as logarithms over the logarithm of the spread.
         knots = torch.linspace(*_LOG_SPREAD_RANGE, _KNOTS)
         self.register_buffer("spreads", knots)
@@ -63,13 +63,14 @@ class Unrolled(nn.Module):
         device = evidence.scans[0].device
         with in_full_precision(device):
             x = evidence.start
-            fixed = torch.cat([evidence.places().expand(len(x), -1, -1, -1, -1), evidence.shown()], dim=1)
-            traits = evidence.traits().to(device)
+            places = evidence.places().expand(len(x), -1, -1, -1, -1)
+            fixed = torch.cat([places, evidence.shown() / evidence.grain], dim=1)
+            traits = evidence.traits()
         carried = [to_octets(_continued(_cast(fixed)))]
-        del fixed
+        del fixed, places
         for stage in range(self.stages):
             with in_full_precision(device):
-                inputs = torch.cat([x, _MISFIT_SCALE * evidence.misfits(x)], dim=1)
+                inputs = torch.cat([x, _detail(x) / evidence.grain, evidence.misfits(x) / evidence.grain], dim=1)
                 number = F.one_hot(torch.tensor(stage), self.stages).to(traits).expand(len(traits), -1)
                 embedded = self.correction.embed(torch.cat([traits, number], dim=1))
                 rho = evidence.variance / _OFF**2 * self.trusting(embedded).exp()
@@ -78,8 +79,9 @@ class Unrolled(nn.Module):
             carried = [carried[0], features]
             with in_full_precision(device):
                 rho = rho.clamp(*_RHO_RANGE)[:, :, None, None, None]
-                x = evidence.agreeing(x + change[:, :1].float(), rho, iterations=self.solves)
-        return Refined(x, change[:, 1:].float().clamp(*_LOG_SPREAD_RANGE))
+                x = x + _CHANGE * evidence.grain * change[:, :1].float()
+                x = evidence.agreeing(x, rho, iterations=self.solves)
+        return Refined(x, (change[:, 1:].float() + evidence.grain.log()).clamp(*_LOG_SPREAD_RANGE))
 
     @torch.no_grad()
     def calibrate(self, log_spread: Tensor, error: Tensor) -> float:
@@ -173,6 +175,13 @@ class Block(nn.Module):
         scale, shift = self.film(embedded)[:, :, None, None, None].chunk(2, dim=1)
         hidden = self.conv1(features)
         return features + self.conv2(F.silu(hidden * (1 + scale).to(hidden.dtype) + shift.to(hidden.dtype)))
+
+
+def _detail(volume: Tensor) -> Tensor:
+    """What is finer than 4 x 4 x 4 voxels: in bf16 a bright voxel has no room for it."""
+    whole = _continued(volume)
+    coarse = F.interpolate(F.avg_pool3d(whole, 4), size=whole.shape[2:], mode="trilinear")
+    return volume - _cut(coarse, volume.shape[2:])
 
 
 def to_octets(volume: Tensor) -> Tensor:

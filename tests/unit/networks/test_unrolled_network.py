@@ -53,7 +53,7 @@ def test_tiled_equals_whole(network, shape, tile):
 
 def test_a_smaller_halo_would_show(network):
     """The halo is not larger than it must be."""
-    inputs, fixed = torch.rand(1, 4, 48, 8, 8), torch.rand(1, 56, 24, 4, 4)
+    inputs, fixed = torch.rand(1, 5, 48, 8, 8), torch.rand(1, 56, 24, 4, 4)
     embedded = torch.rand(1, 8)
 
     def correct(inputs, fixed):
@@ -83,7 +83,8 @@ def test_untrained_it_is_least_squares_closer_to_the_scans():
         for x in (evidence.start, refined.volume)
     )
     assert 0 < end < start
-    assert torch.allclose(refined.log_spread, torch.full_like(refined.log_spread, -4.0))
+    expected = torch.full_like(refined.log_spread, math.log(0.1 * float(evidence.grain)))
+    assert torch.allclose(refined.log_spread, expected)
 
 
 def test_one_set_of_weights_takes_any_scans(network):

@@ -15,7 +15,7 @@ from headsr.training.data.studies import StudyBatch
 from headsr.training.task import OneNetwork
 
 _STUDIES, _CALIBRATION = 12, 40  # of the validation heads, one head each
-_LEAST_ERROR = 1e-3  # of the range: from here on an error of the start is no measure of how hard a study is
+_LEAST_ERROR = 2e-3  # of the range: from here on an error of the start is no measure of how hard a study is
 
 
 class UnrolledTask(OneNetwork):
