@@ -38,8 +38,7 @@ _WITHIN = 0.4  # of a block's edge: as near as its middle comes to where the map
 _TEXTURE = ((0.73, 0.336), (2.08, 0.415))
 _GAMMA, _BIAS, _BIAS_MM, _BRIGHTNESS = 0.15, 0.12, 40.0, (0.7, 1.15)
 _FEW, _MANY, _MANY_FROM_MM = 2, 3, 1.3  # samples per axis of a voxel, by its size
-_SHARP_MM = 0.35  # deviation of the least blur: the map's structures are no finer
-_LEAST_BLUR = 0.25  # in voxels: what a narrower Gaussian does is nothing
+_SHARP_MM = 0.3  # deviation of the least blur: the map's structures are no finer
 _PERCENTILE = 0.999  # what the product divides scans by
 
 
@@ -182,10 +181,7 @@ def _parts(head: StoredAnatomy, look: Look, nodes: Tensor, grid: _Block) -> _Par
     x, y, z = grid.shape
     sums = sums.view(x, per_voxel, y * z, table.shape[1]).sum(dim=1)
     parts = sums.view(x, y, z, -1).permute(3, 0, 1, 2).contiguous()
-    blur = math.sqrt(max(0.0, _SHARP_MM**2 - grid.voxel_mm**2 / 12)) / grid.voxel_mm
-    if blur > _LEAST_BLUR:
-        parts = _along([_blurring(n, blur).to(grid.device) for n in grid.shape], parts)
-    return _Parts(*parts)
+    return _Parts(*_diffused(parts, max(0.0, _SHARP_MM**2 - grid.voxel_mm**2 / 12) / grid.voxel_mm**2))
 
 
 def _structures_at(head: StoredAnatomy, nodes: Tensor, grid: _Block, per_voxel: int) -> Tensor:
@@ -274,7 +270,7 @@ def _noise(grid: _Block, lengths_mm: Sequence[float], generator: torch.Generator
         spacing = max(grid.voxel_mm, wide)
         reach = math.ceil((len(places) * grid.voxel_mm / 2 + 3 * wide) / spacing)
         lattice = spacing * (np.arange(-reach, reach) + 0.5)
-        weights.append(torch.from_numpy(_gaussian(places[:, None] - lattice, wide, order=2)).float())
+        weights.append(torch.from_numpy(_gaussian(places[:, None] - lattice, wide)).float())
         gain *= math.sqrt(length / wide)
     white = torch.randn(channels, *(w.shape[1] for w in weights), generator=generator).mul_(gain)
     return _along([w.to(grid.device) for w in weights], white.to(grid.device))
@@ -296,16 +292,20 @@ def _splines(grid: _Block, per_voxel: int) -> list[Tensor]:
     return weights
 
 
-def _blurring(n: int, deviation: float) -> Tensor:
-    """A Gaussian's weights (n, n), which sum to 1; its deviation is in voxels."""
-    return torch.from_numpy(_gaussian(np.arange(n)[:, None] - np.arange(n), deviation, order=1)).float()
+def _diffused(fields: Tensor, variance: float) -> Tensor:
+    """Blur fields (C, X, Y, Z) in place by a variance (voxels squared, up to 0.5); what they sum to stays."""
+    for axis in (1, 2, 3):
+        flow, n = torch.diff(fields, dim=axis), fields.shape[axis]
+        fields.narrow(axis, 0, n - 1).add_(flow, alpha=variance / 2)
+        fields.narrow(axis, 1, n - 1).sub_(flow, alpha=variance / 2)
+    return fields
 
 
-def _gaussian(away: NDArray[np.float64], deviation: float, *, order: int) -> NDArray[np.float64]:
-    """Weights (rows, columns) of a Gaussian, cut where they are nothing; rows have the norm of an order 1."""
+def _gaussian(away: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:
+    """Weights (rows, columns) of a Gaussian, cut where they are nothing; the squares of a row sum to 1."""
     # What is cut would be subnormal numbers, with which processors are slow.
     weights = np.where(np.abs(away) < 4 * deviation, np.exp(-0.5 * (away / deviation) ** 2), 0)
-    return weights / np.linalg.norm(weights, ord=order, axis=1, keepdims=True)
+    return weights / np.linalg.norm(weights, axis=1, keepdims=True)
 
 
 def _along(weights: Sequence[Tensor], data: Tensor) -> Tensor:
