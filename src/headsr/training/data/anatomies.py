@@ -32,13 +32,14 @@ _CONTRASTS = {"T1w": 0.25, "T2w": 0.2, "PDw": 0.1, "FLAIR": 0.15, RANDOM: 0.3}
 _LESIONS = {"none": 0.25, "mild": 0.15, "moderate": 0.25, "severe": 0.35}  # the milder, the rarer in a block
 _TURN_DEGREES, _SIZE = 15.0, 0.1
 _BEND_MM, _BEND_LENGTH_MM, _NODE_MM = (1.0, 3.0), (16.0, 35.0), 10.0
+_SLOW_MM = 2.0  # the lattice of fat and muscle
 _DEPTH_MM, _BRAIN = 20.0, 0.7  # a block's middle lies up to so far below the scalp or deeper, mostly in the brain's box
 _WITHIN = 0.4  # of a block's edge: as near as its middle comes to where the map cuts the head
 # (correlation length in mm, deviation) of texture: headsr.simulate's, as its splines on a map of 1 mm leave it.
 _TEXTURE = ((0.73, 0.336), (2.08, 0.415))
 _GAMMA, _BIAS, _BIAS_MM, _BRIGHTNESS = 0.15, 0.12, 40.0, (0.7, 1.15)
 _FEW, _MANY, _MANY_FROM_MM = 2, 3, 1.3  # samples per axis of a voxel, by its size
-_SHARP_MM = 0.3  # deviation of the least blur: the map's structures are no finer
+_BLUR_MM = 0.25  # so that the steps of the stored structures do not show
 _PERCENTILE = 0.999  # what the product divides scans by
 
 
@@ -106,12 +107,12 @@ def paint(
     look = draw_look(head.structures, suffix, np.random.default_rng(seed_of(seed, "look")))
     nodes = _placed(head, grid, generator_of(seed, "place"))
     parts = _parts(head, look, nodes, grid)
-    places = _along(_splines(grid, 1), nodes.to(device))
     part = torch.zeros(shape, device=device)
     if lesions != "none":
         drawn, start, size = head.lesions(person, lesions)
+        places = _along(_splines(grid.edges_mm, grid.axes(), _NODE_MM, device), nodes)
         part = torch.minimum(_looked_up(drawn, places, start, size, edge="zeros") * LESION_STEP, parts.white)
-    image = _signal(look, parts, part, _mixture(head, look, places, grid, seed), grid, seed)
+    image = _signal(look, parts, part, _mixture(head, nodes, grid, generator_of(seed, "mixture")), grid, seed)
     image = (image / _brightest(look, head.shares)).pow_(math.exp(_GAMMA * _normal(generator)))
     image *= torch.exp(_BIAS * _noise(grid, (_BIAS_MM,) * 3, generator_of(seed, "bias"))[0])
     return image.mul_(_uniform(_BRIGHTNESS, generator)), part
@@ -123,6 +124,15 @@ class _Block(NamedTuple):
     shape: tuple[int, int, int]
     voxel_mm: float
     device: torch.device
+
+    @property
+    def edges_mm(self) -> list[float]:
+        """The lengths of the block's edges."""
+        return [n * self.voxel_mm for n in self.shape]
+
+    def lattice(self, spacing_mm: float) -> _Block:
+        """Nodes from which splines make what is smooth on the block."""
+        return _Block(tuple(len(_nodes(edge, spacing_mm)) for edge in self.edges_mm), spacing_mm, self.device)
 
     def axes(self, per_voxel: int = 1) -> list[NDArray[np.float64]]:
         """Positions in mm along each axis of the samples of voxels, from the block's middle."""
@@ -141,11 +151,10 @@ class _Parts(NamedTuple):
 
 def _placed(head: StoredAnatomy, grid: _Block, generator: torch.Generator) -> Tensor:
     """Where in the head's box the nodes (3, X, Y, Z) of a lattice over the block lie, in mm: turned, scaled, bent."""
-    axes = [_nodes(n, grid.voxel_mm) for n in grid.shape]
-    nodes = torch.from_numpy(np.stack(np.meshgrid(*axes, indexing="ij"))).float()
+    lattice = grid.lattice(_NODE_MM)._replace(device=torch.device("cpu"))
+    nodes = torch.from_numpy(np.stack(np.meshgrid(*lattice.axes(), indexing="ij"))).float()
     bend, length = _uniform(_BEND_MM, generator), math.exp(_uniform(tuple(map(math.log, _BEND_LENGTH_MM)), generator))
-    lattice = _Block(nodes.shape[1:], _NODE_MM, torch.device("cpu"))
-    nodes += bend * _noise(lattice, (length,) * 3, generator, channels=3)
+    nodes += bend * _noise(lattice, (length,) * 3, generator, channels=3, of_points=True)
     size = 1 + _SIZE * (2 * torch.rand(3, generator=generator) - 1)
     size[0] *= 1 if torch.rand((), generator=generator) < 0.5 else -1
     matrix = _rotation(generator) * size[:, None]
@@ -181,7 +190,7 @@ def _parts(head: StoredAnatomy, look: Look, nodes: Tensor, grid: _Block) -> _Par
     x, y, z = grid.shape
     sums = sums.view(x, per_voxel, y * z, table.shape[1]).sum(dim=1)
     parts = sums.view(x, y, z, -1).permute(3, 0, 1, 2).contiguous()
-    return _Parts(*_diffused(parts, max(0.0, _SHARP_MM**2 - grid.voxel_mm**2 / 12) / grid.voxel_mm**2))
+    return _Parts(*_diffused(parts, (_BLUR_MM / grid.voxel_mm) ** 2))
 
 
 def _structures_at(head: StoredAnatomy, nodes: Tensor, grid: _Block, per_voxel: int) -> Tensor:
@@ -194,7 +203,7 @@ def _structures_at(head: StoredAnatomy, nodes: Tensor, grid: _Block, per_voxel: 
     ]
     seen = head.read("winners", window).to(grid.device)
     start = torch.tensor([s.start for s in window], dtype=torch.float32)[:, None, None, None]
-    x, y, z = _splines(grid, per_voxel)
+    x, y, z = _splines(grid.edges_mm, grid.axes(per_voxel), _NODE_MM, grid.device)
     planes = torch.matmul(y, torch.matmul((index - start).to(grid.device), z.T))
     rows, columns = planes.shape[-2:]
     planes = planes.view(3, -1, rows // per_voxel, per_voxel, columns // per_voxel, per_voxel)
@@ -218,13 +227,17 @@ def _looked_up(
     return functional.grid_sample(field, points[None], padding_mode=edge, align_corners=False)[0, 0]
 
 
-def _mixture(head: StoredAnatomy, look: Look, places: Tensor, grid: _Block, seed: int) -> Tensor:
-    """Strands of fat (1) and muscle (-1), fat below the skin."""
-    size = head.voxel_mm("depth")
-    depth = _looked_up(head.read("depth", [slice(None)] * 3), places, np.zeros(3), size, edge="border")
-    strands = _noise(grid, MIXTURE_MM, generator_of(seed, "mixture"))[0]
+def _mixture(head: StoredAnatomy, nodes: Tensor, grid: _Block, generator: torch.Generator) -> Tensor:
+    """Strands of fat (1) and muscle (-1), fat below the skin; on a lattice of 2 mm, as headsr.simulate has them."""
+    slow = grid.lattice(_SLOW_MM)
+    places = _along(_splines(grid.edges_mm, slow.axes(), _NODE_MM, grid.device), nodes)
+    depth = _looked_up(
+        head.read("depth", [slice(None)] * 3), places, np.zeros(3), head.voxel_mm("depth"), edge="border"
+    )
+    strands = _noise(slow, MIXTURE_MM, generator, of_points=True)[0]
     layer = (1.5 - depth * (DEPTH_STEP_MM / FAT_LAYER_MM)).clamp_(0, 1)
-    return torch.tanh(1.5 * (strands - 0.3) + 3 * layer)
+    mixture = torch.tanh(1.5 * (strands - 0.3) + 3 * layer)
+    return _along(_splines(grid.edges_mm, grid.axes(), _SLOW_MM, grid.device), mixture[None])[0]
 
 
 def _signal(look: Look, parts: _Parts, lesions: Tensor, mixture: Tensor, grid: _Block, seed: int) -> Tensor:
@@ -259,37 +272,46 @@ def _brightest(look: Look, shares: NDArray[np.float64]) -> float:
     return float(levels[int((below < _PERCENTILE).sum().clamp(1, len(levels) - 1))])
 
 
-def _noise(grid: _Block, lengths_mm: Sequence[float], generator: torch.Generator, *, channels: int = 1) -> Tensor:
-    """Random fields (channels, X, Y, Z) smoothed by Gaussians of some lengths per axis, and averaged over voxels.
+def _noise(
+    grid: _Block,
+    lengths_mm: Sequence[float],
+    generator: torch.Generator,
+    *,
+    channels: int = 1,
+    of_points: bool = False,
+) -> Tensor:
+    """Random fields (channels, X, Y, Z) of unit deviation that a Gaussian of some length per axis smoothed.
 
-    They are of unit deviation before voxels average them, which is as if the Gaussian were wider.
+    Voxels average them, as if the Gaussian were wider, unless they are ``of_points``.
     """
     weights, gain = [], 1.0
     for places, length in zip(grid.axes(), lengths_mm, strict=True):
-        wide = math.sqrt(length**2 + grid.voxel_mm**2 / 12)
+        wide = length if of_points else math.sqrt(length**2 + grid.voxel_mm**2 / 12)
         spacing = max(grid.voxel_mm, wide)
         reach = math.ceil((len(places) * grid.voxel_mm / 2 + 3 * wide) / spacing)
         lattice = spacing * (np.arange(-reach, reach) + 0.5)
         weights.append(torch.from_numpy(_gaussian(places[:, None] - lattice, wide)).float())
         gain *= math.sqrt(length / wide)
     white = torch.randn(channels, *(w.shape[1] for w in weights), generator=generator).mul_(gain)
-    return _along([w.to(grid.device) for w in weights], white.to(grid.device))
+    return _along([w.to(grid.device) for w in weights], white)
 
 
-def _nodes(n: int, voxel_mm: float) -> NDArray[np.float64]:
-    """The nodes in mm from the middle that cubic B-splines need along an axis of n voxels."""
-    reach = math.ceil(n * voxel_mm / 2 / _NODE_MM) + 1
-    return _NODE_MM * np.arange(-reach, reach + 1.0)
-
-
-def _splines(grid: _Block, per_voxel: int) -> list[Tensor]:
-    """For every axis the weights (samples, nodes) of cubic B-splines as kernels."""
+def _splines(
+    edges_mm: Sequence[float], axes: Sequence[NDArray[np.float64]], spacing_mm: float, device: torch.device
+) -> list[Tensor]:
+    """For every axis the weights (places, nodes) of cubic B-splines as kernels, on a lattice over a block's edges."""
     weights = []
-    for n, places in zip(grid.shape, grid.axes(per_voxel), strict=True):
-        away = np.abs(places[:, None] - _nodes(n, grid.voxel_mm)) / _NODE_MM
+    for edge, places in zip(edges_mm, axes, strict=True):
+        away = np.abs(places[:, None] / spacing_mm - _nodes(edge, spacing_mm))
         near, far = 2 / 3 - away**2 + away**3 / 2, (2 - np.minimum(away, 2)) ** 3 / 6
-        weights.append(torch.from_numpy(np.where(away < 1, near, far)).float().to(grid.device))
+        weights.append(torch.from_numpy(np.where(away < 1, near, far)).float().to(device))
     return weights
+
+
+def _nodes(edge_mm: float, spacing_mm: float) -> NDArray[np.float64]:
+    """The nodes of a lattice along an edge of a block, from its middle: what splines need, and a little more."""
+    reach = math.ceil(edge_mm / 2 / spacing_mm) + 2
+    return np.arange(-reach, reach + 1.0)
 
 
 def _diffused(fields: Tensor, variance: float) -> Tensor:
@@ -311,7 +333,7 @@ def _gaussian(away: NDArray[np.float64], deviation: float) -> NDArray[np.float64
 def _along(weights: Sequence[Tensor], data: Tensor) -> Tensor:
     """Apply one matrix per axis to fields (C, x, y, z)."""
     x, y, z = weights
-    data = torch.matmul(y, torch.matmul(data, z.T))
+    data = torch.matmul(y, torch.matmul(data.to(z.device), z.T))
     return torch.matmul(x, data.flatten(2)).view(len(data), len(x), *data.shape[2:])
 
 
