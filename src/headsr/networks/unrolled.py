@@ -11,14 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.acquisition.evidence import Evidence
 from headsr.networks.blocks import in_full_precision, zeroed
+
+if TYPE_CHECKING:
+    from headsr.acquisition.evidence import Evidence
 
 MULTIPLE = 4  # voxels that the coarser level joins along each axis
 _MOVING, _FIXED, _TRAITS = 5, 7, 13
