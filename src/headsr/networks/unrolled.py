@@ -52,9 +52,11 @@ class Unrolled(nn.Module):
         self.stages, self.solves = stages, solves
         self.correction = Correction(width, coarse_width, blocks, coarse_blocks, traits=_TRAITS + stages)
         self.trusting = zeroed(nn.Linear(width, 1))
-        self.spread = zeroed(nn.Conv3d(width, 8, 3, padding=1))
+        self.spread = nn.Sequential(
+            nn.Conv3d(width, width // 2, 3, padding=1), nn.SiLU(), zeroed(nn.Conv3d(width // 2, 8, 1))
+        )
         with torch.no_grad():
-            self.spread.bias.fill_(math.log(_CHANGE))
+            self.spread[-1].bias.fill_(math.log(_CHANGE))
         # Half of the interval that holds 90 % of the errors, as logarithms over the logarithm of the spread.
         knots = torch.linspace(*_LOG_SPREAD_RANGE, _KNOTS)
         self.register_buffer("spreads", knots)
@@ -115,7 +117,8 @@ class Unrolled(nn.Module):
 
         def correct(inputs: Tensor, *carried: Tensor) -> tuple[Tensor, Tensor]:
             features, change = self.correction(to_octets(inputs), *carried, embedded=embedded)
-            outputs = torch.cat([change, self.spread(features)], dim=1) if last else change
+            # What the network learns of a head it learns for the head's sake: the spread reads it and changes nothing.
+            outputs = torch.cat([change, self.spread(features.detach())], dim=1) if last else change
             return features, from_octets(outputs)
 
         return correct

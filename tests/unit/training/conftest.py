@@ -25,6 +25,7 @@ NEVER = {
     "compression_quality": [80, 95],
 }
 BLIND = {"first": NEVER, "second": {**NEVER, "thick_probability": 0.0}, "second_probability": 0.0}
+SLICES = {"kind": "slices", "suffixes": ["T1w"], "crop": 16, "degradation": "thick"}
 KINDS = {
     "baseline": {
         "network": {"architecture": "residual2d", "channels": 4, "blocks": 1},
@@ -52,8 +53,21 @@ KINDS = {
     },
     "slice_encoder": {
         "network": {"architecture": "slice_encoder", "channels": [8, 16], "blocks": 1, "unshuffle": 1},
-        "data": {"kind": "marked_slices"},
+        "data": {**SLICES, "kind": "marked_slices"},
         "losses": {"plane": 1.0, "position": 1.0, "degradation": 1.0},
+    },
+    "unrolled": {
+        "network": {
+            "architecture": "unrolled",
+            "stages": 2,
+            "width": 8,
+            "coarse_width": 8,
+            "blocks": 1,
+            "coarse_blocks": 1,
+            "solves": 2,
+        },
+        "data": {"kind": "studies", "suffixes": ["T1w"], "block": [16, 16, 12], "factor": [2, 3], "tilt_degrees": 5},
+        "losses": {"l1": 1.0, "laplace": 0.1},
     },
 }
 
@@ -91,13 +105,13 @@ def recipe_of():
     def make(kind, *, steps=4, segments=1, **changes):
         block = {
             "kind": kind,
-            "data": {"kind": "slices", "suffixes": ["T1w"], "crop": 16, "degradation": "thick"},
+            "data": SLICES,
             "budget": {"steps": steps, "batch": 2, "segments": segments},
             "optimizer": {"learning_rate": 0.01},
             "schedule": {"shape": "constant", "warm_up": 5},
             "seed": 5,
         }
-        return build(ModelRecipe, merged(merged(block, KINDS[kind]), changes), kind)
+        return build(ModelRecipe, merged({**block, **KINDS[kind]}, changes), kind)
 
     return make
 

@@ -36,6 +36,25 @@ def test_a_baseline_beats_the_spline_that_it_starts_from(recipe_of, model):
     assert last["val_psnr"] > last["val_psnr_spline"] + 0.3
 
 
+def test_an_unrolled_network_beats_the_least_squares_that_it_starts_from(recipe_of, model):
+    recipe = recipe_of("unrolled", steps=60, optimizer={"learning_rate": 2e-3}, data={"noise": [0.0, 0.0]})
+    weights = model(recipe, "unrolled")
+    first, *_, last = lines_of(weights)
+    assert first["val_psnr"] == pytest.approx(first["val_psnr_start"], abs=0.3)
+    assert last["val_psnr"] > last["val_psnr_start"] + 0.3
+    assert last["val_log_likelihood"] > first["val_log_likelihood"]
+    network = load_model(weights).module
+    assert (network.spreads.diff() >= 0).all() and network.spreads[-1] < 0
+
+
+def test_a_study_counts_by_the_share_of_its_error_that_is_left(recipe_of, task_of):
+    """A head twice as bright, or in twice as difficult a study, weighs as much."""
+    task = task_of(recipe_of("unrolled", data={"noise": [0.0, 0.0]}))
+    terms = task.terms("network", task.networks(), 1)
+    assert sorted(terms) == ["l1", "laplace"]
+    assert 0.2 < float(terms["l1"].detach()) < 1
+
+
 def test_an_autoencoder_learns_to_reconstruct_and_its_latents_are_normal(recipe_of, model, task_of):
     recipe = recipe_of("autoencoder", steps=60, schedule={"shape": "cosine"})
     weights = model(recipe, "kl")

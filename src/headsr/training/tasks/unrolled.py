@@ -15,7 +15,7 @@ from headsr.training.data.studies import StudyBatch
 from headsr.training.task import OneNetwork
 
 _STUDIES, _CALIBRATION = 12, 40  # of the validation heads, one head each
-_LEAST_ERROR = 2e-3  # of the range: from here on an error of the start is no measure of how hard a study is
+_LEAST_ERROR = 3e-3  # of the range: from here on an error of the start is no measure of how hard a study is
 
 
 class UnrolledTask(OneNetwork):
@@ -62,8 +62,8 @@ class UnrolledTask(OneNetwork):
 
 
 def _start_error(batch: StudyBatch) -> Tensor:
-    """The mean absolute error that each head starts with, (N, 1, 1, 1, 1)."""
-    error = (batch.evidence.start - batch.heads).abs().mean(dim=(1, 2, 3, 4), keepdim=True)
+    """The root mean square error that each head starts with, (N, 1, 1, 1, 1)."""
+    error = (batch.evidence.start - batch.heads).square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
     return error.clamp_min(_LEAST_ERROR)
 
 
