@@ -35,8 +35,8 @@ _BEND_MM, _BEND_LENGTH_MM, _NODE_MM = (1.0, 3.0), (16.0, 35.0), 10.0
 _SLOW_MM = 2.0  # the lattice of fat and muscle
 _DEPTH_MM, _BRAIN = 20.0, 0.7  # a block's middle lies up to so far below the scalp or deeper, mostly in the brain's box
 _WITHIN = 0.4  # of a block's edge: as near as its middle comes to where the map cuts the head
-# (correlation length in mm, deviation) of texture: headsr.simulate's, as its splines on a map of 1 mm leave it.
-_TEXTURE = ((0.73, 0.336), (2.08, 0.415))
+# (correlation length in mm, deviation) of texture: headsr.simulate's, as interpolation from a map of 1 mm leaves it.
+_TEXTURE = ((0.76, 0.318), (2.09, 0.412))
 _GAMMA, _BIAS, _BIAS_MM, _BRIGHTNESS = 0.15, 0.12, 40.0, (0.7, 1.15)
 _FEW, _MANY, _MANY_FROM_MM = 2, 3, 1.3  # samples per axis of a voxel, by its size
 _BLUR_MM = 0.25  # so that the steps of the stored structures do not show
