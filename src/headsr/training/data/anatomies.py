@@ -36,7 +36,7 @@ _SLOW_MM = 2.0  # the lattice of fat and muscle
 _DEPTH_MM, _BRAIN = 20.0, 0.7  # a block's middle lies up to so far below the scalp or deeper, mostly in the brain's box
 _WITHIN = 0.4  # of a block's edge: as near as its middle comes to where the map cuts the head
 # (correlation length in mm, deviation) of texture: headsr.simulate's, as interpolation from a map of 1 mm leaves it.
-_TEXTURE = ((0.76, 0.318), (2.09, 0.412))
+_TEXTURE = ((0.73, 0.36), (2.08, 0.415))
 _GAMMA, _BIAS, _BIAS_MM, _BRIGHTNESS = 0.15, 0.12, 40.0, (0.7, 1.15)
 _FEW, _MANY, _MANY_FROM_MM = 2, 3, 1.3  # samples per axis of a voxel, by its size
 _BLUR_MM = 0.25  # so that the steps of the stored structures do not show
@@ -111,7 +111,8 @@ def paint(
     if lesions != "none":
         drawn, start, size = head.lesions(person, lesions)
         places = _along(_splines(grid.edges_mm, grid.axes(), _NODE_MM, device), nodes)
-        part = torch.minimum(_looked_up(drawn, places, start, size, edge="zeros") * LESION_STEP, parts.white)
+        part = _looked_up(drawn, places, start, size, edge="zeros") * LESION_STEP
+        part = torch.minimum(part, parts.white).clamp_(0, 1)
     image = _signal(look, parts, part, _mixture(head, nodes, grid, generator_of(seed, "mixture")), grid, seed)
     image = (image / _brightest(look, head.shares)).pow_(math.exp(_GAMMA * _normal(generator)))
     image *= torch.exp(_BIAS * _noise(grid, (_BIAS_MM,) * 3, generator_of(seed, "bias"))[0])
@@ -254,9 +255,9 @@ def _signal(look: Look, parts: _Parts, lesions: Tensor, mixture: Tensor, grid: _
 def _tubes(grid: _Block, generator: torch.Generator) -> Tensor:
     """The part of vessel: a Gaussian around the curves on which two smooth random fields are both zero.
 
-    It has the area of the vessel and the deviation of its disc and the voxel's cube.
+    It has the area of the vessel, and the variances of its disc, the voxel's cube and the blur.
     """
-    variance = VESSEL_MM**2 / 4 + grid.voxel_mm**2 / 12
+    variance = VESSEL_MM**2 / 4 + grid.voxel_mm**2 / 12 + _BLUR_MM**2
     squares = (_noise(grid, (VESSEL_CURVE_MM,) * 3, generator, channels=2) ** 2).sum(dim=0)
     slope = 1.5 / VESSEL_CURVE_MM**2
     return (torch.exp(squares / (-2 * variance * slope)) * (VESSEL_MM**2 / (2 * variance))).clamp_(max=1)
