@@ -1,11 +1,11 @@
-"""Blocks of preprocessed heads or their label maps, drawn from their axial slices by (seed, step) alone."""
+"""Blocks of preprocessed heads, drawn from their axial slices by (seed, step) alone."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,7 @@ from headsr.slices.dataset import open_plane, scans_in
 
 @dataclass(frozen=True, eq=False)
 class BlockBatch:
-    """Blocks (N, 1, X, Y, Z), their voxel sizes (N, 3) in mm, and their scans.
-
-    Blocks of heads are in normalised intensities (float32), those of label maps are whole numbers (int64).
-    """
+    """Blocks (N, 1, X, Y, Z) in normalised intensities, their voxel sizes (N, 3) in mm, and their scans."""
 
     blocks: Tensor
     voxel_mm: Tensor
@@ -32,24 +29,11 @@ class BlockSampler:
     """Draws blocks of ``shape`` voxels: a scan, each equally likely, then a place in it, flipped left to right or not.
 
     Only the slices that a block crosses are read, when it is drawn. A head that is smaller is mirrored at its borders.
-    ``source`` heads or labels: the same blocks are drawn of both. ValueError for labels that the index does not list.
     """
 
-    def __init__(
-        self,
-        index: str | os.PathLike[str],
-        *,
-        split: str,
-        shape: tuple[int, int, int],
-        seed: int,
-        source: Literal["heads", "labels"] = "heads",
-    ) -> None:
+    def __init__(self, index: str | os.PathLike[str], *, split: str, shape: tuple[int, int, int], seed: int) -> None:
         self.shape, self.seed, self.split = shape, seed, split
         self._scans, self._folder = scans_in(index, split), Path(index).parent
-        self._store, self._dtype = {"heads": ("store", np.float32), "labels": ("labels", np.int64)}[source]
-        for scan in self._scans:
-            if self._store not in scan:
-                raise ValueError(f"{index}: lists no labels of {scan['name']}; see the companions in the scan table")
 
     def batch(self, step: int, size: int) -> BlockBatch:
         """The blocks of one step; fewer blocks of the same step are the first ones."""
@@ -64,11 +48,11 @@ class BlockSampler:
     def _draw(self, seed: int) -> tuple[NDArray, dict[str, Any]]:
         generator = np.random.default_rng(seed)
         scan = self._scans[generator.integers(len(self._scans))]
-        slices = open_plane(self._folder / scan[self._store] / "axial")
+        slices = open_plane(self._folder / scan["store"] / "axial")
         windows = [_window(n, size, generator) for n, size in zip(slices.shape, self.shape[::-1], strict=True)]
         block = slices[tuple(inside for inside, _ in windows)].transpose()
         block = np.pad(block, [around for _, around in windows[::-1]], mode="symmetric")
-        return np.ascontiguousarray(block[::-1] if generator.random() < 0.5 else block, dtype=self._dtype), scan
+        return np.ascontiguousarray(block[::-1] if generator.random() < 0.5 else block, dtype=np.float32), scan
 
 
 def _window(length: int, size: int, generator: np.random.Generator) -> tuple[slice, tuple[int, int]]:

@@ -1,6 +1,3 @@
-import pytest
-import torch
-
 from headsr.slices.blocks import BlockSampler
 
 
@@ -17,21 +14,3 @@ def test_a_small_head_is_mirrored(results):
     block = sampler.batch(0, 1).blocks[0, 0]
     assert block.shape == (40, 6, 30)
     assert set(block.diff(dim=0).abs().unique().tolist()) == {0.0, 100.0}
-
-
-@pytest.mark.parametrize("shape", [(5, 6, 4), (40, 6, 30)])
-def test_blocks_of_labels_are_those_of_heads_turned_and_mirrored_alike(results, shape):
-    index = results / "models" / "labelled" / "training.json"
-    heads, labels = (
-        BlockSampler(index, split="train", shape=shape, seed=1, source=source).batch(3, 20)
-        for source in ("heads", "labels")
-    )
-    assert labels.blocks.dtype == torch.int64 and labels.scans == heads.scans
-    assert torch.equal(labels.blocks.float(), heads.blocks)
-
-
-def test_an_index_without_labels_is_refused(results):
-    with pytest.raises(ValueError, match="lists no labels of demo/sub-01_T1w"):
-        BlockSampler(
-            results / "models" / "any" / "training.json", split="train", shape=(5, 6, 4), seed=1, source="labels"
-        )
