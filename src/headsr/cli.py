@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    pin = commands.add_parser("pin", help="list every scan of the datasets with its content key in the scan table")
+    pin = commands.add_parser(
+        "pin", help="list every scan and label map of the datasets with its content key in its table"
+    )
     pin.add_argument("datasets", nargs="*", metavar="DATASET", help="only these datasets (default: all)")
     pin.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
     pin.set_defaults(command=_pin)
@@ -117,16 +119,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pin(options: argparse.Namespace) -> int:
-    from headsr.recipes import load_config, load_recipes
-    from headsr.sourcedata import pin_datasets
+    from headsr.recipes import Dataset, LabelMaps, load_config, load_recipes
+    from headsr.sourcedata import pin_datasets, pin_label_maps
 
     config = load_config(options.configfile)
     datasets = load_recipes(config).datasets
     unknown = set(options.datasets) - set(datasets)
     if unknown:
         raise ValueError(f"{', '.join(sorted(unknown))}: not in {config['recipes']['datasets']}. Add it there first")
-    report = pin_datasets(datasets, clones=config["clones"], table=config["scans"], only=options.datasets)
-    print(report.text())
+    for kind, pin, table in ((Dataset, pin_datasets, "scans"), (LabelMaps, pin_label_maps, "labelmaps")):
+        known = {name: dataset for name, dataset in datasets.items() if isinstance(dataset, kind)}
+        chosen = [name for name in options.datasets or known if name in known]
+        if chosen:
+            print(pin(known, clones=config["clones"], table=config[table], only=chosen).text())
     return OK
 
 
@@ -214,14 +219,14 @@ def _view(options: argparse.Namespace) -> int:
 
 def _mlflow(options: argparse.Namespace) -> int:
     from headsr import targets
+    from headsr.labelmaps import read_maps
     from headsr.provenance import commit_at
     from headsr.recipes import load_config, load_recipes, plain
-    from headsr.scans import read_pins
+    from headsr.scans import read_scans
     from headsr.training.tracking import mirror_trainings
 
     config = load_config(options.configfile)
-    recipes, pins = load_recipes(config), read_pins(config["scans"])
-    scans = [pin for pin in pins if not pin.of]
+    recipes, scans, maps = load_recipes(config), read_scans(config["scans"]), read_maps(config["labelmaps"])
     units = targets.all_units(config["tables"], recipes, scans)
     models = targets.models_of(config["tables"], recipes)
     synced = mirror_trainings(
@@ -229,7 +234,7 @@ def _mlflow(options: argparse.Namespace) -> int:
         experiment=f"headsr {config['results']}",
         histories=targets.histories_so_far(config["results"], models, units, recipes),
         recipes=plain(targets.recipes_of_training(models, units, recipes)),
-        keys=targets.keys_of_training(models, units, recipes, scans, targets.companions(pins)),
+        keys=targets.keys_of_training(models, units, recipes, scans, maps),
         commit=commit_at("."),
     )
     if synced is None:

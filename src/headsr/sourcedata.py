@@ -1,4 +1,4 @@
-"""Source data: every scan and companion pinned by its content in the scan table, and one of them fetched.
+"""Source data: every scan, companion and label map pinned by its content in its table, and one of them fetched.
 
 Standard library only, since fetching is a job of its own per scan.
 """
@@ -16,7 +16,7 @@ import re
 import shutil
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from headsr import annex
 from headsr.companions import companions_of, may_be_companion
 from headsr.files import sidecar_of, whole
+from headsr.labelmaps import LabelMapsError, PinnedMap, read_maps, write_maps
 from headsr.scans import (
     DATASET_PATTERN,
     SPLITS,
@@ -38,7 +39,7 @@ from headsr.scans import (
 )
 
 if TYPE_CHECKING:  # the types only: recipes reads YAML, which no job here needs
-    from headsr.recipes import Dataset
+    from headsr.recipes import Dataset, LabelMaps
 
 _log = logging.getLogger(__name__)
 _CLONE_S = 3600
@@ -53,7 +54,7 @@ class SourceDataError(ValueError):
 
 @dataclass(frozen=True)
 class PinReport:
-    """What a pin found, as scan names (``demo/sub-01_T1w``): ``added``, ``changed``, ``vanished`` and ``unchanged``.
+    """What a pin found, by name (``demo/sub-01_T1w``): ``added``, ``changed``, ``vanished`` and ``unchanged``.
 
     ``commits`` is the commit of each dataset, ``notes`` what a person should look at, ``written`` whether the table
     changed.
@@ -71,7 +72,7 @@ class PinReport:
         """The report for a person, line by line."""
         lines = [f"{dataset}: commit {commit}" for dataset, commit in self.commits.items()]
         lines += _listed("added", self.added)
-        lines += _listed("changed; their volumes will be computed anew", self.changed)
+        lines += _listed("changed; what is made of them will be made anew", self.changed)
         lines += _listed("no longer in the dataset; kept in the table as unused, with the last key", self.vanished)
         lines += [f"unchanged: {len(self.unchanged)}", *(f"note: {note}" for note in self.notes)]
         lines.append("the table was rewritten: review it (git diff) and commit it" if self.written else "same table")
@@ -114,12 +115,38 @@ def pin_datasets(
     return _publish(table, before, after, found=found, commits=commits)
 
 
+def pin_label_maps(
+    datasets: Mapping[str, LabelMaps],
+    *,
+    clones: str | os.PathLike[str],
+    table: str | os.PathLike[str],
+    only: Sequence[str] = (),
+) -> PinReport:
+    """Clone or update datasets of label maps, as ``pin_datasets`` does, and write their maps to the table.
+
+    A row that exists keeps its split; the first pin of a dataset proposes splits, and whatever map comes later enters
+    as ``unused``. One that the recipe no longer names keeps its row, as ``unused``. Raises SourceDataError.
+    """
+    before = _read_maps(table)
+    after, found, commits = dict(before), [], {}
+    for name in _chosen(datasets, only):
+        commits[name], maps = _maps_of(name, datasets[name], Path(clones, name))
+        first = all(one.dataset != name for one in before.values())
+        proposed = {subject: split for split, subjects in datasets[name].splits.items() for subject in subjects}
+        for one in maps:
+            split = proposed.get(one.subject, "unused") if first else "unused"
+            after[one.name] = dataclasses.replace(one, split=before[one.name].split if one.name in before else split)
+        found += [one.name for one in maps]
+    return _publish_maps(table, before, after, found=found, commits=commits)
+
+
 def fetch_scan(
     output: str | os.PathLike[str], *, clone: str | os.PathLike[str], name: str, key: str, at_once: int = 4
 ) -> None:
     """Write the content that ``key`` pins to ``output``: verified, whole or not at all.
 
-    ``clone`` is the dataset's clone, which ends as small as it began; ``name`` is what messages call the scan. At most
+    It is a scan's, a companion's or a label map's. ``clone`` is the dataset's clone, which ends as small as it began;
+    ``name`` is what messages call the scan. At most
     ``at_once`` (1 or more) processes fetch through one clone at a time. Needs neither the scan's path nor a checkout,
     and reaches content that is no longer in the dataset's newest version. Raises SourceDataError naming scan, key and
     what to try.
@@ -135,7 +162,7 @@ def fetch_scan(
         raise SourceDataError(f"{failed}: {error}. {way_out}") from error
 
 
-def _sync_clone(name: str, dataset: Dataset, clone: Path) -> None:
+def _sync_clone(name: str, dataset: Dataset | LabelMaps, clone: Path) -> None:
     """Clone the dataset, or bring the clone up to date; half a clone is never left."""
     url = _address(name, dataset.url)
     if clone.is_dir() and not any(clone.iterdir()):
@@ -293,15 +320,31 @@ def _companions(
     return companions
 
 
-def _refuse_absent(name: str, clone: Path, commit: str, absent: Sequence[str]) -> None:
-    """Every named path must be there: else its scan would silently leave the tables."""
+def _maps_of(name: str, dataset: LabelMaps, clone: Path) -> tuple[str, list[PinnedMap]]:
+    """The commit that a dataset is at, and its label maps there, without splits."""
+    try:
+        _sync_clone(name, dataset, clone)
+        commit = _resolve(name, dataset.version, clone)
+        files = annex.read_commit(clone, commit, dataset.maps.__contains__)
+    except annex.AnnexError as error:
+        raise SourceDataError(f"dataset {name}: {error}") from error
+    _refuse_absent(name, clone, commit, [path for path in dataset.maps if path not in files], key="maps")
+    maps = [
+        PinnedMap(name, subject, path, files[path].key, files[path].bytes, "unused")
+        for path, subject in dataset.maps.items()
+    ]
+    return commit, maps
+
+
+def _refuse_absent(name: str, clone: Path, commit: str, absent: Sequence[str], *, key: str = "bids_names") -> None:
+    """Every path that the recipe's ``key`` names must be there: else it would silently leave the table."""
     if not absent:
         return
     paths = _git(clone, "ls-tree", "-rz", "--name-only", "--full-tree", commit).split("\0")
     near = difflib.get_close_matches(absent[0], [path for path in paths if path.endswith(".nii.gz")], n=1, cutoff=0)
     hint = f"The nearest that it has is {near[0]}" if near else "It has no .nii.gz files"
     raise SourceDataError(
-        f"dataset {name}: its bids_names names {absent[0]}, which it does not have at {commit[:10]}. {hint}"
+        f"dataset {name}: its {key} names {absent[0]}, which it does not have at {commit[:10]}. {hint}"
     )
 
 
@@ -358,7 +401,7 @@ def _millimetres(metadata: Mapping[str, object] | None, path: str) -> str:
     return ""
 
 
-def _chosen(datasets: Mapping[str, Dataset], only: Sequence[str]) -> list[str]:
+def _chosen(datasets: Mapping[str, Dataset | LabelMaps], only: Sequence[str]) -> list[str]:
     for name in only:
         if name not in datasets:
             raise SourceDataError(f"there is no dataset {name!r}. Known datasets: {', '.join(datasets) or 'none'}")
@@ -378,6 +421,16 @@ def _read_table(table: str | os.PathLike[str]) -> tuple[Scan, ...]:
             f"{error}. Pinning keeps the splits of the table, so it does not write over one that it cannot read:"
             " repair that line, or move the table away to begin anew"
         ) from error
+
+
+def _read_maps(table: str | os.PathLike[str]) -> dict[str, PinnedMap]:
+    """The rows of the table of label maps, by name."""
+    if not os.path.exists(table):
+        return {}
+    try:
+        return {one.name: one for one in read_maps(table)}
+    except LabelMapsError as error:
+        raise SourceDataError(f"{error}. Pinning keeps the splits of the table: repair it, or move it away") from error
 
 
 def _proposal(name: str, dataset: Dataset, found: Sequence[Scan]) -> dict[str, str]:
@@ -420,23 +473,51 @@ def _publish(
     commits: dict[str, str],
 ) -> PinReport:
     """Mark what vanished, write the table if it changed, and report."""
-    present = {scan.name for scan in found}
-    vanished = [name for name, scan in after.items() if scan.dataset in commits and name not in present]
+    known, present = {scan.name: scan for scan in before}, {scan.name for scan in found}
+    report = _compare(known, after, present=present, commits=commits, written=not os.path.exists(table))
+    if report.written:
+        write_scans(table, after.values())
+    return dataclasses.replace(report, notes=tuple(_notes([after[name] for name in sorted(present)], known)))
+
+
+def _publish_maps(
+    table: str | os.PathLike[str],
+    before: Mapping[str, PinnedMap],
+    after: dict[str, PinnedMap],
+    *,
+    found: Sequence[str],
+    commits: dict[str, str],
+) -> PinReport:
+    """Mark what vanished, write the table if it changed, and report."""
+    report = _compare(before, after, present=set(found), commits=commits, written=not os.path.exists(table))
+    if report.written:
+        write_maps(table, after.values())
+    new = sum(after[name].split == "unused" for name in report.added)
+    notes = (f"{new} new label maps are unused until you choose their split in the table",) if new else ()
+    return dataclasses.replace(report, notes=notes)
+
+
+def _compare(
+    known: Mapping[str, Scan | PinnedMap],
+    after: dict[str, Scan | PinnedMap],
+    *,
+    present: Set[str],
+    commits: dict[str, str],
+    written: bool,
+) -> PinReport:
+    """Mark in ``after`` what vanished, and say what became of every row; ``written``: the table is new in any case."""
+    vanished = [name for name, row in after.items() if row.dataset in commits and name not in present]
     for name in vanished:
         after[name] = dataclasses.replace(after[name], split="unused")
-    known = {scan.name: scan for scan in before}
-    written = after != known or not os.path.exists(table)
-    if written:
-        write_scans(table, after.values())
     here = [after[name] for name in sorted(present)]
     return PinReport(
-        added=tuple(scan.name for scan in here if scan.name not in known),
-        changed=tuple(scan.name for scan in here if known.get(scan.name, scan) != scan),
+        added=tuple(row.name for row in here if row.name not in known),
+        changed=tuple(row.name for row in here if known.get(row.name, row) != row),
         vanished=tuple(sorted(vanished)),
-        unchanged=tuple(scan.name for scan in here if known.get(scan.name) == scan),
+        unchanged=tuple(row.name for row in here if known.get(row.name) == row),
         commits=commits,
-        notes=tuple(_notes(here, known)),
-        written=written,
+        notes=(),
+        written=written or after != known,
     )
 
 

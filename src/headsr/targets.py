@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from headsr.files import head_mask_of, sidecar_of
+from headsr.labelmaps import PinnedMap
 from headsr.parts import METRICS
 from headsr.scans import Scan, parse_companion
 
@@ -118,7 +119,7 @@ def units_of_heads(units: Iterable[Unit], tables: Iterable[Table]) -> dict[tuple
 
 
 def companions(pins: Iterable[Scan]) -> Companions:
-    """The companions of every scan that are used, by the scan's name and their kind (lesion, labels)."""
+    """The companions of every scan that are used, by the scan's name and their kind."""
     found: dict[str, dict[str, Scan]] = {}
     for pin in pins:
         if pin.of and pin.split != "unused":
@@ -180,8 +181,8 @@ def models_of(tables: Iterable[str], recipes: Recipes) -> list[str]:
     return sorted(recipes.used_by("tables", tables)["models"])
 
 
-def training_scans(scans: Iterable[Scan], model: Model, companions: Companions) -> list[Scan]:
-    """The scans that a model is trained on or validated by: those of its data that have what it needs."""
+def training_scans(scans: Iterable[Scan], model: Model) -> list[Scan]:
+    """The scans that a model is trained on or validated by; none of one that learns from label maps."""
     data = model.data
     return [
         scan
@@ -189,28 +190,41 @@ def training_scans(scans: Iterable[Scan], model: Model, companions: Companions) 
         if scan.split in ("train", "val")
         and scan.suffix in data.suffixes
         and (not data.datasets or scan.dataset in data.datasets)
-        and _has_companions(scan, model, companions)
     ]
 
 
-def scans_of_models(
-    names: Iterable[str], recipes: Recipes, scans: Sequence[Scan], companions: Companions
-) -> dict[str, list[Scan]]:
-    """The training scans of every model. ValueError for one that has none to train on, or none to be validated by."""
-    found = {name: training_scans(scans, recipes.models[name], companions) for name in names}
-    for name, chosen in found.items():
+def training_maps(maps: Iterable[PinnedMap], model: Model) -> list[PinnedMap]:
+    """The label maps that a model is trained on or validated by; none of one that learns from scans."""
+    data = model.data
+    drawn = data.datasets if data.drawn_from == "labelmaps" else ()
+    return [one for one in maps if one.split in ("train", "val") and one.dataset in drawn]
+
+
+def refuse_models_without_data(
+    names: Iterable[str], recipes: Recipes, scans: Sequence[Scan], maps: Sequence[PinnedMap]
+) -> None:
+    """ValueError for a model that has nothing to be trained on, or nothing to be validated by."""
+    for name in names:
+        model = recipes.models[name]
+        chosen = {one.split for one in (*training_scans(scans, model), *training_maps(maps, model))}
         for split in ("train", "val"):
-            if all(scan.split != split for scan in chosen):
-                data = recipes.models[name].data
-                asked = f"suffixes {', '.join(data.suffixes)}, datasets {', '.join(data.datasets) or 'all'}"
-                asked += "".join(f", scans with {kind}" for kind in data.companions)
-                having = [scan for scan in scans if _has_companions(scan, recipes.models[name], companions)]
-                raise ValueError(f"the model {name!r} has no scan of split {split!r}: {_what_there_is(asked, having)}")
-    return found
+            if split not in chosen:
+                what = {"scans": "scan", "labelmaps": "label map"}[model.data.drawn_from]
+                why = _why_no_map(model, maps) if what == "label map" else _why_no_scan(model, scans)
+                raise ValueError(f"the model {name!r} has no {what} of split {split!r}: {why}")
 
 
-def _has_companions(scan: Scan, model: Model, companions: Companions) -> bool:
-    return companions.get(scan.name, {}).keys() >= set(model.data.companions)
+def _why_no_scan(model: Model, scans: Sequence[Scan]) -> str:
+    asked = f"suffixes {', '.join(model.data.suffixes)}, datasets {', '.join(model.data.datasets) or 'all'}"
+    return _what_there_is(asked, scans)
+
+
+def _why_no_map(model: Model, maps: Sequence[PinnedMap]) -> str:
+    datasets = model.data.datasets
+    unpinned = [name for name in datasets if all(one.dataset != name for one in maps)]
+    if unpinned:
+        return f"the table of label maps has no row of {', '.join(unpinned)}. Write them: headsr pin {unpinned[0]}"
+    return f"every map of {', '.join(datasets)} is of another. Change splits in the table of label maps"
 
 
 def views_of(degradation: str, recipes: Recipes, study: Sequence[Scan]) -> list[str]:
@@ -236,15 +250,9 @@ def slices(results: str, scan: Scan) -> str:
     return f"{results}/slices/{scan.stem}_{scan.suffix}.zarr/zarr.json"
 
 
-def labels(results: str, scan: Scan) -> str:
-    """The store of the axial slices of a scan's label map, by its commit mark."""
-    return f"{results}/slices/{scan.stem}_{scan.suffix}_labels.zarr/zarr.json"
-
-
-def training_stores(results: str, scan: Scan, model: Model) -> list[str]:
-    """The stores that a model sees of one of its scans: its slices and, where it asks for them, those of its labels."""
-    of_scan = [slices(results, scan)]
-    return [*of_scan, labels(results, scan)] if "labels" in model.data.companions else of_scan
+def anatomy(results: str, label_map: PinnedMap) -> str:
+    """What is made of a label map, to be painted."""
+    return f"{results}/anatomies/{label_map.name}.safetensors"
 
 
 def lowres(results: str, degradation: str, scan: Scan, views: Iterable[str]) -> list[str]:
@@ -360,19 +368,17 @@ def recipes_of_training(models: Iterable[str], units: Sequence[Unit], recipes: R
 
 
 def keys_of_training(
-    models: Iterable[str], units: Sequence[Unit], recipes: Recipes, scans: Sequence[Scan], companions: Companions
+    models: Iterable[str], units: Sequence[Unit], recipes: Recipes, scans: Sequence[Scan], maps: Sequence[PinnedMap]
 ) -> dict[str, list[str]]:
     """The content keys that every training and fit sees, by the name of what is trained."""
     return {
-        **{name: _keys_of_model(recipes.models[name], scans, companions) for name in models},
+        **{name: _keys_of_model(recipes.models[name], scans, maps) for name in models},
         **{f"{unit.method} {unit.degradation} {unit.scan.name}": [unit.scan.key] for unit in units},
     }
 
 
-def _keys_of_model(model: Model, scans: Sequence[Scan], companions: Companions) -> list[str]:
-    seen = training_scans(scans, model, companions)
-    beside = [companions[scan.name][kind] for scan in seen for kind in model.data.companions]
-    return [pin.key for pin in (*seen, *beside)]
+def _keys_of_model(model: Model, scans: Sequence[Scan], maps: Sequence[PinnedMap]) -> list[str]:
+    return [one.key for one in (*training_scans(scans, model), *training_maps(maps, model))]
 
 
 def _path_of(unit: Unit) -> str:

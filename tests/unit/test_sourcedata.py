@@ -241,6 +241,8 @@ def test_pinning_the_shipped_datasets_finds_the_shipped_rows(tmp_path: Path) -> 
         true = list(csv.DictReader(stream, delimiter="\t"))
     datasets = {}
     for name, dataset in load_recipes(load_config([])).datasets.items():
+        if dataset.kind != "scans":
+            continue
         links = {f"{row['path']}@": link_to(row["annex_key"]) for row in true if row["dataset"] == name}
         commit = commit_files(tmp_path / name, links)
         run_tool(["git", "-C", tmp_path / name, "symbolic-ref", "HEAD", "refs/heads/all"])

@@ -5,24 +5,24 @@ from types import SimpleNamespace
 
 import pytest
 
+from headsr.labelmaps import PinnedMap
 from headsr.recipes import Column, Expectation, Table, build, load_config, load_recipes
 from headsr.recipes.models import DataRecipe
 from headsr.scans import Scan, companion_name, parse_name, read_scans
 from headsr.targets import (
     all_units,
+    anatomy,
     companions,
     keys_of_training,
-    labels,
     mask,
     masks_figures,
     measured,
+    refuse_models_without_data,
     scans_of,
-    scans_of_models,
     scores,
-    slices,
     studies,
+    training_maps,
     training_scans,
-    training_stores,
     units_of,
     views_of,
 )
@@ -67,17 +67,17 @@ def test_the_ultra_high_resolution_scans_are_in_their_own_table_alone():
     checks = all_units(["ultra_high_resolution"], recipes, scans)
     assert {unit.scan.dataset for unit in checks} == {"ds003563", "ds002179"}
     assert len(checks) == 3 * 10
-    assert {one.dataset for one in training_scans(scans, recipes.models["edsr"], {})} == {"ds000113"}
+    assert {one.dataset for one in training_scans(scans, recipes.models["edsr"])} == {"ds000113"}
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_model_without_scans_of_a_split_is_refused(split):
     config = load_config([])
     recipes, scans = load_recipes(config), read_scans(config["scans"])
-    assert scans_of_models(["edsr"], recipes, scans, {})["edsr"]
+    refuse_models_without_data(["edsr"], recipes, scans, [])
     left = [scan for scan in scans if scan.split != split]
     with pytest.raises(ValueError, match=rf"the model 'edsr' has no scan of split '{split}': it asks for suffixes T1w"):
-        scans_of_models(["edsr"], recipes, left, {})
+        refuse_models_without_data(["edsr"], recipes, left, [])
 
 
 def test_scans_taken_together_differ_in_acq_and_run_alone():
@@ -174,30 +174,36 @@ def models(**change) -> SimpleNamespace:
     return SimpleNamespace(models={"made_up": SimpleNamespace(data=build(DataRecipe, STUDIES | change, "data"))})
 
 
-def test_a_model_of_labels_sees_the_scans_that_have_them_and_their_keys():
-    pins = [*(companion_of(one, "labels") for one in HEADS[1:]), companion_of(HEADS[0]), companion_of(HEADS[1])]
-    found = companions([*HEADS, *pins])
-    assert scans_of_models(["made_up"], models(), HEADS, {})["made_up"] == list(HEADS[:3])
-    recipes = models(source="labels")
-    assert scans_of_models(["made_up"], recipes, HEADS, found)["made_up"] == list(HEADS[1:3])
-    keys = keys_of_training(["made_up"], [], recipes, HEADS, found)["made_up"]
-    assert keys == [pin.key for pin in (*HEADS[1:3], *pins[:2])]
+def test_a_model_is_trained_on_the_scans_of_its_suffixes():
+    assert training_scans(HEADS, models().models["made_up"]) == list(HEADS[:3])
+    assert keys_of_training(["made_up"], [], models(), HEADS, MAPS)["made_up"] == [one.key for one in HEADS[:3]]
 
 
-def test_a_model_without_labelled_scans_of_a_split_is_refused():
-    recipes = models(source="labels")
-    with pytest.raises(
-        ValueError, match=r"split 'train': it asks for .*, scans with labels; the scan table has no row"
-    ):
-        scans_of_models(["made_up"], recipes, HEADS, {})
-    rejected = [companion_of(HEADS[0], "labels", split="unused"), companion_of(HEADS[2], "labels")]
-    with pytest.raises(ValueError, match=r"split 'train': .*; the scan table has a T1w val"):
-        scans_of_models(["made_up"], recipes, HEADS, companions(rejected))
+SPLITS = ("train", "train", "val", "unused")
+MAPS = [
+    PinnedMap(dataset, f"sub-{n}", f"any/{n}.nii.gz", f"GIT-s1--{dataset}{n}", 1, split)
+    for dataset in ("drawn", "other")
+    for n, split in enumerate(SPLITS)
+]
 
 
-def test_the_stores_of_labels_stand_beside_those_of_heads():
-    (heads,), both = (
-        training_stores("r", HEADS[0], models(source=source).models["made_up"]) for source in ("heads", "labels")
-    )
-    assert heads == slices("r", HEADS[0]) == "r/slices/a/sub-0/sub-0_T1w.zarr/zarr.json"
-    assert both == [heads, labels("r", HEADS[0])] == [heads, "r/slices/a/sub-0/sub-0_T1w_labels.zarr/zarr.json"]
+def of_labels(*datasets: str) -> SimpleNamespace:
+    return models(source="labels", suffixes=[], datasets=list(datasets))
+
+
+def test_a_model_of_labels_sees_the_label_maps_of_its_datasets_and_no_scan():
+    model = of_labels("drawn").models["made_up"]
+    assert training_maps(MAPS, model) == MAPS[:3] and training_scans(HEADS, model) == []
+    assert training_maps(MAPS, of_labels("other", "drawn").models["made_up"]) == [*MAPS[:3], *MAPS[4:7]]
+    assert training_maps(MAPS, models().models["made_up"]) == []
+    keys = keys_of_training(["made_up"], [], of_labels("drawn"), HEADS, MAPS)["made_up"]
+    assert keys == ["GIT-s1--drawn0", "GIT-s1--drawn1", "GIT-s1--drawn2"]
+    assert anatomy("r", MAPS[0]) == "r/anatomies/drawn/sub-0.safetensors"
+
+
+def test_a_model_of_labels_without_label_maps_is_refused_with_the_way_out():
+    refuse_models_without_data(["made_up"], of_labels("drawn"), [], MAPS)
+    with pytest.raises(ValueError, match=r"'made_up' has no label map of split 'train': .*no row of drawn.*pin drawn"):
+        refuse_models_without_data(["made_up"], of_labels("drawn"), HEADS, MAPS[4:])
+    with pytest.raises(ValueError, match=r"no label map of split 'val': every map of drawn is of another\. Change"):
+        refuse_models_without_data(["made_up"], of_labels("drawn"), HEADS, MAPS[:2])

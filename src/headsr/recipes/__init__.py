@@ -1,7 +1,18 @@
 """What a name in the configuration means: frozen types for every YAML block, free of torch."""
 
 from headsr.recipes.convert import RecipeError, build, expanded, merged, plain, stated, tracked
-from headsr.recipes.data import PROFILES, VIEWS, Blind, BlindStage, Dataset, Degradation, Stack
+from headsr.recipes.data import (
+    DATASETS,
+    PROFILES,
+    VIEWS,
+    Blind,
+    BlindStage,
+    Dataset,
+    DatasetRecipe,
+    Degradation,
+    LabelMaps,
+    Stack,
+)
 from headsr.recipes.load import (
     Recipes,
     every_part,
@@ -31,9 +42,10 @@ from headsr.recipes.models import DATA, MODELS, Budget, Data, DataRecipe, Ldm, M
 from headsr.recipes.tables import VARIANTS, Column, Expectation, Table
 
 __all__ = [
-    "DATA", "METHODS", "MODELS", "PROFILES", "VARIANTS", "VIEWS", "Average", "Blind", "BlindStage", "Budget", "Column",
-    "Data", "DataRecipe", "Dataset", "Degradation", "Expectation", "Fit", "GridField", "Inr", "Ldm", "Method",
-    "MethodRecipe", "Model", "ModelRecipe", "RecipeError", "Recipes", "SliceNetwork", "Spline", "Stack", "Table",
-    "Tikhonov", "TotalVariation", "Unrolled", "build", "every_part", "expanded", "load_config", "load_recipes", "merged",
-    "model_references", "parts_of_method", "parts_of_model", "plain", "stated", "stated_in", "tracked", "versions",
+    "DATA", "DATASETS", "METHODS", "MODELS", "PROFILES", "VARIANTS", "VIEWS", "Average", "Blind", "BlindStage",
+    "Budget", "Column", "Data", "DataRecipe", "Dataset", "DatasetRecipe", "Degradation", "Expectation", "Fit",
+    "GridField", "Inr", "LabelMaps", "Ldm", "Method", "MethodRecipe", "Model", "ModelRecipe", "RecipeError", "Recipes",
+    "SliceNetwork", "Spline", "Stack", "Table", "Tikhonov", "TotalVariation", "Unrolled", "build", "every_part",
+    "expanded", "load_config", "load_recipes", "merged", "model_references", "parts_of_method", "parts_of_model",
+    "plain", "stated", "stated_in", "tracked", "versions",
 ]  # fmt: skip

@@ -77,9 +77,17 @@ class Names:
 
 @dataclass(frozen=True)
 class Kinds:
-    """A block whose ``kind`` picks its dataclass from ``table``."""
+    """A block whose ``kind`` picks its dataclass from ``table``.
+
+    A block that names none is of the class whose ``kind_goes_without_saying``, and that class's recipes never say it.
+    """
 
     table: Mapping[str, type]
+
+    @property
+    def unsaid(self) -> type | None:
+        """The class of a block that names no kind."""
+        return next((one for one in self.table.values() if _goes_without_saying(one)), None)
 
 
 @dataclass(frozen=True)
@@ -228,6 +236,8 @@ def _of_kind(base: type, marks: Iterable[Any], value: Any, where: str) -> Any:
     """A block whose ``kind`` picks its class."""
     table = _kinds(marks).table
     block = _block(value, where)
+    if "kind" not in block and (unsaid := _kinds(marks).unsaid):
+        return _recipe(unsaid, block, where)
     if "kind" not in block:
         raise RecipeError(f"{where}: the key 'kind' is missing; known: {', '.join(table)}")
     if block["kind"] not in table:
@@ -334,7 +344,11 @@ def _default(field: dataclasses.Field) -> Any:
 def _kind_of(recipe: Any) -> dict[str, str]:
     """The key that says which class a recipe is of, where its part has several."""
     kind = getattr(type(recipe), "kind", None)
-    return {"kind": kind} if isinstance(kind, str) else {}
+    return {"kind": kind} if isinstance(kind, str) and not _goes_without_saying(type(recipe)) else {}
+
+
+def _goes_without_saying(recipe: type) -> bool:
+    return getattr(recipe, "kind_goes_without_saying", False)
 
 
 def _plain_inside(value: Any, of: Any) -> Any:

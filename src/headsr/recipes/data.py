@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from headsr.recipes.convert import FOR_PEOPLE, Ascending, Doc, Range, RecipeError
+from headsr import labelmaps
+from headsr.recipes.convert import FOR_PEOPLE, Ascending, Doc, Kinds, Range, RecipeError
 from headsr.scans import SPLITS, SUFFIXES
 
 VIEWS = ("axial", "coronal", "sagittal", "isotropic")  # of simulated scans
@@ -45,12 +47,14 @@ def _between(least: float, most: float = math.inf) -> tuple:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where a BIDS dataset comes from. ``splits`` (split -> subjects) is what the first pin proposes.
+    """Where a BIDS dataset of scans comes from; it need not name its kind. ``splits`` is what the first pin proposes.
 
     ``bids_names`` (path in the dataset -> name such as ``sub-01_rec-average_T1w``) adds scans that the dataset keeps
     outside BIDS' anat folders or under other names, most often in ``derivatives``.
     """
 
+    kind: ClassVar[str] = "scans"
+    kind_goes_without_saying: ClassVar[bool] = True
     url: Annotated[str, Doc("Clone URL of the DataLad dataset, or a local folder.")]
     version: Annotated[str, Doc("Tag or commit to pin.")]
     license: Annotated[str, FOR_PEOPLE, Doc("License of the data.")]
@@ -64,6 +68,41 @@ class Dataset:
     signed: Annotated[
         bool, Doc("Intensities may be below zero; without it they are magnitudes, and so is what is made of them.")
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMaps:
+    """Where label maps of heads come from, on which models learn anatomy: a DataLad dataset, or any git repository.
+
+    ``maps`` (path in the dataset -> whose head it is, ``sub-01``) names every one that is used, and ``splits`` (split
+    -> subjects) what the first pin proposes. ``table`` says what the numbers in them mean (headsr.simulate.labels).
+    """
+
+    kind: ClassVar[str] = "labelmaps"
+    url: Annotated[str, Doc("Clone URL of the repository, or a local folder.")]
+    version: Annotated[str, Doc("Tag or commit to pin.")]
+    license: Annotated[str, FOR_PEOPLE, Doc("License of the label maps.")]
+    citation: Annotated[str, FOR_PEOPLE, Doc("What to cite for them.")]
+    maps: Annotated[dict[str, str], Doc("Path of a label map to its subject, such as sub-01.")]
+    splits: Annotated[
+        dict[Literal[labelmaps.SPLITS], tuple[str, ...]], Doc("Split to subjects, as the first pin proposes them.")
+    ]
+    table: Annotated[str, Doc("Table of the labels, from the project's folder; empty is SynthSeg's, as shipped.")] = ""
+
+    def __post_init__(self) -> None:
+        path_of: dict[str, str] = {}
+        for path, subject in self.maps.items():
+            if re.fullmatch(labelmaps.SUBJECT_PATTERN, subject) is None or not path.endswith(".nii.gz"):
+                raise ValueError(f"maps: {path}: {subject!r}; a .nii.gz file is the head of a subject, such as sub-01")
+            if path_of.setdefault(subject, path) != path:
+                raise ValueError(f"maps: {path_of[subject]} and {path} are both {subject!r}; name each another")
+        for split in ("train", "val"):
+            if not self.splits.get(split):
+                raise ValueError(f"splits: gives no map to {split}; a training needs both train and val")
+
+
+DATASETS: dict[str, type[Dataset | LabelMaps]] = {one.kind: one for one in (Dataset, LabelMaps)}
+DatasetRecipe = Annotated[Dataset | LabelMaps, Kinds(DATASETS)]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import yaml
 
 from headsr.parts import LOSSES, METRICS, NETWORKS, Part
 from headsr.recipes.convert import NAME, RecipeError, Reference, build, expanded, merged, references, unknown
-from headsr.recipes.data import Blind, Dataset, Degradation
+from headsr.recipes.data import Blind, Dataset, DatasetRecipe, Degradation, LabelMaps
 from headsr.recipes.methods import METHODS, Method, MethodRecipe
 from headsr.recipes.models import DATA, MODELS, Model, ModelRecipe
 from headsr.recipes.tables import Table, read_published
@@ -25,7 +25,7 @@ from headsr.stages import STAGE_VERSIONS
 class Recipes:
     """Every name that the configuration gives a meaning to."""
 
-    datasets: dict[str, Dataset]
+    datasets: dict[str, DatasetRecipe]
     degradations: dict[str, Degradation]
     blind: dict[str, Blind]
     models: dict[str, ModelRecipe]
@@ -81,13 +81,14 @@ def load_recipes(config: Mapping[str, Any]) -> Recipes:
         _refuse_wrong(reference, recipes)
     _refuse_circles(recipes, files["models"])
     for name, dataset in recipes.datasets.items():
-        _refuse_wrong_bids_names(dataset, f"{stated_in(files['datasets'], name)}.bids_names")
+        _refuse_wrong_names(dataset, stated_in(files["datasets"], name))
     for name, table in recipes.tables.items():
         _refuse_elsewhere(table, stated_in(files["tables"], name))
         _refuse_other_slices(table, recipes, stated_in(files["tables"], name))
         _refuse_wrong_published(table, stated_in(files["tables"], name))
     for name, model in recipes.models.items():
         _refuse_wrong_pool(model, recipes, stated_in(files["models"], name))
+        _refuse_other_datasets(model, recipes, f"{stated_in(files['models'], name)}.data.datasets")
     for table in config["tables"]:
         if table not in recipes.tables:
             raise RecipeError(f"config: tables: {unknown('table', table, recipes.tables)}")
@@ -164,7 +165,7 @@ def _read_blocks(path: str) -> dict[str, Any]:
 def _build_all(part: str, blocks: Mapping[str, Any], file: str) -> dict[str, Any]:
     """Every recipe of one part, by its name."""
     hint = {
-        "datasets": Dataset,
+        "datasets": DatasetRecipe,
         "degradations": Degradation,
         "blind": Blind,
         "models": ModelRecipe,
@@ -260,6 +261,32 @@ def _refuse_wrong_pool(model: Model, recipes: Recipes, where: str) -> None:
             f"{where}: the pool of {blind!r}, {recipes.blind[blind].pool} pairs, must be a multiple of budget.batch, "
             f"{model.budget.batch}"
         )
+
+
+def _refuse_other_datasets(model: Model, recipes: Recipes, where: str) -> None:
+    """Scans are trained on as scans, and label maps as label maps."""
+    wanted = model.data.drawn_from
+    for number, name in enumerate(model.data.datasets):
+        if (kind := recipes.datasets[name].kind) != wanted:
+            known = [one for one, dataset in recipes.datasets.items() if dataset.kind == wanted]
+            way_out = "data of kind studies with source labels take label maps, and all others scans"
+            raise RecipeError(
+                f"{where}[{number}]: {name!r} is of kind {kind}; it must be of kind {wanted} "
+                f"({', '.join(known) or 'there is none'}): {way_out}"
+            )
+
+
+def _refuse_wrong_names(dataset: Dataset | LabelMaps, where: str) -> None:
+    """What a dataset says of single files and subjects fits together."""
+    if isinstance(dataset, Dataset):
+        return _refuse_wrong_bids_names(dataset, f"{where}.bids_names")
+    for split, subjects in dataset.splits.items():
+        for subject in subjects:
+            if subject not in (known := dataset.maps.values()):
+                raise RecipeError(f"{where}.splits.{split}: {unknown('subject', subject, known)}")
+    if dataset.table and not Path(dataset.table).is_file():
+        raise RecipeError(f"{where}.table: {dataset.table} is not there. Leave the key out for SynthSeg's labels")
+    return None
 
 
 def _refuse_wrong_bids_names(dataset: Dataset, where: str) -> None:

@@ -30,14 +30,14 @@ class Data:
             raise ValueError("suffixes: name at least one")
 
     @property
+    def drawn_from(self) -> str:
+        """The kind of the datasets that it sees."""
+        return "scans"
+
+    @property
     def voxels(self) -> int:
         """Of one example: what its memory follows from."""
         return self.crop**2
-
-    @property
-    def companions(self) -> tuple[str, ...]:
-        """The kinds of companion (headsr.scans.COMPANIONS) that a scan must have for this training."""
-        return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,8 @@ class Studies(Data):
     """Blocks of heads with the scans simulated from each: operator and data.
 
     One acquisition is drawn per step and shared by the batch: ``scans`` at once, spaced by ``factor`` voxels and
-    turned by up to ``tilt_degrees``, with ``noise`` in units of the range. ``source`` labels: heads are drawn from label
-    maps, with shape, contrast and lesions drawn anew for every block.
+    turned by up to ``tilt_degrees``, with ``noise`` in units of the range. ``source`` labels: heads are drawn from the
+    label maps of ``datasets``, with shape, contrast and lesions drawn anew for every block; they have no ``suffixes``.
     """
 
     kind: ClassVar[str] = "studies"
@@ -95,6 +95,7 @@ class Studies(Data):
     source: Annotated[
         Literal["heads", "labels"], Doc("Preprocessed heads, or label maps in contrasts drawn at random.")
     ] = "heads"
+    suffixes: Annotated[tuple[Suffix, ...], Doc("Contrasts to train on; of label maps there are none.")] = ()
     scans: Annotated[tuple[Count, Count], Ascending(), Doc("Fewest and most scans of a study.")] = (1, 3)
     factor: Annotated[
         tuple[Annotated[float, Range(1, 16)], Annotated[float, Range(1, 16)]], Ascending(), Doc("Slice spacing.")
@@ -105,10 +106,23 @@ class Studies(Data):
     )
     tilt_degrees: Annotated[float, Range(0, 45), Doc("Greatest turn of a scan.")] = 0.0
 
+    def __post_init__(self) -> None:
+        if self.source == "heads":
+            super().__post_init__()
+        elif self.suffixes:
+            raise ValueError("suffixes: label maps are of no contrast; leave it out with source labels")
+        elif not self.datasets:
+            raise ValueError("datasets: name the label maps to draw from, such as synthseg, with source labels")
+
     @property
     def voxels(self) -> int:
         """Of one block."""
         return math.prod(self.block)
+
+    @property
+    def drawn_from(self) -> str:
+        """Scans, or label maps."""
+        return "labelmaps" if self.source == "labels" else "scans"
 
 
 DATA: dict[str, type[Data]] = {one.kind: one for one in (Slices, MarkedSlices, Patches, Studies)}

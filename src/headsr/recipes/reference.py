@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from headsr.recipes.convert import Among, Doc, Kinds, Names, Range, hints_of, plain
-from headsr.recipes.data import Blind, BlindStage, Dataset, Degradation, Stack
+from headsr.recipes.data import DATASETS, Blind, BlindStage, Degradation, Stack
 from headsr.recipes.methods import METHODS, Fit, GridField
 from headsr.recipes.models import DATA, MODELS, Budget, LossTerm, Optimizer, Schedule
 from headsr.recipes.tables import Column, Expectation, Table
@@ -17,7 +17,7 @@ from headsr.recipes.tables import Column, Expectation, Table
 README = Path("config/README.md")
 MARK = "<!-- From here on made by: python -m headsr.recipes.reference -->\n"
 _SECTIONS = {
-    "datasets.yaml": [Dataset],
+    "datasets.yaml": [*DATASETS.values()],
     "degradations.yaml": [Degradation, Stack],
     "blind.yaml": [Blind, BlindStage],
     "models/NAME.yaml": [*MODELS.values(), *DATA.values(), Budget, Optimizer, Schedule, LossTerm],

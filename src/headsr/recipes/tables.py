@@ -21,7 +21,7 @@ PLANES = ("axial", "coronal", "sagittal")  # where metrics of sets are measured:
 MetricName = Annotated[str, Among(METRICS, "metric")]
 MethodName = Annotated[str, Names("methods")]
 DegradationName = Annotated[str, Names("degradations")]
-DatasetName = Annotated[str, Names("datasets")]
+DatasetName = Annotated[str, Names("datasets", ("scans",))]
 
 
 @dataclass(frozen=True)
