@@ -23,6 +23,7 @@ localrules:
     all,
     fetch_scan,
     list_training_data,
+    list_anatomies,
     check_model,
     describe_derivatives,
     models,
@@ -51,6 +52,7 @@ include: "workflow/rules/sourcedata.smk"
 include: "workflow/rules/preprocess.smk"
 include: "workflow/rules/degrade.smk"
 include: "workflow/rules/slices.smk"
+include: "workflow/rules/anatomies.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/reconstruct.smk"
 include: "workflow/rules/evaluate.smk"

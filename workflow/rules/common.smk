@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from headsr import targets
+from headsr.labelmaps import FILE_PATTERN, SUBJECT_PATTERN, SYNTHSEG, read_maps
 from headsr.parts import METRICS
 from headsr.provenance import commit_at
 from headsr.recipes import (
@@ -24,9 +25,9 @@ from headsr.scans import (
     PINNED_PATTERN,
     SCAN_PATTERN,
     SUFFIXES,
-    ScansError,
     read_pins,
 )
+from headsr.seeds import seed_of
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
@@ -39,12 +40,13 @@ try:
     RECIPES = load_recipes(config)
     PINS = read_pins(config["scans"])
     SCANS = [pin for pin in PINS if not pin.of]
+    MAPS = read_maps(config["labelmaps"])
     UNITS = targets.all_units(config["tables"], RECIPES, SCANS)
     TABLES = {name: RECIPES.tables[name] for name in config["tables"]}
     MODELS = targets.models_of(TABLES, RECIPES)
     COMPANIONS = targets.companions(PINS)
-    TRAINING_SCANS = targets.scans_of_models(MODELS, RECIPES, SCANS, COMPANIONS)
-except (RecipeError, ScansError, ValueError) as error:
+    targets.refuse_models_without_data(MODELS, RECIPES, SCANS, MAPS)
+except ValueError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = config["results"]
@@ -54,7 +56,8 @@ SETS = targets.slice_sets(TABLES, RECIPES, SCANS)
 PARTS_OF_METHOD = {name: parts_of_method(method, RECIPES) for name, method in RECIPES.methods.items()}
 MODELS_OF_METHOD = {name: RECIPES.models_of("methods", name) for name in RECIPES.methods}
 SCAN_OF = {(scan.stem, scan.suffix): scan for scan in SCANS}
-PIN_OF = {f"{pin.stem}_{pin.suffix}": pin for pin in PINS}
+PIN_OF = {**{f"{pin.stem}_{pin.suffix}": pin for pin in PINS}, **{one.place: one for one in MAPS}}
+MAP_OF = {one.name: one for one in MAPS}
 STUDIES = targets.studies(SCANS)
 MASKS_FIGURES = targets.masks_figures(RESULTS, UNITS, RECIPES, SCANS)
 UNITS_OF_HEAD = targets.units_of_heads(UNITS, TABLES.values())
@@ -71,7 +74,7 @@ def scan_of(wildcards):
 
 
 def pin_of(wildcards):
-    """The row of the scan table of a fetched file: a scan or a companion."""
+    """The row of a fetched file in its table: a scan, a companion or a label map."""
     return PIN_OF[f"{wildcards.dataset}/{wildcards.folder}/{wildcards.file}"]
 
 
@@ -185,6 +188,30 @@ def versions_of_model(stage):
     return lookup
 
 
+def map_of(wildcards):
+    """The row of the table of label maps that a job is about."""
+    return MAP_OF[f"{wildcards.dataset}/{wildcards.subject}"]
+
+
+def labels_table(dataset):
+    """The table that says what the numbers in a dataset's label maps mean."""
+    return RECIPES.datasets[dataset].table or str(SYNTHSEG)
+
+
+def seed_of_anatomy(wildcards):
+    return seed_of("anatomy", map_of(wildcards).name)
+
+
+def anatomies_of(wildcards):
+    """What a model is trained on: its label maps by name and split, what is made of each, and what that follows from."""
+    targets.refuse_models_without_data([wildcards.model], RECIPES, SCANS, MAPS)  # no table need use it
+    version = versions("prepare_anatomy")
+    return [
+        [one.name, one.split, targets.anatomy(RESULTS, one), one.key, digest_of([labels_table(one.dataset)]), version]
+        for one in training_maps(wildcards)
+    ]
+
+
 def digest_of(paths):
     """One hash over the content of several files."""
     content = hashlib.sha256()
@@ -209,16 +236,22 @@ def tables_with_truth():
 
 def training_scans(wildcards):
     """The scans of a model, whether a table uses it or not."""
-    return targets.training_scans(SCANS, RECIPES.models[wildcards.model], COMPANIONS)
+    return targets.training_scans(SCANS, RECIPES.models[wildcards.model])
+
+
+def training_maps(wildcards):
+    """The label maps of a model, whether a table uses it or not."""
+    return targets.training_maps(MAPS, RECIPES.models[wildcards.model])
 
 
 def stores_of(wildcards):
     """What a model is trained on: the scans by name, split and suffix, with the stores of their slices."""
-    model = RECIPES.models[wildcards.model]
-    return [
-        [scan.name, scan.split, scan.suffix, *targets.training_stores(RESULTS, scan, model)]
-        for scan in training_scans(wildcards)
-    ]
+    return [[scan.name, scan.split, scan.suffix, targets.slices(RESULTS, scan)] for scan in training_scans(wildcards)]
+
+
+def models_drawn_from(kind):
+    """A wildcard constraint: the models that are trained on datasets of a kind."""
+    return one_of(name for name, model in RECIPES.models.items() if model.data.drawn_from == kind)
 
 
 def companion_weights(wildcards):
@@ -333,7 +366,8 @@ def units_of_head(wildcards):
 def recipes_in_use():
     """The recipes that the results follow from, as they are stated: the report describes these and no others."""
     used = RECIPES.used_by("tables", TABLES)
-    used["datasets"] |= {scan.dataset for scan in [*sum(TRAINING_SCANS.values(), []), *(unit.scan for unit in UNITS)]}
+    seen = [scan for name in MODELS for scan in targets.training_scans(SCANS, RECIPES.models[name])]
+    used["datasets"] |= {scan.dataset for scan in [*seen, *(unit.scan for unit in UNITS)]}
     return {
         part: {n: r for n, r in stated(getattr(RECIPES, part)).items() if n in names} for part, names in used.items()
     }
@@ -354,7 +388,7 @@ def histories():
 
 def keys_of_training():
     """The content keys that each model or fit was made from."""
-    return targets.keys_of_training(MODELS, UNITS, RECIPES, SCANS, COMPANIONS)
+    return targets.keys_of_training(MODELS, UNITS, RECIPES, SCANS, MAPS)
 
 
 # Changes with the workflow files: what the picture of their graph depends on.

@@ -114,25 +114,3 @@ rule carry_companion:
         "Carry the lesion mask of {wildcards.scan}_{wildcards.suffix} to its grid"
     script:
         "../scripts/carry_companion.py"
-
-
-rule carry_labels:
-    input:
-        labels="<results>/sourcedata/<head>_desc-{suffix}_dseg.nii.gz",
-        volume="<results>/preprocessed/<head>_desc-preproc_{suffix}.nii.gz",
-    output:
-        labels="<results>/preprocessed/<head>_desc-{suffix}_dseg.nii.gz",
-    log:
-        "<logs>/carry_labels/<head>_{suffix}.log",
-    conda:
-        "../envs/imaging.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(700, 60),
-        runtime=10,
-    params:
-        stage=versions("carry_labels"),
-    message:
-        "Carry the label map of {wildcards.scan}_{wildcards.suffix} to its grid"
-    script:
-        "../scripts/carry_labels.py"

@@ -22,25 +22,3 @@ rule extract_slices:
         "Extract axial, coronal and sagittal slices of {wildcards.scan}_{wildcards.suffix}"
     script:
         "../scripts/extract_slices.py"
-
-
-rule extract_labels:
-    input:
-        labels="<results>/preprocessed/<head>_desc-{suffix}_dseg.nii.gz",
-        head_mask="<results>/preprocessed/<head>_label-head_desc-{suffix}_mask.nii.gz",
-    output:
-        store="<results>/slices/<head>_{suffix}_labels.zarr/zarr.json",
-    log:
-        "<logs>/extract_labels/<head>_{suffix}.log",
-    conda:
-        "../envs/imaging.yaml"
-    threads: 1
-    resources:
-        mem_mb=memory(700, 40),
-        runtime=10,
-    params:
-        stage=versions("extract_labels"),
-    message:
-        "Extract axial slices of the label map of {wildcards.scan}_{wildcards.suffix}"
-    script:
-        "../scripts/extract_labels.py"

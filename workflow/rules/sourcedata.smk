@@ -1,4 +1,4 @@
-# Scans and their companions by content key: the only place where data identity enters the DAG.
+# Scans, their companions and label maps by content key: the only place where data identity enters the DAG.
 
 
 rule fetch_scan:
@@ -7,7 +7,7 @@ rule fetch_scan:
     log:
         "<logs>/fetch_scan/{dataset}/{folder}/{file}.log",
     wildcard_constraints:
-        file=PINNED_PATTERN,
+        file=one_of([PINNED_PATTERN, FILE_PATTERN]),
     conda:
         "../envs/datalad.yaml"
     threads: 1

@@ -3,11 +3,13 @@
 
 rule list_training_data:
     input:
-        stores=lambda w: [store for _, _, _, *stores in stores_of(w) for store in stores],
+        stores=lambda w: [store for _, _, _, store in stores_of(w)],
     output:
         index="<results>/models/{model}/training.json",
     log:
         "<logs>/list_training_data/{model}.log",
+    wildcard_constraints:
+        model=models_drawn_from("scans"),
     conda:
         "../envs/imaging.yaml"
     threads: 1

@@ -6,7 +6,6 @@ import logging
 import os
 
 import numpy as np
-from scipy import ndimage
 
 from headsr.preprocess.transform import resample_through
 from headsr.volumes import Grid, Volume, VolumeError, load_volume, save_volume
@@ -29,25 +28,6 @@ def carry_mask(mask: str | os.PathLike[str], scan: str | os.PathLike[str], outpu
     if drawn.data.any() and not inside.any():
         _log.warning("%s: fills most of no voxel of %s, and is left empty", mask, scan)
     save_volume(output, inside.astype(np.uint8), grid, description="headsr carried mask")
-
-
-def carry_labels(labels: str | os.PathLike[str], scan: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
-    """Write a scan's label map on the grid of its preprocessed volume: the nearest voxel's label, 0 outside the map.
-
-    Labels are whole numbers from 0 to 65535, kept as uint16. Raises VolumeError for others, and when nothing of the map
-    lies in the scan: it is of another space.
-    """
-    drawn, grid = load_volume(labels), load_volume(scan).grid
-    if drawn.data.min() < 0 or drawn.data.max() >= 2**16 or (drawn.data % 1).any():
-        raise VolumeError(f"{labels}: holds more than whole numbers from 0 to 65535. Give that scan a map of labels")
-    index = np.linalg.inv(drawn.grid.affine) @ grid.affine
-    # grid-constant: the cells at the border of the map are whole, whatever rounding does to its own grid.
-    carried = ndimage.affine_transform(
-        drawn.data, index[:3, :3], offset=index[:3, 3], output_shape=grid.shape, order=0, mode="grid-constant"
-    )
-    if not carried.any():
-        raise VolumeError(f"{labels}: nothing of it lies in {scan}. Give that scan the labels that were drawn on it")
-    save_volume(output, carried.astype(np.uint16), grid, description="headsr carried labels")
 
 
 def _meets(mask: Volume, grid: Grid) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -34,41 +33,19 @@ def extract_slices(
     Same scan, same bytes.
     Raises VolumeError when the mask does not fit the scan or leaves no slice.
     """
-    scan = load_volume(volume)
-    planes = _planes_of(scan, volume, head_mask, LAYOUT)
+    scan, mask = load_volume(volume), load_volume(head_mask)
+    if not mask.grid.same_as(scan.grid):
+        raise VolumeError(f"{head_mask}: is not on the grid of {volume}. Make both again")
+    planes = {plane: slices_of(scan, mask.data > 0.5, plane) for plane in LAYOUT}
+    for plane, slices in planes.items():
+        if not len(slices):
+            raise VolumeError(f"{head_mask}: no {plane} slice shows a head in at least {HEAD_SHARE:.0%} of its area")
     attributes = {
         "source_key": read_json(sidecar_of(volume))["headsr"]["source_key"],
         "pixel_mm": {plane: pixel_size(scan, plane) for plane in LAYOUT},
         "counts": {plane: len(slices) for plane, slices in planes.items()},
     }
     _write_store(Path(output), planes, attributes)
-
-
-def extract_labels(
-    labels: str | os.PathLike[str], head_mask: str | os.PathLike[str], output: str | os.PathLike[str]
-) -> None:
-    """Write the slices of a scan's label map, as ``extract_slices`` does: axial ones, in the smallest whole numbers.
-
-    They are the same slices, as the head is the same. Raises VolumeError when the map is not on the mask's grid.
-    """
-    carried = load_volume(labels, constant=True)
-    slices = _planes_of(carried, labels, head_mask, ["axial"])["axial"]
-    numbers = slices.astype(np.min_scalar_type(int(slices.max())))
-    _write_store(Path(output), {"axial": numbers}, {"counts": {"axial": len(numbers)}})
-
-
-def _planes_of(
-    scan: Volume, path: str | os.PathLike[str], head_mask: str | os.PathLike[str], planes: Iterable[str]
-) -> dict[str, NDArray[np.float32]]:
-    """The slices of some planes, of a scan or its label map, that show a head."""
-    mask = load_volume(head_mask)
-    if not mask.grid.same_as(scan.grid):
-        raise VolumeError(f"{head_mask}: is not on the grid of {path}. Make both again")
-    found = {plane: slices_of(scan, mask.data > 0.5, plane) for plane in planes}
-    for plane, slices in found.items():
-        if not len(slices):
-            raise VolumeError(f"{head_mask}: no {plane} slice shows a head in at least {HEAD_SHARE:.0%} of its area")
-    return found
 
 
 def slices_of(scan: Volume, head: NDArray[np.bool_], plane: str) -> NDArray[np.float32]:
@@ -82,7 +59,7 @@ def pixel_size(scan: Volume, plane: str) -> list[float]:
     return [float(scan.grid.voxel_size[axis]) for axis in LAYOUT[plane][1:]]
 
 
-def _write_store(mark: Path, planes: dict[str, NDArray], attributes: dict) -> None:
+def _write_store(mark: Path, planes: dict[str, NDArray[np.float32]], attributes: dict) -> None:
     store = mark.parent
     if mark.name != "zarr.json" or store.suffix != ".zarr":
         raise ValueError(f"{mark}: a store of slices is named by its root, NAME.zarr/zarr.json")
@@ -93,7 +70,7 @@ def _write_store(mark: Path, planes: dict[str, NDArray], attributes: dict) -> No
         array = zarr.create_array(
             store=str(store / plane),
             shape=slices.shape,
-            dtype=slices.dtype,
+            dtype="float32",
             chunks=(1, *slices.shape[1:]),
             shards=slices.shape,
             compressors=zarr.codecs.ZstdCodec(level=3),

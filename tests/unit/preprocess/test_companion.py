@@ -1,10 +1,9 @@
-"""A lesion mask and a label map lie where their scan has them, on whatever grid."""
+"""A lesion mask lies where its scan has it, on whatever grid."""
 
-import nibabel as nib
 import numpy as np
 import pytest
 
-from headsr.preprocess.companion import carry_labels, carry_mask
+from headsr.preprocess.companion import carry_mask
 from headsr.volumes import Grid, VolumeError, load_volume, save_volume
 
 AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
@@ -13,12 +12,12 @@ SHAPE = (20, 16, 12)
 
 @pytest.fixture
 def carried(tmp_path):
-    """A function that carries a mask, or labels, to a grid and reads it back."""
+    """A function that carries a mask to a grid and reads it back."""
 
-    def carry(mask, grid, target, by=carry_mask):
+    def carry(mask, grid, target):
         save_volume(tmp_path / "mask.nii.gz", mask, grid)
         save_volume(tmp_path / "scan.nii.gz", np.random.default_rng(0).random(target.shape, np.float32), target)
-        by(tmp_path / "mask.nii.gz", tmp_path / "scan.nii.gz", tmp_path / "carried.nii.gz")
+        carry_mask(tmp_path / "mask.nii.gz", tmp_path / "scan.nii.gz", tmp_path / "carried.nii.gz")
         result = load_volume(tmp_path / "carried.nii.gz", constant=True)
         assert result.grid.same_as(target)
         return result.data
@@ -67,43 +66,3 @@ def test_a_mask_that_was_drawn_elsewhere_is_refused(carried):
     far[:3, 3] = 200
     with pytest.raises(VolumeError, match=r"mask\.nii\.gz: nothing of it lies in .*scan\.nii\.gz"):
         carried(np.ones(SHAPE, np.uint8), Grid(SHAPE, far), grid)
-
-
-def test_labels_on_their_own_grid_stay_as_they_were_drawn(carried, tmp_path):
-    turn = np.deg2rad(7.0)
-    oblique = np.array([[np.cos(turn), -np.sin(turn), 0, -3.3], [np.sin(turn), np.cos(turn), 0, 7.1], [0, 0, 1, 2.9]])
-    grid = Grid(SHAPE, np.vstack([oblique, [0, 0, 0, 1]]) @ AFFINE)
-    labels = np.random.default_rng(1).integers(0, 2036, SHAPE).astype(np.uint16)
-    assert np.array_equal(carried(labels, grid, grid, by=carry_labels), labels)
-    assert nib.load(tmp_path / "carried.nii.gz").get_data_dtype() == np.uint16
-
-
-@pytest.mark.parametrize("voxel_mm", [0.8, 2.0])
-def test_labels_on_another_grid_are_those_of_the_nearest_voxels(carried, voxel_mm):
-    grid = Grid(SHAPE, AFFINE)
-    target = grid.at_voxel_size(voxel_mm)
-    labels = 1 + np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(np.uint16)
-    result = carried(labels, grid, target, by=carry_labels).astype(int)
-    index = np.stack(np.meshgrid(*map(np.arange, target.shape), indexing="ij"), axis=-1)
-    to_drawn = np.linalg.inv(grid.affine) @ target.affine
-    places = index @ to_drawn[:3, :3].T + to_drawn[:3, 3]
-    found = np.stack(np.unravel_index(np.maximum(result - 1, 0), SHAPE), axis=-1)
-    inside = result > 0
-    assert inside.mean() > 0.8 and np.abs(found - places)[inside].max() <= 0.5 + 1e-6
-
-
-@pytest.mark.parametrize("wrong", [-1.0, 2.5, 65536.0])
-def test_what_is_no_map_of_labels_is_refused(carried, wrong):
-    labels = np.ones(SHAPE, np.float32)
-    labels[3, 3, 3] = wrong
-    with pytest.raises(VolumeError, match=r"mask\.nii\.gz: holds more than whole numbers from 0 to 65535"):
-        carried(labels, Grid(SHAPE, AFFINE), Grid(SHAPE, AFFINE), by=carry_labels)
-
-
-def test_labels_that_were_drawn_elsewhere_are_refused(carried):
-    far = AFFINE.copy()
-    far[:3, 3] = 200
-    labels = np.ones(SHAPE, np.uint8)
-    labels[0] = 0
-    with pytest.raises(VolumeError, match=r"mask\.nii\.gz: nothing of it lies in .*scan\.nii\.gz"):
-        carried(labels, Grid(SHAPE, far), Grid(SHAPE, AFFINE), by=carry_labels)

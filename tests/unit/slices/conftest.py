@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from headsr.files import write_json
-from headsr.slices.extract import extract_labels, extract_slices
+from headsr.slices.extract import extract_slices
 from headsr.slices.store import list_training_data
 from headsr.volumes import Grid, save_volume
 
@@ -11,10 +11,7 @@ SHAPE = (24, 30, 18)
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Three scans in a results tree; an intensity is 100 x + 10 y + z voxels, so a crop tells what it shows.
-
-    Their labels are the same numbers; the list of ``labelled`` names them, that of ``any`` does not.
-    """
+    """Three scans in a results tree; an intensity is 100 x + 10 y + z voxels, so a crop tells what it shows."""
     root = tmp_path_factory.mktemp("results")
     stores = []
     for name, split, suffix in (("sub-01", "train", "T1w"), ("sub-02", "train", "T2w"), ("sub-03", "val", "T1w")):
@@ -27,9 +24,6 @@ def results(tmp_path_factory):
         write_json(root / "preprocessed" / f"{name}_{suffix}.json", {"headsr": {"source_key": f"KEY-{name}"}})
         mark = root / "slices" / "demo" / name / f"{name}_{suffix}.zarr" / "zarr.json"
         extract_slices(scan, root / "mask.nii.gz", mark)
-        of_labels = mark.parents[1] / f"{name}_{suffix}_labels.zarr" / "zarr.json"
-        extract_labels(scan, root / "mask.nii.gz", of_labels)
-        stores.append((f"demo/{name}_{suffix}", split, suffix, str(mark), str(of_labels)))
-    list_training_data((store[:4] for store in reversed(stores)), root / "models" / "any" / "training.json")
-    list_training_data(stores, root / "models" / "labelled" / "training.json")
+        stores.append((f"demo/{name}_{suffix}", split, suffix, str(mark)))
+    list_training_data(reversed(stores), root / "models" / "any" / "training.json")
     return root

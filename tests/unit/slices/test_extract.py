@@ -96,23 +96,3 @@ def test_only_a_store_is_wiped(scan):
     with pytest.raises(ValueError, match="named by its root"):
         extract.extract_slices(folder / "scan.nii.gz", folder / "mask.nii.gz", folder / "zarr.json")
     assert (folder / "scan.nii.gz").exists()
-
-
-@pytest.mark.parametrize(("most", "dtype"), [(97, np.uint8), (12175, np.uint16)])
-def test_of_a_label_map_the_same_slices_are_kept_as_whole_numbers(scan, most, dtype):
-    folder, data = scan
-    labels = np.random.default_rng(0).integers(0, most, data.shape).astype(np.uint16)
-    labels[4, 20, 5] = most
-    save_volume(folder / "labels.nii.gz", labels, Grid(data.shape, np.diag([*SIZES, 1.0])))
-    mark = folder / "labels.zarr" / "zarr.json"
-    extract.extract_labels(folder / "labels.nii.gz", folder / "mask.nii.gz", mark)
-    heads, kept = (zarr.open_group(str(store), mode="r")["axial"] for store in (run(folder), mark.parent))
-    np.testing.assert_array_equal(kept[:], labels.transpose(2, 1, 0)[1:9])
-    assert kept.dtype == dtype and (kept.shape, kept.chunks, kept.shards) == (heads.shape, heads.chunks, heads.shards)
-
-
-def test_a_label_map_of_another_grid_is_refused(scan):
-    folder, data = scan
-    save_volume(folder / "labels.nii.gz", np.ones(data.shape, np.uint8), Grid(data.shape, np.eye(4)))
-    with pytest.raises(VolumeError, match=r"not on the grid of .*labels\.nii\.gz"):
-        extract.extract_labels(folder / "labels.nii.gz", folder / "mask.nii.gz", folder / "a.zarr" / "zarr.json")

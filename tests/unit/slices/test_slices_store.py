@@ -23,15 +23,6 @@ def test_the_list_names_stores_relative_to_itself(results):
     }
 
 
-def test_the_list_names_the_labels_where_a_model_sees_them(results):
-    plain, labelled = (read_json(results / "models" / name / "training.json")["stores"] for name in ("any", "labelled"))
-    store = results / "slices" / "demo" / "sub-01" / "sub-01_T1w_labels.zarr"
-    assert labelled[0] == plain[0] | {
-        "labels": "../../slices/demo/sub-01/sub-01_T1w_labels.zarr",
-        "labels_content": tree_hash(store, leaving_out={"zarr.json"}),
-    }
-
-
 def test_the_list_refuses_nothing_and_what_is_no_store(tmp_path):
     with pytest.raises(ValueError, match="no scan of the model's data has the split train"):
         list_training_data([], tmp_path / "m" / "training.json")
