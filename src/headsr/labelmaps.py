@@ -20,7 +20,6 @@ from headsr.scans import DATASET_PATTERN
 SPLITS = ("train", "val", "unused")
 SUBJECT_PATTERN = r"sub-[A-Za-z0-9]+"
 FILE_PATTERN = rf"{SUBJECT_PATTERN}_dseg"  # of a fetched map, without its ending
-SYNTHSEG = Path(__file__).parent / "simulate" / "tables" / "synthseg.tsv"  # what the numbers of SynthSeg's maps mean
 
 
 class LabelMapsError(ValueError):
@@ -53,6 +52,11 @@ class PinnedMap:
 
 
 COLUMNS = tuple(field.name for field in fields(PinnedMap))
+
+
+def synthseg_labels() -> Path:
+    """The table that ships: what the numbers in SynthSeg's label maps mean, and how bright that is."""
+    return Path(__file__).parent / "simulate" / "tables" / "synthseg.tsv"
 
 
 def read_maps(path: str | os.PathLike[str]) -> tuple[PinnedMap, ...]:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from headsr.labelmaps import COLUMNS, FILE_PATTERN, SYNTHSEG, LabelMapsError, PinnedMap, read_maps, write_maps
+from headsr.labelmaps import COLUMNS, FILE_PATTERN, LabelMapsError, PinnedMap, read_maps, synthseg_labels, write_maps
 from headsr.recipes import LabelMaps, load_config, load_recipes
 from headsr.scans import PINNED_PATTERN
 from headsr.simulate.labels import read_structures
@@ -69,9 +69,9 @@ def test_the_shipped_table_is_of_the_shipped_label_maps():
 
 
 def test_the_shipped_labels_are_those_of_synthseg_under_its_licence():
-    structures = {structure.label: structure for structure in read_structures(SYNTHSEG)}
+    structures = {structure.label: structure for structure in read_structures(synthseg_labels())}
     assert len(structures) == 54 and structures[0].tissue == "air"
     assert structures[2].prior == structures[41].prior == (160.29, 21.66, 15.63, 5.48)  # white matter, left and right
     assert structures[3].group == structures[17].group  # cortex and hippocampus are as bright as each other
-    said = SYNTHSEG.with_suffix(".LICENSE").read_text()
+    said = synthseg_labels().with_suffix(".LICENSE").read_text()
     assert "Apache License, Version 2.0" in said and "Copyright 2020 Benjamin Billot" in said

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from headsr import targets
-from headsr.labelmaps import FILE_PATTERN, SUBJECT_PATTERN, SYNTHSEG, read_maps
+from headsr.labelmaps import FILE_PATTERN, SUBJECT_PATTERN, read_maps, synthseg_labels
 from headsr.parts import METRICS
 from headsr.provenance import commit_at
 from headsr.recipes import (
@@ -195,7 +195,7 @@ def map_of(wildcards):
 
 def labels_table(dataset):
     """The table that says what the numbers in a dataset's label maps mean."""
-    return RECIPES.datasets[dataset].table or str(SYNTHSEG)
+    return RECIPES.datasets[dataset].table or str(synthseg_labels())
 
 
 def seed_of_anatomy(wildcards):
