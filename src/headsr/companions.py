@@ -1,4 +1,4 @@
-"""Companions of scans in a dataset: lesion masks and labels, found by their BIDS names. Standard library only."""
+"""Companions of scans in a dataset: lesion masks, found by their BIDS names. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 # BIDS calls a lesion's mask label-L; people write label-lesion. A mask in another space than its scan's is left alone.
 _FILE = re.compile(
     rf"(?:.*/)?(?P<folder>{FOLDER_PATTERN})/anat/(?P<scan>{SCAN_PATTERN})(?:_space-orig)?"
-    r"(?:_label-(?P<label>L|lesion[A-Za-z0-9]*))?(?:_desc-(?P<desc>[A-Za-z0-9]+))?_(?P<suffix>mask|dseg)\.nii\.gz"
+    r"_label-(?:L|lesion[A-Za-z0-9]*)(?:_desc-(?P<desc>[A-Za-z0-9]+))?_mask\.nii\.gz"
 )
 
 
@@ -43,7 +43,7 @@ class _Candidate:
 
 
 def may_be_companion(path: str) -> bool:
-    """Whether a file of a dataset has the BIDS name of a lesion mask or of labels, in an anat folder anywhere."""
+    """Whether a file of a dataset has the BIDS name of a lesion mask, in an anat folder anywhere."""
     return _candidate(path) is not None
 
 
@@ -89,11 +89,8 @@ def _candidate(path: str) -> _Candidate | None:
     match = _FILE.fullmatch(path)
     if match is None or match["folder"].split("/") != _folders(match["scan"]):
         return None
-    kind = "lesion" if match["suffix"] == "mask" else "labels"
-    if (kind == "lesion") != bool(match["label"]):
-        return None
     suffix = match["desc"] if match["desc"] in SUFFIXES else ""
-    return _Candidate(path, kind, match["folder"], frozenset(match["scan"].split("_")), suffix)
+    return _Candidate(path, "lesion", match["folder"], frozenset(match["scan"].split("_")), suffix)
 
 
 def _folders(stem: str) -> list[str]:

@@ -24,7 +24,7 @@ DATASET_PATTERN = r"[A-Za-z0-9]+"
 
 _SUFFIX = "|".join(SUFFIXES)
 # What stands after the stem of its scan in the name of a companion, and the suffix that it ends with.
-COMPANIONS = {"lesion": ("label-lesion_desc-{}", "mask"), "labels": ("desc-{}", "dseg")}
+COMPANIONS = {"lesion": ("label-lesion_desc-{}", "mask")}
 _ENDINGS = {kind: f"{name.format(f'(?:{_SUFFIX})')}_{ending}" for kind, (name, ending) in COMPANIONS.items()}
 PINNED_PATTERN = rf"{SCAN_PATTERN}_(?:{'|'.join([_SUFFIX, *_ENDINGS.values()])})"  # a scan or a companion
 
@@ -41,7 +41,7 @@ class ScansError(ValueError):
 
 @dataclass(frozen=True)
 class Scan:
-    """One pinned image file of one subject: a scan, or a companion of one (its lesion mask, its labels).
+    """One pinned image file of one subject: a scan, or a companion of one (its lesion mask).
 
     ``scan`` is the BIDS stem without its suffix (``sub-02_ses-a_run-1``), ``path`` where the dataset keeps the file
     (``bids_names`` in config/datasets.yaml names those outside BIDS' anat folders), ``key`` the git-annex key that pins
@@ -186,7 +186,7 @@ def _refuse_misnamed(where: str, name: str, subject: str, of: str) -> None:
     if not of and (parse_name(name) or ("",))[0] != subject:
         raise ScansError(f"{where}: {name!r} is not the BIDS name of a scan of {subject!r}")
     if of and ((parse_companion(name) or ("",))[0] != of or name.split("_")[0] != subject):
-        raise ScansError(f"{where}: {name!r} is not the name of a companion of {of!r} of {subject!r}")
+        raise ScansError(f"{where}: {name!r} is not the name of a companion of {of!r} of {subject!r}. Remove that row")
 
 
 def _refuse_repeats(path: str | os.PathLike[str], scans: Sequence[Scan]) -> None:

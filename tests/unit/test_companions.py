@@ -1,4 +1,4 @@
-"""Which files of a dataset are the lesion mask and the labels of which scan."""
+"""Which files of a dataset are the lesion masks of which scan."""
 
 import pytest
 
@@ -30,9 +30,7 @@ def test_what_simulate_publishes_belongs_to_every_contrast_of_its_head():
     paths = [f"{TRUTH}label-L_mask.nii.gz", f"{TRUTH}dseg.nii.gz"]
     assert found(["sub-01_T1w", "sub-01_FLAIR", "sub-02_T1w"], paths) == {
         "sub-01_label-lesion_desc-T1w_mask": paths[0],
-        "sub-01_desc-T1w_dseg": paths[1],
         "sub-01_label-lesion_desc-FLAIR_mask": paths[0],
-        "sub-01_desc-FLAIR_dseg": paths[1],
     }
 
 
@@ -77,10 +75,11 @@ def test_sessions_are_kept_apart():
 
 
 def test_of_two_that_fit_alike_neither_is_taken(caplog):
-    paths = ["derivatives/a/sub-01/anat/sub-01_dseg.nii.gz", "derivatives/b/sub-01/anat/sub-01_dseg.nii.gz"]
+    paths = [f"derivatives/{rater}/sub-01/anat/sub-01_label-lesion_mask.nii.gz" for rater in "ab"]
+    name = "sub-01_label-lesion_desc-T1w_mask"
     assert found(["sub-01_T1w"], paths) == {}
-    assert "give one the name sub-01_desc-T1w_dseg in the dataset's bids_names" in caplog.text
-    assert found(["sub-01_T1w"], paths[:1], {paths[1]: "sub-01_desc-T1w_dseg"}) == {"sub-01_desc-T1w_dseg": paths[1]}
+    assert f"give one the name {name} in the dataset's bids_names" in caplog.text
+    assert found(["sub-01_T1w"], paths[:1], {paths[1]: name}) == {name: paths[1]}
 
 
 def test_a_named_file_belongs_to_that_scan_alone():
