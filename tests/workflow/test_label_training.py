@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from project import ROOT, copy_project, delta, headsr, made_up_scans, plan, planned, snakemake
+from project import copy_project, delta, headsr, made_up_scans, plan, planned, snakemake
 
 from headsr.annex import run_tool
 from headsr.files import read_json
-from headsr.labelmaps import read_maps
+from headsr.labelmaps import read_maps, synthseg_labels
 from headsr.volumes import Grid, save_volume
 
 PEOPLE = {"sub-01": "train", "sub-02": "train", "sub-03": "val", "sub-04": "test"}
@@ -23,8 +23,8 @@ MAPS = {f"maps/seg_{n}.nii.gz": f"sub-0{n}" for n in (1, 2, 3, 4)}
 SPLITS = {"train": ["sub-01", "sub-02"], "val": ["sub-03"]}
 DRAWN = {"kind": "labelmaps", "license": "none", "citation": "none", "maps": MAPS, "splits": SPLITS}
 MODEL = {
-    "kind": "baseline",
-    "network": {"architecture": "residual2d", "channels": 4, "blocks": 1},
+    "kind": "unrolled",
+    "network": {"architecture": "unrolled"},
     "data": {"kind": "studies", "source": "labels", "datasets": ["drawn"], "block": [8, 8, 8]},
     "budget": {"steps": 2, "batch": 1},
     "optimizer": {"learning_rate": 0.001},
@@ -45,12 +45,6 @@ with job(snakemake):
     from pathlib import Path
 
     [Path(path).write_text("made up") for path in snakemake.output]
-"""
-STORE = """
-from pathlib import Path
-def prepare_anatomy(dseg, table, output, *, seed):
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    Path(output).write_text(f"{Path(dseg).stat().st_size} {seed}")
 """
 # (outer radius in mm, label of the shipped table): skin, skull, CSF, cortex, white matter, ventricle.
 BALLS = ((78, 511), (70, 515), (64, 24), (60, 3), (48, 2), (16, 4))
@@ -116,17 +110,10 @@ def trained(model: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def pinned(tmp_path_factory):
-    """A project in which a baseline may be trained on studies, with two repositories of label maps, pinned."""
+    """A project with two repositories of label maps, pinned."""
     project = copy_project(tmp_path_factory.mktemp("labels"))
-    shutil.copytree(ROOT / "src", project / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    models = project / "src/headsr/recipes/models.py"
-    told = models.read_text()
-    models.write_text(told.replace('= ("slices",)\n', '= ("slices", "studies")\n', 1))
-    assert models.read_text() != told
     for script in ("train_segment", "export_model"):
         (project / f"workflow/scripts/{script}.py").write_text(f'"""Made up."""\n{MADE_UP}')
-    if not (store := project / "src/headsr/simulate/store.py").exists():
-        store.write_text(STORE)
     made_up_scans(project, PEOPLE)
     for number, dataset in enumerate(("drawn", "other")):
         publish(project / dataset, "v1", **{f"sub_0{n}": 0.9 + 0.04 * n + 0.01 * number for n in (1, 2, 3, 4)})
@@ -213,7 +200,7 @@ def test_a_map_that_joins_the_validation_redoes_the_trainings_alone(project):
 
 
 def test_another_table_of_labels_redoes_the_anatomies_of_its_dataset(project):
-    own = (project / "src/headsr/simulate/tables/synthseg.tsv").read_text()
+    own = synthseg_labels().read_text()
     (project / "own.tsv").write_text(own)
     configure(project, table="own.tsv")
     wanted = weights("of_labels", "of_others", "of_both")
@@ -230,8 +217,8 @@ def test_label_maps_that_nobody_pinned_are_refused_with_the_way_out(project):
     (project / "labelmaps.tsv").write_text("\n".join(row for row in rows if not row.startswith("drawn")) + "\n")
     shutil.rmtree(project / "results/models")
     asked = snakemake(project, "--dry-run", "--cores", "2", *CONFIG, "--", *weights("of_labels"))
-    painted = {"painted": {"kind": "slice_network", "model": "of_labels"}}
-    configure(project, methods=painted, tables={"one_thick": {"methods": ["painted"], "expectations": []}})
+    table = {"one_thick": {"methods": ["painted"], "expectations": []}}
+    configure(project, methods={"painted": {"kind": "unrolled", "model": "of_labels"}}, tables=table)
     used = snakemake(project, "--dry-run", "--cores", "2", *CONFIG)
     for run in (asked, used):
         assert run.returncode != 0

@@ -89,9 +89,7 @@ class Evidence:
 
         ``rho`` (N, 1, 1, 1, 1) says how far the estimate is trusted against the scans.
         """
-        return _solved(
-            lambda x: self.normal(x) + rho * x, self._target + rho * estimate, estimate, iterations=iterations
-        )
+        return _solved(lambda x: self.normal(x) + rho * x, self._target + rho * estimate, estimate, iterations=iterations)
 
     def misfits(self, x: Tensor) -> Tensor:
         """y - A x as each voxel's slices see it, (N, 3, X, Y, Z): of the scans that are coarse along each axis.

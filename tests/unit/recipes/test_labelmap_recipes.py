@@ -93,16 +93,13 @@ def test_slices_of_label_maps_are_refused():
         load_recipes(config)
 
 
-def test_labels_of_scans_are_refused(monkeypatch):
-    """By a model that may be trained on studies."""
-    monkeypatch.setattr("headsr.recipes.models.Baseline.data_kinds", ("slices", "studies"))
+def test_labels_of_scans_are_refused():
     config = with_dataset()
-    model = {key: item for key, item in plain(load_recipes(config).models["edsr"]).items() if key != "data"}
-    config["overrides"]["models"] = {"painted": model | {"data": STUDIES}}
-    assert load_recipes(config).models["painted"].data.datasets == ("drawn",)
-    config["overrides"]["models"]["painted"]["data"] = STUDIES | {"datasets": ["ds000113"]}
+    config["overrides"]["models"] = {"unrolled": {"data": {"datasets": ["drawn"]}}}
+    assert load_recipes(config).models["unrolled"].data.datasets == ("drawn",)
+    config["overrides"]["models"]["unrolled"]["data"] = {"datasets": ["ds000113"]}
     wanted = r"'ds000113' is of kind scans; it must be of kind labelmaps \(synthseg, drawn\): data of kind studies"
-    with pytest.raises(RecipeError, match=rf"painted\.data\.datasets\[0\]: {wanted}"):
+    with pytest.raises(RecipeError, match=rf"unrolled\.data\.datasets\[0\]: {wanted}"):
         load_recipes(config)
 
 
