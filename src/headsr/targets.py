@@ -206,25 +206,21 @@ def refuse_models_without_data(
     """ValueError for a model that has nothing to be trained on, or nothing to be validated by."""
     for name in names:
         model = recipes.models[name]
-        chosen = {one.split for one in (*training_scans(scans, model), *training_maps(maps, model))}
+        for dataset in model.data.datasets if model.data.drawn_from == "labelmaps" else ():
+            if all(one.dataset != dataset for one in maps):
+                raise ValueError(f"the model {name!r} learns from {dataset}, which is not pinned: headsr pin {dataset}")
         for split in ("train", "val"):
-            if split not in chosen:
-                what = {"scans": "scan", "labelmaps": "label map"}[model.data.drawn_from]
-                why = _why_no_map(model, maps) if what == "label map" else _why_no_scan(model, scans)
-                raise ValueError(f"the model {name!r} has no {what} of split {split!r}: {why}")
+            if all(one.split != split for one in (*training_scans(scans, model), *training_maps(maps, model))):
+                raise ValueError(f"the model {name!r} has {_why_none_of(split, model, scans)}")
 
 
-def _why_no_scan(model: Model, scans: Sequence[Scan]) -> str:
+def _why_none_of(split: str, model: Model, scans: Sequence[Scan]) -> str:
+    """What a model lacks to be trained or validated, and what there is instead."""
+    if model.data.drawn_from == "labelmaps":
+        datasets = ", ".join(model.data.datasets)
+        return f"no label map of split {split!r}: those of {datasets} are of others. Change splits in their table"
     asked = f"suffixes {', '.join(model.data.suffixes)}, datasets {', '.join(model.data.datasets) or 'all'}"
-    return _what_there_is(asked, scans)
-
-
-def _why_no_map(model: Model, maps: Sequence[PinnedMap]) -> str:
-    datasets = model.data.datasets
-    unpinned = [name for name in datasets if all(one.dataset != name for one in maps)]
-    if unpinned:
-        return f"the table of label maps has no row of {', '.join(unpinned)}. Write them: headsr pin {unpinned[0]}"
-    return f"every map of {', '.join(datasets)} is of another. Change splits in the table of label maps"
+    return f"no scan of split {split!r}: {_what_there_is(asked, scans)}"
 
 
 def views_of(degradation: str, recipes: Recipes, study: Sequence[Scan]) -> list[str]:

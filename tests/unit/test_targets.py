@@ -203,7 +203,8 @@ def test_a_model_of_labels_sees_the_label_maps_of_its_datasets_and_no_scan():
 
 def test_a_model_of_labels_without_label_maps_is_refused_with_the_way_out():
     refuse_models_without_data(["made_up"], of_labels("drawn"), [], MAPS)
-    with pytest.raises(ValueError, match=r"'made_up' has no label map of split 'train': .*no row of drawn.*pin drawn"):
-        refuse_models_without_data(["made_up"], of_labels("drawn"), HEADS, MAPS[4:])
-    with pytest.raises(ValueError, match=r"no label map of split 'val': every map of drawn is of another\. Change"):
+    for datasets in (("drawn",), ("other", "drawn")):
+        with pytest.raises(ValueError, match=r"'made_up' learns from drawn, which is not pinned: headsr pin drawn"):
+            refuse_models_without_data(["made_up"], of_labels(*datasets), HEADS, MAPS[4:])
+    with pytest.raises(ValueError, match=r"no label map of split 'val': those of drawn are of others\. Change splits"):
         refuse_models_without_data(["made_up"], of_labels("drawn"), HEADS, MAPS[:2])

@@ -99,6 +99,11 @@ class LabelMaps:
         for split in ("train", "val"):
             if not self.splits.get(split):
                 raise ValueError(f"splits: gives no map to {split}; a training needs both train and val")
+        split_of: dict[str, str] = {}
+        for split, subjects in self.splits.items():
+            for subject in subjects:
+                if split_of.setdefault(subject, split) != split:
+                    raise ValueError(f"splits: {subject} is in two, {split_of[subject]} and {split}; keep it in one")
 
 
 DATASETS: dict[str, type[Dataset | LabelMaps]] = {one.kind: one for one in (Dataset, LabelMaps)}

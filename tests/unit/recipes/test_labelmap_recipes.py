@@ -56,6 +56,7 @@ def test_a_dataset_that_names_no_kind_is_of_scans_and_never_says_so():
         ({"maps": {"c.nii.gz": "sub-01"}}, r"drawn: maps: maps/a\.nii\.gz and c\.nii\.gz are both 'sub-01'"),
         ({"splits": {"train": ["sub-01"]}}, r"drawn: splits: gives no map to val"),
         ({"splits": {"val": ["sub-01"], "train": []}}, r"drawn: splits: gives no map to train"),
+        ({"splits": {"train": ["sub-01"], "val": ["sub-01"]}}, r"drawn: splits: sub-01 is in two, train and val"),
         ({"splits": {"test": ["sub-01"]}}, r"drawn\.splits: unknown splits 'test'; known: train, val, unused"),
         ({"splits": {"train": ["sub-01"], "val": ["sub-2"]}}, r"drawn\.splits\.val: .*'sub-2'; did you mean 'sub-02'"),
         ({"table": "no.tsv"}, r"drawn\.table: no\.tsv is not there\. Leave the key out for SynthSeg's labels"),
