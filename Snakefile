@@ -25,6 +25,7 @@ localrules:
     list_training_data,
     list_anatomies,
     check_model,
+    take_model,
     describe_derivatives,
     models,
     reconstructions,

@@ -108,6 +108,20 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("--port", type=int, default=0, help="of the local server (default: any that is free)")
     view.set_defaults(command=_view)
 
+    models = commands.add_parser("models", help="list, verify or make the weights that ship in the package")
+    of_models = models.add_subparsers(required=True, metavar="WHAT")
+    listed = of_models.add_parser("list", help="what ships: kind, training, size, license, and how good it is")
+    verified = of_models.add_parser("verify", help="say whether weights and cards are whole and belong together")
+    verified.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
+    shipped = of_models.add_parser("ship", help="make weights and card from a finished training")
+    shipped.add_argument("model", metavar="MODEL_FOLDER", help="such as results/models/edsr")
+    shipped.add_argument("facts", metavar="FACTS", help="YAML of what no file of the training says (docs/models.md)")
+    shipped.add_argument("--name", help="that the weights ship under (default: that of the folder)")
+    shipped.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
+    for command, run in ((listed, _list_models), (verified, _verify_models), (shipped, _ship_model)):
+        command.add_argument("--folder", help="where weights and cards lie (default: in the package)")
+        command.set_defaults(command=run)
+
     mlflow = commands.add_parser("mlflow", help="mirror all trainings and fits to MLflow, also those that run")
     mlflow.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
     mlflow.set_defaults(command=_mlflow)
@@ -214,6 +228,50 @@ def _view(options: argparse.Namespace) -> int:
     from headsr.view.server import serve
 
     serve(options.stores, port=options.port)
+    return OK
+
+
+def _list_models(options: argparse.Namespace) -> int:
+    from headsr.models.card import PACKAGE, shipped_models, table_of
+
+    folder = options.folder or PACKAGE
+    cards = shipped_models(folder)
+    print(table_of(cards) if cards else f"{folder}: no weights ship here")
+    return OK
+
+
+def _verify_models(options: argparse.Namespace) -> int:
+    from headsr.models.card import PACKAGE, shipped_names
+    from headsr.models.shipped import verify_shipped
+    from headsr.weights import StateError
+
+    folder = options.folder or PACKAGE
+    names, code = options.names or shipped_names(folder), OK
+    for name in names:
+        try:
+            print(f"OK {name}: {verify_shipped(name, folder=folder)}")
+        except StateError as error:
+            print(f"FAILED {name}: {error}")
+            code = FAILED
+    if not names:
+        print(f"{folder}: no weights ship here")
+    return code
+
+
+def _ship_model(options: argparse.Namespace) -> int:
+    from headsr.models.card import PACKAGE, table_of
+    from headsr.models.ship import read_facts, ship
+    from headsr.recipes import load_config, load_recipes
+
+    name = options.name or Path(options.model).resolve().name
+    card = ship(
+        options.model,
+        read_facts(options.facts),
+        name=name,
+        datasets=load_recipes(load_config(options.configfile)).datasets,
+        folder=options.folder or PACKAGE,
+    )
+    print(table_of({name: card}))
     return OK
 
 

@@ -21,6 +21,7 @@ STAGE_VERSIONS: dict[str, int] = {
     "check_model": 1,
     "train_segment": 1,
     "export_model": 1,
+    "take_model": 1,
     "reconstruct_volume": 8,
     "fit_field": 5,
     "render_volume": 6,

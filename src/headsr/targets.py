@@ -181,6 +181,11 @@ def models_of(tables: Iterable[str], recipes: Recipes) -> list[str]:
     return sorted(recipes.used_by("tables", tables)["models"])
 
 
+def trained(models: Iterable[str], recipes: Recipes) -> list[str]:
+    """Those of the models that are trained here; the weights of the others ship in the package."""
+    return [name for name in models if recipes.models[name].kind != "shipped"]
+
+
 def training_scans(scans: Iterable[Scan], model: Model) -> list[Scan]:
     """The scans that a model is trained on or validated by; none of one that learns from label maps."""
     data = model.data
@@ -333,14 +338,14 @@ def masks_figures(results: str, units: Iterable[Unit], recipes: Recipes, scans: 
 
 
 def histories(results: str, models: Iterable[str], units: Sequence[Unit], recipes: Recipes) -> Mapping[str, str]:
-    """The history of every training and fit, by the name of what was trained."""
-    trained = {name: f"{results}/models/{name}/history.jsonl" for name in models}
+    """The history of every training and fit, by the name of what was trained; of shipped weights it is their card's."""
+    of_models = {name: f"{results}/models/{name}/history.jsonl" for name in models}
     fits = {
         f"{unit.method} {unit.degradation} {unit.scan.name}": volume(results, unit, "fit", "jsonl", resolution="")
         for unit in units
         if recipes.methods[unit.method].makes == "field"
     }
-    return {**trained, **fits}
+    return {**of_models, **fits}
 
 
 def histories_so_far(
@@ -349,7 +354,7 @@ def histories_so_far(
     """Where every history lies while its training or fit may still be running: the files that make it up, in order."""
     parts = {
         name: [*(f"segment-{segment}" for segment in range(recipes.models[name].budget.segments)), "rolling"]
-        for name in models
+        for name in trained(models, recipes)
     }
     return {
         name: [f"{results}/models/{name}/{part}.jsonl" for part in parts[name]] if name in parts else [path]
@@ -359,16 +364,16 @@ def histories_so_far(
 
 def recipes_of_training(models: Iterable[str], units: Sequence[Unit], recipes: Recipes) -> dict[str, Any]:
     """The recipe of every training and fit, by the name of what is trained."""
-    trained = {name: recipes.models[name] for name in models}
-    return {**trained, **{f"{u.method} {u.degradation} {u.scan.name}": recipes.methods[u.method] for u in units}}
+    of_models = {name: recipes.models[name] for name in models}
+    return {**of_models, **{f"{u.method} {u.degradation} {u.scan.name}": recipes.methods[u.method] for u in units}}
 
 
 def keys_of_training(
     models: Iterable[str], units: Sequence[Unit], recipes: Recipes, scans: Sequence[Scan], maps: Sequence[PinnedMap]
 ) -> dict[str, list[str]]:
-    """The content keys that every training and fit sees, by the name of what is trained."""
+    """The content keys that every training and fit sees, by the name of what is trained here."""
     return {
-        **{name: _keys_of_model(recipes.models[name], scans, maps) for name in models},
+        **{name: _keys_of_model(recipes.models[name], scans, maps) for name in trained(models, recipes)},
         **{f"{unit.method} {unit.degradation} {unit.scan.name}": [unit.scan.key] for unit in units},
     }
 

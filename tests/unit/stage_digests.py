@@ -36,9 +36,10 @@ KINDS = {"MODELS", "DATA", "METHODS"}
 # Called while a module is imported, these act on what they make alone. Anything else called there may register
 # something elsewhere, so it counts for everyone who imports the module.
 HARMLESS = {
-    "Column", "ForPeople", "Part", "TypeVar", "cache", "classmethod", "contextlib.contextmanager",
-    "contextmanager", "dataclass", "dict", "field", "fields", "logging.getLogger", "lru_cache", "np.diag", "np.log",
-    "np.sqrt", "property", "re.compile", "sorted", "staticmethod", "torch.no_grad", "tuple",
+    "Column", "ForPeople", "Part", "Path", "TypeVar", "cache", "cached_property", "classmethod",
+    "contextlib.contextmanager", "contextmanager", "dataclass", "dict", "field", "fields", "logging.getLogger",
+    "lru_cache", "np.diag", "np.log", "np.sqrt", "property", "re.compile", "sorted", "staticmethod",
+    "torch.no_grad", "tuple",
 }  # fmt: skip
 HARMLESS_METHODS = {"format", "items", "join", "keys", "values"}  # of texts and tables
 # Code that uses a class or a module without writing its name: no reach could be promised, so it is refused.

@@ -171,7 +171,8 @@ STUDIES = {"kind": "studies", "suffixes": ["T1w"], "block": [8, 8, 8]}
 
 def models(**change) -> SimpleNamespace:
     """As much of the recipes as the scans of a model follow from."""
-    return SimpleNamespace(models={"made_up": SimpleNamespace(data=build(DataRecipe, STUDIES | change, "data"))})
+    data = build(DataRecipe, STUDIES | change, "data")
+    return SimpleNamespace(models={"made_up": SimpleNamespace(kind="baseline", data=data)})
 
 
 def test_a_model_is_trained_on_the_scans_of_its_suffixes():

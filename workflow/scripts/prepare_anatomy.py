@@ -5,4 +5,4 @@ from headsr.jobs import job
 with job(snakemake):
     from headsr.simulate.store import prepare_anatomy
 
-    prepare_anatomy(snakemake.input.dseg, snakemake.params.table, snakemake.output.anatomy, seed=snakemake.params.seed)
+    prepare_anatomy(snakemake.input.dseg, snakemake.params.table, snakemake.output.anatomy)

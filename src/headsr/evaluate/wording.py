@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from headsr.recipes import Degradation, Model, Recipes, Stack
+from headsr.recipes import Degradation, Model, Recipes, Shipped, Stack
 
 PROJECTION = (
     "Every estimate is then projected onto its measurement: the nearest volume x + Aᵀu whose root mean square residual "
@@ -68,7 +68,13 @@ def _factor(stack: Stack) -> str:
     return f"{stack.factor:g}" if stack.factors is None else " x ".join(f"{factor:g}" for factor in stack.factors)
 
 
-def _of_model(model: Model) -> str:
+def _of_model(model: Model | Shipped) -> str:
+    if isinstance(model, Shipped):
+        card = model.card
+        return (
+            f"{card.kind}, network {', '.join(card.architectures)}, not trained here: the weights that ship as "
+            f"{model.name} (SHA-256 {model.sha256[:12]}...), trained on {card.trained_on} in {card.steps} steps."
+        )
     budget = model.budget
     return (
         f"{model.kind}, network {model.network['architecture']}, trained on {', '.join(model.data.suffixes)} "

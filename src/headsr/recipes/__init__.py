@@ -15,6 +15,7 @@ from headsr.recipes.data import (
 )
 from headsr.recipes.load import (
     Recipes,
+    architectures_of,
     every_part,
     load_config,
     load_recipes,
@@ -39,13 +40,14 @@ from headsr.recipes.methods import (
     Unrolled,
 )
 from headsr.recipes.models import DATA, MODELS, Budget, Data, DataRecipe, Ldm, Model, ModelRecipe
+from headsr.recipes.shipped import Shipped
 from headsr.recipes.tables import VARIANTS, Column, Expectation, Table
 
 __all__ = [
     "DATA", "DATASETS", "METHODS", "MODELS", "PROFILES", "VARIANTS", "VIEWS", "Average", "Blind", "BlindStage",
     "Budget", "Column", "Data", "DataRecipe", "Dataset", "DatasetRecipe", "Degradation", "Expectation", "Fit",
     "GridField", "Inr", "LabelMaps", "Ldm", "Method", "MethodRecipe", "Model", "ModelRecipe", "RecipeError", "Recipes",
-    "SliceNetwork", "Spline", "Stack", "Table", "Tikhonov", "TotalVariation", "Unrolled", "build", "every_part",
-    "expanded", "load_config", "load_recipes", "merged", "model_references", "parts_of_method", "parts_of_model",
-    "plain", "stated", "stated_in", "tracked", "versions",
+    "Shipped", "SliceNetwork", "Spline", "Stack", "Table", "Tikhonov", "TotalVariation", "Unrolled",
+    "architectures_of", "build", "every_part", "expanded", "load_config", "load_recipes", "merged", "model_references",
+    "parts_of_method", "parts_of_model", "plain", "stated", "stated_in", "tracked", "versions",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from headsr.recipes.convert import NAME, RecipeError, Reference, build, expanded
 from headsr.recipes.data import Blind, Dataset, DatasetRecipe, Degradation, LabelMaps
 from headsr.recipes.methods import METHODS, Method, MethodRecipe
 from headsr.recipes.models import DATA, MODELS, Model, ModelRecipe
+from headsr.recipes.shipped import Shipped
 from headsr.recipes.tables import Table, read_published
 from headsr.scans import SUFFIXES, may_be_named, parse_companion, parse_name
 from headsr.stages import STAGE_VERSIONS
@@ -48,7 +49,7 @@ class Recipes:
         return list(dict.fromkeys(one.name for one in model_references(getattr(self, part)[name])))
 
 
-def model_references(recipe: Method | Model) -> list[Reference]:
+def model_references(recipe: Method | Model | Shipped) -> list[Reference]:
     """Where a recipe names a trained model, and of which kinds that must be."""
     return [one for one in references(None, recipe, recipe.kind) if one.part == "models"]
 
@@ -87,6 +88,8 @@ def load_recipes(config: Mapping[str, Any]) -> Recipes:
         _refuse_other_slices(table, recipes, stated_in(files["tables"], name))
         _refuse_wrong_published(table, stated_in(files["tables"], name))
     for name, model in recipes.models.items():
+        if isinstance(model, Shipped):  # trained elsewhere, on data that need not be here
+            continue
         _refuse_wrong_pool(model, recipes, stated_in(files["models"], name))
         _refuse_other_datasets(model, recipes, f"{stated_in(files['models'], name)}.data.datasets")
     for table in config["tables"]:
@@ -123,9 +126,13 @@ def parts_of_model(model: Model) -> list[str]:
 def parts_of_method(method: Method, recipes: Recipes) -> list[str]:
     """The names of the parts that a method works by: its own, and the networks of the models that it uses."""
     behind = recipes.used_by("models", [one.name for one in model_references(method)])["models"]
-    models = [recipes.models[name] for name in behind]
-    networks = [f"network.{model.network['architecture']}" for model in models]
+    networks = [f"network.{one}" for name in behind for one in architectures_of(recipes.models[name])]
     return sorted({f"method.{method.kind}", *networks})
+
+
+def architectures_of(model: Model | Shipped) -> list[str]:
+    """The networks by which a model answers: its own, and those that shipped weights hold beside it."""
+    return list(model.card.architectures) if isinstance(model, Shipped) else [model.network["architecture"]]
 
 
 def versions(stage: str, parts: Iterable[str] = ()) -> dict[str, int]:
@@ -194,10 +201,15 @@ def _refuse_wrong(reference: Reference, recipes: Recipes) -> None:
     known = getattr(recipes, reference.part)
     if reference.name not in known:
         raise RecipeError(f"{reference.where}: {unknown(reference.part.rstrip('s'), reference.name, known)}")
-    kind = getattr(known[reference.name], "kind", "")
+    kind = _kind_of(known[reference.name])
     if reference.kinds and kind not in reference.kinds:
         wanted = " or ".join(reference.kinds)
         raise RecipeError(f"{reference.where}: {reference.name!r} is of kind {kind}; it must be of kind {wanted}")
+
+
+def _kind_of(recipe: Any) -> str:
+    """The kind that a recipe serves as: shipped weights as the model that they are."""
+    return recipe.card.kind if isinstance(recipe, Shipped) else getattr(recipe, "kind", "")
 
 
 def _refuse_circles(recipes: Recipes, file: str) -> None:
@@ -228,13 +240,20 @@ def _refuse_other_slices(table: Table, recipes: Recipes, where: str) -> None:
     """A model of 2-D slices serves scans whose slices show what they leave out as those that it was trained on did."""
     for method, degradation in itertools.product(table.methods, table.degradations):
         for model in recipes.models_of("methods", method):
-            trained = getattr(recipes.models[model].data, "view", None)
+            trained = _view_of(recipes.models[model])
             for seen in recipes.degradations[degradation].seen:
                 if trained not in (None, seen):
                     raise RecipeError(
                         f"{where}: {method!r} has the model {model!r}, trained on {_SLICES[trained]}; the scans of "
                         f"{degradation!r} have {_SLICES[seen]}. Leave one out"
                     )
+
+
+def _view_of(model: Model | Shipped) -> str | None:
+    """How the slices of a model's training showed what a scan leaves out; None where it saw no such slices."""
+    if isinstance(model, Shipped):
+        return model.card.recipe["data"].get("view")
+    return getattr(model.data, "view", None)
 
 
 _SLICES = {

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from headsr.parts import LOSSES, NETWORKS, Part
 from headsr.recipes.convert import FOR_PEOPLE, Among, Ascending, Doc, Kinds, Names, Range, unknown
 from headsr.recipes.data import Count, Seed, Suffix
+from headsr.recipes.shipped import Shipped
 
 PRECISIONS = ("fp32", "bf16", "auto")
 Rate = Annotated[float, Range(0, 1, above=True)]
@@ -93,7 +94,7 @@ class Studies(Data):
     part: ClassVar[Part] = Part("headsr.training.data.studies.StudySampler", version=2)
     block: Annotated[tuple[Count, Count, Count], Doc("Voxels of a block along x, y and z.")]
     source: Annotated[
-        Literal["heads", "labels"], Doc("Preprocessed heads, or label maps in contrasts drawn at random.")
+        Literal["heads", "labels"], Doc("Preprocessed heads, or label maps in a contrast drawn at random.")
     ] = "heads"
     suffixes: Annotated[tuple[Suffix, ...], Doc("Contrasts to train on; of label maps there are none.")] = ()
     scans: Annotated[tuple[Count, Count], Ascending(), Doc("Fewest and most scans of a study.")] = (1, 3)
@@ -300,7 +301,7 @@ class UnrolledNetwork(Model):
 MODELS: dict[str, type[Model]] = {
     one.kind: one for one in (Baseline, Adversarial, Autoencoder, Ldm, SliceEncoder, UnrolledNetwork)
 }
-ModelRecipe = Annotated[Model, Kinds(MODELS)]
+ModelRecipe = Annotated[Model | Shipped, Kinds({**MODELS, Shipped.kind: Shipped})]
 
 
 def refuse_other_network(network: Mapping[str, Any], kind: str, key: str) -> None:

@@ -12,6 +12,7 @@ from headsr.recipes.convert import Among, Doc, Kinds, Names, Range, hints_of, pl
 from headsr.recipes.data import DATASETS, Blind, BlindStage, Degradation, Stack
 from headsr.recipes.methods import METHODS, Fit, GridField
 from headsr.recipes.models import DATA, MODELS, Budget, LossTerm, Optimizer, Schedule
+from headsr.recipes.shipped import Shipped
 from headsr.recipes.tables import Column, Expectation, Table
 
 README = Path("config/README.md")
@@ -20,7 +21,7 @@ _SECTIONS = {
     "datasets.yaml": [*DATASETS.values()],
     "degradations.yaml": [Degradation, Stack],
     "blind.yaml": [Blind, BlindStage],
-    "models/NAME.yaml": [*MODELS.values(), *DATA.values(), Budget, Optimizer, Schedule, LossTerm],
+    "models/NAME.yaml": [*MODELS.values(), Shipped, *DATA.values(), Budget, Optimizer, Schedule, LossTerm],
     "methods.yaml": [*METHODS.values(), Fit, GridField],
     "experiments.yaml": [Table, Column, Expectation],
 }

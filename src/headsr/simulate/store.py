@@ -35,6 +35,7 @@ DEPTH_STEP_MM, LESION_STEP = 0.1, 1 / 255  # what one of a stored byte is
 _KEY = "headsr"
 _BRAIN = ("white", "grey")
 _DEPTH_MM, _BLOCK = 2.0, 48
+_DRAWING = 0  # the lesions of a map are drawn once
 _AIR = 1  # voxels of the map around the head
 _OPEN = 64
 
@@ -46,12 +47,12 @@ class StoreError(ValueError):
 
 
 def prepare_anatomy(
-    dseg: str | os.PathLike[str], table: str | os.PathLike[str], output: str | os.PathLike[str], *, seed: int
+    dseg: str | os.PathLike[str], table: str | os.PathLike[str], output: str | os.PathLike[str]
 ) -> None:
     """Write what ``open_anatomy`` reads of a segmentation and its table of labels, whole or not at all.
 
     uint8 tensors (X, Y, Z): ``winners``, the structure at every voxel of half the map's voxel size; ``depth`` below
-    the scalp, on voxels of about 2 mm; and ``lesions`` of two persons of ``seed`` in three degrees, on the map's voxels
+    the scalp, on voxels of about 2 mm; and ``lesions`` of two persons in three degrees, on the map's voxels
     around them. Same input, same bytes. Raises LabelMapError and VolumeError as ``load_label_map`` does.
     """
     # A training opens what this writes, and has no need of SciPy for that.
@@ -64,7 +65,7 @@ def prepare_anatomy(
     starts = {}
     for person, degree in product(range(PERSONS), DEGREES):
         name = _lesions_name(person, degree)
-        starts[name], tensors[name] = _lesions_of(head, box, seed_of("anatomy", seed, person), degree)
+        starts[name], tensors[name] = _lesions_of(head, box, seed_of("anatomy", _DRAWING, person), degree)
     size = [n * float(mm) for n, mm in zip(_shape(box), head.grid.voxel_size, strict=True)]
     metadata = {
         "format": FORMAT,

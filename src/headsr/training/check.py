@@ -11,16 +11,19 @@ import torch
 
 from headsr.files import write_json
 from headsr.losses.composite import weighted_sum
+from headsr.models.card import weights_path
 from headsr.networks.build import check_network
-from headsr.recipes import Model, RecipeError, plain
+from headsr.recipes import Model, RecipeError, Shipped, plain
 from headsr.training.loop import weights_of
 from headsr.training.task import Setting
-from headsr.weights import TrainedModel, assembled
+from headsr.weights import TrainedModel, assembled, read_metadata
 
 _META = torch.device("meta")
 
 
-def check_model(name: str, models: Mapping[str, Model], output: str | os.PathLike[str], *, where: str) -> None:
+def check_model(
+    name: str, models: Mapping[str, Model | Shipped], output: str | os.PathLike[str], *, where: str
+) -> None:
     """Go through the first step of the model ``name``, and write what it consists of: parameters and losses.
 
     ``models`` holds its recipe and those of all that it uses; ``where`` (file and name) begins every message.
@@ -46,11 +49,7 @@ class _BlankBatches:
 
 def _first_step(name: str, models: Mapping[str, Model]) -> dict[str, Any]:
     recipe, blank = models[name], _BlankBatches(models[name])
-    companions = {
-        other: TrainedModel(model.kind, _frozen(other, models), model.precision)
-        for other, model in models.items()
-        if other != name
-    }
+    companions = {other: _companion(other, models) for other in models if other != name}
     task = recipe.part.load()(Setting(recipe, blank, blank, companions, _META, build=check_network))
     networks = task.networks()
     task.begin(networks)
@@ -63,12 +62,17 @@ def _first_step(name: str, models: Mapping[str, Model]) -> dict[str, Any]:
     return {"parameters": parameters, "losses": losses}
 
 
-def _frozen(name: str, models: Mapping[str, Model]) -> torch.nn.Module:
-    return assembled(_described(name, models), check_network).requires_grad_(False)
+def _companion(name: str, models: Mapping[str, Model | Shipped]) -> TrainedModel:
+    described = _described(name, models)
+    module = assembled(described, check_network).requires_grad_(False)
+    return TrainedModel(described["task"], module, described["precision"])
 
 
-def _described(name: str, models: Mapping[str, Model]) -> dict[str, Any]:
-    """What the weights of a model would say that it is."""
+def _described(name: str, models: Mapping[str, Model | Shipped]) -> dict[str, Any]:
+    """What the weights of a model would say that it is; what shipped ones do say."""
     model = models[name]
+    if isinstance(model, Shipped):
+        return read_metadata(weights_path(model.name, model.place))
     companions = {role: _described(getattr(model, role), models) for role in model.kept}
-    return {"task": model.kind, "network": plain(model.network), "companions": companions}
+    made = {"task": model.kind, "network": plain(model.network), "companions": companions}
+    return {**made, "precision": model.precision}

@@ -25,9 +25,9 @@ SHAPE = (20, 18, 16)
 @pytest.fixture(scope="module")
 def index(ball_folder, tmp_path_factory):
     folder, stores = tmp_path_factory.mktemp("index"), []
-    for seed, (name, split) in enumerate((("a", "train"), ("b", "val"), ("c", "train"))):
+    for name, split in (("a", "train"), ("b", "val"), ("c", "train")):
         sources = ball_folder / "sub-01_dseg.nii.gz", ball_folder / "labels.tsv"
-        prepare_anatomy(*sources, folder / f"{name}.safetensors", seed=seed)
+        prepare_anatomy(*sources, folder / f"{name}.safetensors")
         stores.append({"name": name, "split": split, "anatomy": f"{name}.safetensors", "key": "0"})
     write_json(folder / "index.json", {"stores": stores})
     return folder / "index.json"
@@ -135,7 +135,7 @@ def real(shared, tmp_path_factory):
     """A map of the test data, and what is stored of it."""
     sources = shared / "labelmaps/sub-01_dseg.nii.gz", shared / "labelmaps/labels.tsv"
     path = tmp_path_factory.mktemp("real") / "sub-01.safetensors"
-    prepare_anatomy(*sources, path, seed=0)
+    prepare_anatomy(*sources, path)
     return load_label_map(*sources), open_anatomy(path)
 
 

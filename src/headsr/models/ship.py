@@ -1,0 +1,126 @@
+"""Making a pair of shipped weights and card from a finished training and what its files do not say."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+
+from headsr.files import sha256_of, whole
+from headsr.history import read_history
+from headsr.models.card import MOST_BYTES, PACKAGE, Card, read_card, weights_path, write_card
+from headsr.models.shipped import architectures_in
+from headsr.recipes import Dataset, RecipeError, build
+from headsr.recipes.convert import NAME, Doc, Names, Range, unknown
+from headsr.weights import StateError, load_model, read_metadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A row of scores for people: what the model reaches on some scans, and other methods beside it."""
+
+    measure: Annotated[str, Doc("What was measured, as PSNR in the head.")]
+    value: Annotated[float, Doc("Of this model.")]
+    scans: Annotated[str, Doc("Of which heads, in words.")]
+    unit: Annotated[str, Doc("Of the values.")] = ""
+    others: Annotated[dict[str, float], Doc("Other methods, and what they reach on the same.")] = field(
+        default_factory=dict
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What of a shipped model no file of its training says."""
+
+    trained_on: Annotated[str, Doc("What it saw, in words.")]
+    datasets: Annotated[tuple[Annotated[str, Names("datasets")], ...], Doc("Where that came from.")]
+    device: Annotated[str, Doc("On which it was trained.")]
+    minutes: Annotated[float, Range(0, math.inf, above=True), Doc("That the training took.")]
+    machine: Annotated[str, Doc("In words.")]
+    license: Annotated[str, Doc("Of the weights.")]
+    citation: Annotated[str, Doc("What to cite for the weights.")]
+    scores: Annotated[tuple[Score, ...], Doc("The first is the headline.")] = ()
+
+
+def read_facts(path: str | os.PathLike[str]) -> Facts:
+    """The facts of a YAML file; RecipeError names the key that is wrong or missing."""
+    try:
+        return build(Facts, yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}, f"{path}: facts")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: does not exist. docs/models.md says what stands in it") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: is not valid YAML ({error})") from error
+
+
+def ship(
+    model: str | os.PathLike[str],
+    facts: Facts,
+    *,
+    name: str,
+    datasets: Mapping[str, Dataset],
+    folder: str | os.PathLike[str] = PACKAGE,
+) -> Card:
+    """Put the weights of a trained model and their card into ``folder``, in place of what has this name there.
+
+    ``model`` is its folder as export_model leaves it (weights.safetensors, history.jsonl, recipe.yaml). The same files
+    and facts give the same bytes. StateError for files that are not of one training, and weights that are too large;
+    ValueError for facts that cannot be.
+    """
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name for weights; names are text of letters, digits, '_' and '.'")
+    weights = Path(model, "weights.safetensors")
+    recipe, history = _recipe_and_history(weights)
+    if (size := weights.stat().st_size) > MOST_BYTES:
+        raise StateError(f"{weights}: has {size:,} bytes, at most {MOST_BYTES:,} ship. Train a smaller network")
+    facts_of_files = {
+        "sha256": sha256_of(weights),
+        "bytes": size,
+        "kind": load_model(weights).kind,
+        "architectures": architectures_in(weights),
+        "recipe": recipe,
+        "seed": recipe["seed"],
+        "steps": history[-1]["step"],
+        "curve": curve_of(history),
+    }
+    facts_for_people = {**asdict(facts), "datasets": _described(facts.datasets, datasets)}
+    with whole(weights_path(name, folder)) as partial:
+        shutil.copyfile(weights, partial)
+    write_card(name, Card(**facts_for_people, **facts_of_files), folder)
+    return read_card(name, folder)
+
+
+def curve_of(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """The lines of a history that hold validation measures, and of these the measures alone."""
+    lines = [{key: value for key, value in line.items() if not _of_training(key)} for line in history]
+    return [line for line in lines if line.keys() > {"step"}]
+
+
+def _of_training(key: str) -> bool:
+    return key == "learning_rate" or key.startswith("train_")
+
+
+def _recipe_and_history(weights: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """What lies beside the weights, which must be of the same training."""
+    metadata = read_metadata(weights)
+    try:
+        recipe = yaml.safe_load((weights.parent / "recipe.yaml").read_text(encoding="utf-8"))
+        history = read_history(weights.parent / "history.jsonl")
+    except FileNotFoundError as error:
+        raise StateError(f"{error.filename}: is missing beside the weights. Export the model again") from None
+    if recipe != metadata["recipe"] or not history or history[-1] != metadata["validation"]:
+        raise StateError(f"{weights}: recipe or history beside it are of another training. Export the model again")
+    return recipe, history
+
+
+def _described(names: Sequence[str], datasets: Mapping[str, Dataset]) -> dict[str, dict[str, str]]:
+    for name in names:
+        if name not in datasets:
+            raise ValueError(f"datasets: {unknown('dataset', name, datasets)}")
+    keys = ("version", "license", "citation")
+    return {name: {key: getattr(datasets[name], key) for key in keys} for name in names}
