@@ -28,7 +28,6 @@ from headsr.scans import (
     SUFFIXES,
     read_pins,
 )
-from headsr.seeds import seed_of
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 

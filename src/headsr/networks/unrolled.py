@@ -31,10 +31,14 @@ _LOG_SPREAD_RANGE, _KNOTS = (-9.0, 1.0), 20
 
 
 class Refined(NamedTuple):
-    """A head (N, 1, X, Y, Z) and the logarithm of the Laplace scale of its error, of the same shape; fp32."""
+    """A head (N, 1, X, Y, Z) and the logarithm of the Laplace scale of its error, of the same shape; fp32.
+
+    ``earlier`` are the estimates of the stages before, where they were asked for.
+    """
 
     volume: Tensor
     log_spread: Tensor
+    earlier: tuple[Tensor, ...] = ()
 
 
 class Unrolled(nn.Module):
@@ -62,7 +66,7 @@ class Unrolled(nn.Module):
         self.register_buffer("spreads", knots)
         self.register_buffer("halves", knots + math.log(math.log(10)))
 
-    def forward(self, evidence: Evidence, *, tile: int | None = None) -> Refined:
+    def forward(self, evidence: Evidence, *, tile: int | None = None, keep_earlier: bool = False) -> Refined:
         """The heads; corrections are made in tiles of ``tile`` voxels a side, with a halo, where it is not None."""
         device = evidence.scans[0].device
         with in_full_precision(device):
@@ -70,7 +74,7 @@ class Unrolled(nn.Module):
             places = evidence.places().expand(len(x), -1, -1, -1, -1)
             fixed = torch.cat([places, evidence.shown() / evidence.grain], dim=1)
             traits = evidence.traits()
-        carried = [to_octets(_continued(_cast(fixed)))]
+        earlier, carried = [], [to_octets(_continued(_cast(fixed)))]
         del fixed, places
         for stage in range(self.stages):
             with in_full_precision(device):
@@ -81,11 +85,13 @@ class Unrolled(nn.Module):
             correct = self._correcting(embedded, last=stage == self.stages - 1)
             features, change = in_tiles(correct, _cast(inputs), carried, tile=tile, halo=self.correction.halo)
             carried = [carried[0], features]
+            if keep_earlier and stage:
+                earlier.append(x)
             with in_full_precision(device):
                 rho = rho.clamp(*_RHO_RANGE)[:, :, None, None, None]
                 x = x + _CHANGE * evidence.grain * change[:, :1].float()
                 x = evidence.agreeing(x, rho, iterations=self.solves)
-        return Refined(x, (change[:, 1:].float() + evidence.grain.log()).clamp(*_LOG_SPREAD_RANGE))
+        return Refined(x, (change[:, 1:].float() + evidence.grain.log()).clamp(*_LOG_SPREAD_RANGE), tuple(earlier))
 
     @torch.no_grad()
     def calibrate(self, log_spread: Tensor, error: Tensor) -> float:

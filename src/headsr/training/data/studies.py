@@ -29,8 +29,8 @@ from headsr.volumes import Grid
 
 _PROFILES = {"box": 0.7, "gaussian": 0.3}
 # Most protocols have whole factors, slices as thick as far apart, and scans that are alike and parallel to the head;
-# everything else is drawn often enough to be learned. Turned scans take twenty times as long to simulate.
-_WHOLE_FACTOR, _ALIKE, _NO_GAP, _NO_NOISE, _TURNED = 0.4, 0.75, 0.7, 0.25, 0.12
+# everything else is drawn often enough to be learned. A step with turned scans takes five times as long.
+_WHOLE_FACTOR, _ALIKE, _NO_GAP, _NO_NOISE, _TURNED = 0.4, 0.75, 0.7, 0.25, 0.05
 _THICKNESS = (0.6, 1.5)  # of the distance of slices, where there are gaps or overlaps
 _LEAST_NOISE = 0.002
 

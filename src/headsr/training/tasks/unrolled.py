@@ -19,21 +19,22 @@ _LEAST_ERROR = 3e-3  # of the range: from here on an error of the start is no me
 
 
 class UnrolledTask(OneNetwork):
-    """Image losses relative to the error that least squares starts with, and the likelihood of what is left."""
+    """Image losses relative to the error that least squares starts with, and the likelihood of what is left.
+
+    Every stage is to come as near as it can (Putzky and Welling 2017, equation 8), the last one counts as much as all
+    before it.
+    """
 
     def terms(self, turn: str, networks: Mapping[str, nn.Module], step: int) -> dict[str, Tensor]:
         """Losses of one batch of studies: every study counts by the share of its error that is left."""
         batch = self.setting.train.batch(step)
-        refined = networks["network"](batch.evidence)
+        refined = networks["network"](batch.evidence, keep_earlier=True)
         with in_full_precision(batch.heads.device):
             worth = 1 / _start_error(batch)
+            stages = [*refined.earlier, *[refined.volume] * max(1, len(refined.earlier))]
+            estimates, truths = (torch.cat([worth * x for x in found]) for found in (stages, [batch.heads] * len(stages)))
             error = (refined.volume - batch.heads).detach()
-            return self.setting.losses(
-                {
-                    "images": (worth * refined.volume, worth * batch.heads),
-                    "spreads": (refined.log_spread, error),
-                }
-            )
+            return self.setting.losses({"images": (estimates, truths), "spreads": (refined.log_spread, error)})
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
