@@ -336,8 +336,9 @@ def save_scan(place, scan, study):
         degradation=study.degradation,
         source_key=study.source_key,
     )
-    save_measurement(place / f"{scan.view}.nii.gz", scan.data, operator.scan, protocol, scan.head.numpy())
-    return place / f"{scan.view}.nii.gz"
+    path = place / f"scan_desc-{scan.view}_MR.nii.gz"
+    save_measurement(path, scan.data, operator.scan, protocol, scan.head.numpy())
+    return path
 
 
 def save_estimate(place, name, volume, study):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
@@ -142,3 +143,13 @@ def test_without_the_network_a_row_shows_the_classical_methods_alone() -> None:
     assert "tv" not in found
     assert "| 20.00 | 20.00 | 20.00 |  |  |  |  | met, met, met |" in unrolled.line(row, found)
     assert all(line.endswith("not measured |") for line in list(unrolled.verdicts({row: found}))[1:])
+
+
+def test_the_picture_of_a_head_is_drawn_from_its_volumes(tmp_path, monkeypatch) -> None:
+    ball = np.linalg.norm(np.indices(GRID.shape) - 11.5, axis=0) < 9
+    truth = Volume(ball.astype(np.float32), GRID)
+    monkeypatch.setattr(unrolled, "truth_of", lambda folder, head: (truth, ball, ball))
+    methods = {name: unrolled.METHODS[name] for name in ("spline", "tikhonov")}
+    unrolled.draw(tmp_path / "head.png", Row(*unrolled.FIGURE, "head"), "folder", methods, {})
+    with Image.open(tmp_path / "head.png") as picture:
+        assert picture.width > 3 * 64, "the scan, two methods and the truth"
