@@ -34,7 +34,7 @@ from headsr.evaluate.metrics.voxels import psnr
 from headsr.files import read_json, write_json
 from headsr.preprocess.bias import bias_field_of
 from headsr.preprocess.outline import head_of
-from headsr.recipes import Average, Spline, Stack, Tikhonov, TotalVariation
+from headsr.recipes import Average, Spline, Stack, Tikhonov, TotalVariation, Unrolled
 from headsr.reconstruct.estimate import estimate_of
 from headsr.reconstruct.projected import project_onto
 from headsr.seeds import seed_of
@@ -188,7 +188,7 @@ def measured(row, truth, head):
 
 
 def made(study, method, models=None):
-    """A method's volume as it would be published (X, Y, Z), how its projection ended, and what it took."""
+    """A method's volume as it would be published (X, Y, Z), its foretold uncertainty, and how its projection ended."""
     start = time.process_time()
     with redirect_stdout(None), warnings.catch_warnings(action="ignore"):  # the logs; the outcome says what was warned
         estimate = estimate_of(study, method, models or {})
@@ -196,7 +196,7 @@ def made(study, method, models=None):
     record = {"outcome": projection["outcome"], "seconds": time.process_time() - start}
     if "smoothness" in estimate.record:
         record["weight"] = estimate.record["smoothness"]["weight"]
-    return volume, record
+    return volume, estimate.uncertainty, record
 
 
 def scores(row, volume, truth, inside):
@@ -212,8 +212,10 @@ def measure(row, folder, methods, models=None):
     truth, head, inside = truth_of(folder, row.head)
     study, found = measured(row, truth, head), {}
     for name, method in methods.items():
-        volume, record = made(study, method, models)
+        volume, uncertainty, record = made(study, method, models)
         found[name] = record | scores(row, volume, truth, inside)
+        if uncertainty is not None:
+            found[name]["held"] = float((np.abs(volume - truth.data) <= uncertainty)[inside].mean())
     return found
 
 
@@ -291,6 +293,13 @@ def verdicts(results):
     yield verdict("every row: over the better of Tikhonov and TV", FLOOR, gains, min)
 
 
+def intervals(results):
+    """How much of the errors the intervals hold that are to hold 90 % of them."""
+    held = [found["network"]["held"] for found in results.values() if "network" in found]
+    if held:
+        yield f"Intervals for 90 % of the errors hold {np.mean(held):.1%} ({min(held):.1%} to {max(held):.1%} by row)"
+
+
 def verdict(words, decibels, gains, of):
     if not gains:
         return f"| {words} | {decibels:+.1f} | 0 | | | not measured |"
@@ -300,16 +309,16 @@ def verdict(words, decibels, gains, of):
 
 def draw(output, row, folder, methods, models):
     """The picture of one head as the product draws it, from files as it writes them."""
-    truth, head, _ = truth_of(folder, row.head)
+    truth, head, inside = truth_of(folder, row.head)
     study = measured(row, truth, head)
     with tempfile.TemporaryDirectory(prefix="headsr-unrolled-") as place:
         place = Path(place)
         save_volume(place / "truth.nii.gz", truth.data, truth.grid)
-        save_volume(place / "head.nii.gz", head.astype(np.uint8), truth.grid)
+        save_volume(place / "head.nii.gz", inside.astype(np.uint8), truth.grid)
         lowres = [save_scan(place, scan, study) for scan in study.scans]
         volumes, checks = {}, {}
         for name, method in methods.items():
-            volume, _ = made(study, method, models)
+            volume, _, _ = made(study, method, models)
             volumes[name], checks[name] = save_estimate(place, name, volume, study)
         draw_figure(
             output,
@@ -354,8 +363,6 @@ def save_estimate(place, name, volume, study):
 
 def network(weights):
     """The learned method and the model that it names."""
-    from headsr.recipes.methods import Unrolled
-
     return {"network": Unrolled(model="unrolled")}, {"unrolled": load_model(weights)}
 
 
@@ -379,7 +386,7 @@ def main():
             continue
         results[row] = baselines.of(row, arguments.scans) | measure(row, arguments.scans, learned, models)
         print(line(row, results[row]), flush=True)
-    print("", *means(results), "", *verdicts(results), sep="\n")
+    print("", *means(results), "", *verdicts(results), "", *intervals(results), sep="\n")
     if arguments.traces:
         print(f"\n| scans | head | method | {' | '.join(TRACES)} |\n|---|---|---|{'---:|' * len(TRACES)}")
         print(*(one for row, found in results.items() for one in trace_lines(row, found)), sep="\n")

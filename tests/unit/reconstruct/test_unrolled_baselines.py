@@ -14,8 +14,11 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import unrolled
 from unrolled import BARS, FLAT, FLOOR, HEADS, MARGIN, SIDE, Baselines, Row
 
+from headsr.networks.build import build_network
+from headsr.recipes import Unrolled
 from headsr.reconstruct.interpolate import in_view
 from headsr.volumes import AXES, Grid, Volume
+from headsr.weights import TrainedModel
 
 GRID = Grid((24, 24, 24), np.diag([1.0, 1.0, 1.0, 1.0]))
 
@@ -111,10 +114,24 @@ def test_one_row_is_measured_as_published_and_scored_inside(monkeypatch) -> None
     monkeypatch.setattr(unrolled, "truth_of", lambda folder, head: (truth, inside, inside))
     row = Row("thick", 2, 0, "head")
     found = unrolled.measure(row, "folder", {"spline": unrolled.METHODS["spline"]})["spline"]
-    volume, record = unrolled.made(unrolled.measured(row, truth, inside), unrolled.METHODS["spline"])
+    volume, _, record = unrolled.made(unrolled.measured(row, truth, inside), unrolled.METHODS["spline"])
     error = np.mean((volume - truth.data)[inside].astype(np.float64) ** 2)
     assert math.isclose(found["psnr"], -10 * math.log10(error), abs_tol=1e-6)
     assert found["outcome"] == record["outcome"] and found["FSC mm"] >= 2.0
+
+
+def test_a_network_is_measured_with_what_its_intervals_hold(monkeypatch) -> None:
+    ball = np.linalg.norm(np.indices(GRID.shape) - 11.5, axis=0) < 9
+    truth = Volume(0.5 * ball.astype(np.float32), GRID)
+    monkeypatch.setattr(unrolled, "truth_of", lambda folder, head: (truth, ball, ball))
+    sizes = {"stages": 1, "width": 4, "coarse_width": 4, "blocks": 1, "coarse_blocks": 1, "solves": 2}
+    model = TrainedModel("unrolled", build_network({"architecture": "unrolled", **sizes}).eval(), "fp32")
+    method = {"network": Unrolled(model="unrolled")}
+    row = Row("thick", 2, 1, "head")
+    found = unrolled.measure(row, "folder", unrolled.METHODS | method, {"unrolled": model})
+    assert found["network"]["psnr"] > 15 and 0 <= found["network"]["held"] <= 1
+    (words,) = unrolled.intervals({row: found, Row("oblique", 0, 1, "head"): {"spline": record(20.0)}})
+    assert f"hold {found['network']['held']:.1%} (" in words
 
 
 def test_verdicts_and_means_are_those_of_the_numbers() -> None:
