@@ -78,7 +78,7 @@ class Row:
 
     @property
     def baselines(self):
-        """The classical methods; total variation of turned scans costs ten minutes, and no bar asks for it."""
+        """The classical methods, without total variation of turned scans: many minutes, and no bar asks for it."""
         return {name: method for name, method in METHODS.items() if (self.kind, name) != ("oblique", "tv")}
 
     @property
