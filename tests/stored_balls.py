@@ -27,7 +27,7 @@ def store_balls(folder):
     affine[:3, 3] = -HALF
     save_volume(folder / "balls_dseg.nii.gz", labels, Grid(labels.shape, affine))
     (folder / "labels.tsv").write_text(TABLE)
-    prepare_anatomy(folder / "balls_dseg.nii.gz", folder / "labels.tsv", folder / "balls.safetensors", seed=1)
+    prepare_anatomy(folder / "balls_dseg.nii.gz", folder / "labels.tsv", folder / "balls.safetensors")
     entry = {"name": "balls", "anatomy": "balls.safetensors", "key": "0"}
     write_json(folder / "index.json", {"stores": [{**entry, "split": split} for split in ("train", "val")]})
     return folder / "index.json"

@@ -1,5 +1,6 @@
 """A hash grid that is noise, the worst to compress, rendered to disk: at 512 voxels a side, then at 2048."""
 
+import argparse
 import os
 import sys
 import tempfile
@@ -7,23 +8,26 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from measured import say
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import render as fields
 
+from headsr.fields.consistent import ConsistentField
 from headsr.render.field import Manner, render
 from headsr.render.publish import outputs_beside
 
-SIDES = (512, 2048)
-
 
 def main() -> None:
-    device = sys.argv[1] if len(sys.argv) > 1 else "cuda"
-    field = replace(fields.random_hash_grid(), device=device)
-    manner = Manner(dtype="uint16", workers=os.cpu_count())
-    for side in SIDES:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--sides", type=int, nargs="+", default=[512, 2048])
+    arguments = parser.parse_args()
+    field = consistent(replace(fields.random_hash_grid(), device=arguments.device))
+    manner = Manner(dtype="float16", workers=os.cpu_count())
+    for side in arguments.sides:
         with tempfile.TemporaryDirectory() as folder:
             grid, outputs = field.grid.resized((side,) * 3), outputs_beside(Path(folder) / "cube.ome.zarr")
             begun = time.perf_counter()
@@ -33,6 +37,12 @@ def main() -> None:
         say(f"hash grid at {side} a side, rendered", round(seconds, 1), "s")
         say(f"hash grid at {side} a side, rate", float(f"{side**3 / seconds:.3g}"), "voxels/s")
         say(f"hash grid at {side} a side, on disk", round(written / 1e9, 2), "GB")
+
+
+def consistent(network: object) -> ConsistentField:
+    """The field that is rendered, where no scan has anything to add to the network."""
+    values = network.evaluate(network.grid)
+    return ConsistentField(network, values, np.zeros_like(values), scale=1.0, offset=0.0, signed=True, record={})
 
 
 if __name__ == "__main__":

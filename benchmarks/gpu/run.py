@@ -65,6 +65,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="of the training (default: the largest that is quick)")
     parser.add_argument("--begin", type=Path, help="weights or the state of a segment that the training goes on from")
     arguments = parser.parse_args()
+    arguments.out = arguments.out.resolve()  # the parts run in the checkout
+    arguments.begin = arguments.begin and arguments.begin.resolve()
     summary = Summary(arguments.out)
     scratch = Path(tempfile.mkdtemp())
     site, lacking = unpack_wheels(arguments.pack, scratch / "site")

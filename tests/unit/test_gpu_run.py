@@ -1,12 +1,15 @@
 """Packing and running for a lent graphics card (benchmarks/gpu), on a machine without one."""
 
+import argparse
 import json
 import os
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,6 +18,7 @@ from stored_balls import store_balls
 
 from headsr.files import write_json
 from headsr.history import read_history
+from headsr.volumes import Grid
 from headsr.weights import load_model
 
 GPU = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
@@ -23,7 +27,7 @@ GPU = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
 @pytest.fixture
 def scripts(monkeypatch):
     """The scripts of benchmarks/gpu as modules; the names are theirs only here."""
-    names = ("measured", "pack", "run", "training", "inference")
+    names = ("measured", "pack", "run", "training", "inference", "cube", "render")
     monkeypatch.syspath_prepend(GPU)
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -209,7 +213,7 @@ def test_a_training_begins_from_weights(scripts, balls, small_recipe, tmp_path):
     first._stretch(1, decays=False)
     for begin in (first.folder / "weights.safetensors", first.previous):
         again = training.Training.of(recipe, balls, cpu, tmp_path / "two", begin)
-        assert float(again.networks["network"].spread.bias.mean()) == pytest.approx(-3.25, abs=0.01)
+        assert again.networks["network"].spread.bias.mean().item() == pytest.approx(-3.25, abs=0.01)
 
 
 def test_batches_drawn_ahead_are_those_asked_for(scripts):
@@ -232,3 +236,24 @@ def test_inference_is_measured_whole_and_in_tiles(scripts, balls, monkeypatch, c
     inference.main()
     printed = capsys.readouterr().out
     assert "(24, 24, 20) voxels, whole" in printed and "PSNR, in tiles of 16" in printed
+
+
+def test_a_cube_is_rendered_and_measured(scripts, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cube.py", "--device", "cpu", "--sides", "24"])
+    cube, network = scripts("cube"), scripts("render").random_hash_grid(levels=2, table=64)
+    small = replace(network, grid=Grid((12, 12, 12), np.eye(4)), cells=(6.0, 3.0))
+    small = replace(small, levels=tuple(np.ones((2, n, n, n), np.float32) for n in (2, 4)))
+    monkeypatch.setattr(cube.fields, "random_hash_grid", lambda: small)
+    cube.main()
+    assert '"hash grid at 24 a side, rate"' in capsys.readouterr().out
+
+
+def test_every_part_is_a_script_that_is_there(scripts, tmp_path):
+    run = scripts("run")
+    asked = argparse.Namespace(out=tmp_path, training_seconds=240.0, batch=4, begin=tmp_path / "begun.safetensors")
+    parts = {part.name: part for part in run.parts_of(asked, tmp_path / "index.json")}
+    assert list(parts) == ["card", "tests", "training", "inference", "rates", "cube"]
+    assert all(Path(part.command[1]).is_file() for name, part in parts.items() if name != "tests")
+    assert Path(parts["tests"].command[-1]).is_dir()
+    assert parts["training"].command[-4:] == ("--batch", "4", "--begin", str(asked.begin))
+    assert parts["training"].seconds > asked.training_seconds
