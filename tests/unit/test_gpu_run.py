@@ -209,11 +209,11 @@ def test_a_training_begins_from_weights(scripts, balls, small_recipe, tmp_path):
     recipe = training.read_recipe(small_recipe)
     first = training.Training.of(recipe, balls, cpu, tmp_path / "one" / "unrolled", None)
     with torch.no_grad():
-        first.networks["network"].spread.bias.fill_(-3.25)
+        next(first.networks["network"].parameters()).fill_(0.25)
     first._stretch(1, decays=False)
     for begin in (first.folder / "weights.safetensors", first.previous):
         again = training.Training.of(recipe, balls, cpu, tmp_path / "two", begin)
-        assert again.networks["network"].spread.bias.mean().item() == pytest.approx(-3.25, abs=0.01)
+        assert next(again.networks["network"].parameters()).mean().item() == pytest.approx(0.25, abs=0.01)
 
 
 def test_batches_drawn_ahead_are_those_asked_for(scripts):
