@@ -67,6 +67,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out = arguments.out.resolve()  # the parts run in the checkout
     arguments.begin = arguments.begin and arguments.begin.resolve()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("was told to end"))  # which ends the part that runs too
     summary = Summary(arguments.out)
     scratch = Path(tempfile.mkdtemp())
     site, lacking = unpack_wheels(arguments.pack, scratch / "site")
@@ -206,9 +207,9 @@ def run_parts(
 
 
 def run_part(part: Part, seconds: float, hear: Callable[[str], None], environment: dict[str, str] | None) -> str:
-    """Run a part in a session of its own, which is killed after ``seconds``."""
+    """Run a part in a process group of its own, which is killed after ``seconds``, or when this process ends."""
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-    process = subprocess.Popen(part.command, cwd=ROOT, env=environment, start_new_session=True, **how)
+    process = subprocess.Popen(part.command, cwd=ROOT, env=environment, process_group=0, **how)
     listener = threading.Thread(target=lambda: [hear(line.rstrip("\n")) for line in process.stdout], daemon=True)
     listener.start()
     try:

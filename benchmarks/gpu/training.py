@@ -4,7 +4,8 @@ Run: python benchmarks/gpu/training.py INDEX FOLDER [--seconds 240] [--batch N] 
 
 The recipe's tasks, losses and data, and its schedule with the number of steps left open: constant, and over the last
 quarter of the time straight down to 0. It goes on from WEIGHTS, a model's weights file or the state of a segment.
-FOLDER/unrolled gets weights.safetensors and history.jsonl anew after every half a minute: a kill loses no more.
+FOLDER/unrolled gets weights, history and recipe anew after every half a minute, as export_model writes them: a kill
+loses no more, and `headsr models ship` takes them.
 """
 
 import argparse
@@ -27,8 +28,8 @@ from headsr.devices import choose_device, choose_precision
 from headsr.files import read_json, sha256_of
 from headsr.history import write_history
 from headsr.losses.composite import weighted_sum
-from headsr.recipes import Model, ModelRecipe, build, tracked
-from headsr.training.chain import Sources, fingerprint_of, setting_of, with_last_line
+from headsr.recipes import Model, ModelRecipe, build, parts_of_model, tracked, versions
+from headsr.training.chain import Sources, fingerprint_of, setting_of, with_last_line, write_recipe
 from headsr.training.loop import Plan, finite, train, weights_of
 from headsr.training.schedules import rate_of
 from headsr.training.state import Learner, load_average, save_state
@@ -128,7 +129,8 @@ class Training:
         task = task_of(recipe, index, device)
         torch.manual_seed(recipe.seed)
         networks = task.networks()
-        record = {"training_keys": fingerprint_of(read_json(index)["stores"]), "stage": {}, "device": name_of(device)}
+        record = {"training_keys": fingerprint_of(read_json(index)["stores"]), "device": name_of(device)}
+        record["stage"] = versions("train_segment", parts_of_model(recipe))
         if begin is not None:
             networks["network"] = with_weights(begin, networks["network"])
             record["begun_from"] = sha256_of(begin)
@@ -188,9 +190,11 @@ class Training:
         return state
 
     def _keep(self, learner: Learner, history: list[Mapping[str, float]]) -> None:
-        record = {**self.record, "validation": history[-1] if history else {}}
-        save_model(self.folder / "weights.safetensors", learner.averaged, self.recipe, record=record)
+        record = {**self.record, "validation": history[-1]}
+        trained = replace(self.recipe, budget=replace(self.recipe.budget, steps=self.done, segments=1))
+        save_model(self.folder / "weights.safetensors", learner.averaged, trained, record=record)
         write_history(self.folder / "history.jsonl", history)
+        write_recipe(self.folder / "recipe.yaml", trained)
 
     def _report(self, seconds: float) -> None:
         say("steps", self.done)

@@ -18,6 +18,7 @@ from stored_balls import store_balls
 
 from headsr.files import write_json
 from headsr.history import read_history
+from headsr.models.ship import Facts, ship
 from headsr.volumes import Grid
 from headsr.weights import load_model
 
@@ -148,6 +149,20 @@ def alive(pid):
         return False
 
 
+def test_what_was_packed_is_there_for_every_part(scripts, tmp_path, monkeypatch, capsys):
+    run, pack, version = scripts("run"), scripts("pack"), f"{sys.version_info[0]}.{sys.version_info[1]}"
+    pack.pack_wheels([], version, tmp_path / "pack" / "wheels" / version, wheels_of("nowhere_else"))
+    write_json(tmp_path / "training.json", {"stores": []})
+    pack.pack_anatomies(tmp_path / "training.json", tmp_path / "pack" / "anatomies")
+    uses = run.Part("uses", python("import nowhere_else, headsr; print(nowhere_else.VALUE)"), 60)
+    monkeypatch.setattr(run, "parts_of", lambda arguments, index: [uses] if index.exists() else [])
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path / "pack"), str(tmp_path / "out")])
+    run.main()
+    printed = capsys.readouterr().out
+    assert "from the pack: nowhere_else" in printed and "## uses: done" in printed and "\n7\n" in printed
+
+
 def test_later_parts_keep_their_time(scripts, summary):
     """100 s in all: the first part is bounded by what it leaves, and what finds too little is not begun."""
     run, now, allowed = scripts("run"), [0.0], {}
@@ -202,6 +217,10 @@ def test_a_training_keeps_its_time_and_brings_weights_that_load(scripts, balls, 
     history = read_history(kept / "history.jsonl")
     assert [history[0]["step"], "val_psnr" in history[0], "val_psnr" in history[-1]] == [0, True, True]
     assert history[-1]["step"] >= 2
+    facts = Facts(
+        trained_on="balls", datasets=(), device="cpu", minutes=0.1, machine="", license="CC0", citation="none"
+    )
+    assert ship(kept, facts, name="unrolled", datasets={}, folder=tmp_path).steps == history[-1]["step"]
 
 
 def test_a_training_begins_from_weights(scripts, balls, small_recipe, tmp_path):
