@@ -85,11 +85,13 @@ class Evidence:
         return (square / total.clamp_min(1e-20)).clamp_min(_LEAST_GRAIN)
 
     def agreeing(self, estimate: Tensor, rho: Tensor, *, iterations: int) -> Tensor:
-        """Towards argmin_x sum_k f v_k |A_k x - y_k|^2 + rho |x - estimate|^2, by conjugate gradients from ``estimate``.
+        """Towards argmin_x sum_k f v_k |A_k x - y_k|^2 + rho |x - estimate|^2 by conjugate gradients from the estimate.
 
         ``rho`` (N, 1, 1, 1, 1) says how far the estimate is trusted against the scans.
         """
-        return _solved(lambda x: self.normal(x) + rho * x, self._target + rho * estimate, estimate, iterations=iterations)
+        return _solved(
+            lambda x: self.normal(x) + rho * x, self._target + rho * estimate, estimate, iterations=iterations
+        )
 
     def misfits(self, x: Tensor) -> Tensor:
         """y - A x as each voxel's slices see it, (N, 3, X, Y, Z): of the scans that are coarse along each axis.

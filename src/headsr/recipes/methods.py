@@ -15,7 +15,8 @@ class Method:
     """A named way to make a volume from the low-resolution scans of one head.
 
     ``makes`` says whether its code returns the volume itself or a field that is rendered; ``foretells`` whether it says
-    how large the errors of its volume are; ``gpu`` whether it wants a GPU; ``bytes_per_voxel`` what it takes in memory per voxel of the head beside a fixed part.
+    how large the errors of its volume are; ``gpu`` whether it wants a GPU; ``bytes_per_voxel`` what it takes in memory
+    per voxel of the head beside a fixed part.
     """
 
     kind: ClassVar[str]

@@ -91,7 +91,7 @@ def test_traits_say_how_it_was_measured():
 
 
 def test_heads_of_one_batch_have_voxels_and_detail_of_their_own():
-    evidence, x = scanned((2, 2.0, 1), heads=2)
+    evidence, _ = scanned((2, 2.0, 1), heads=2)
     doubled = [torch.cat([scan[:1], 2 * scan[:1]]) for scan in evidence.scans]
     sized = Evidence(evidence.operators, doubled, [0.01], voxel_mm=torch.tensor([0.5, 2.0]))
     assert sized.traits()[:, 11].tolist() == [-1, 1]

@@ -32,7 +32,8 @@ class UnrolledTask(OneNetwork):
         with in_full_precision(batch.heads.device):
             worth = 1 / _start_error(batch)
             stages = [*refined.earlier, *[refined.volume] * max(1, len(refined.earlier))]
-            estimates, truths = (torch.cat([worth * x for x in found]) for found in (stages, [batch.heads] * len(stages)))
+            estimates = torch.cat([worth * stage for stage in stages])
+            truths = (worth * batch.heads).repeat(len(stages), 1, 1, 1, 1)
             error = (refined.volume - batch.heads).detach()
             return self.setting.losses({"images": (estimates, truths), "spreads": (refined.log_spread, error)})
 
