@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_methods import EDSR
+from tiny_methods import EDSR, UNROLLED
 from torch import nn
 
 from headsr.degrade.lowres import simulate_lowres
@@ -29,7 +29,12 @@ def brighter() -> nn.Module:
 
 @pytest.fixture
 def models(brighter: nn.Module) -> dict[str, TrainedModel]:
-    return {"edsr": TrainedModel("baseline", brighter.eval(), "fp32")}
+    torch.manual_seed(0)
+    unrolled = build_network(UNROLLED.network).eval().requires_grad_(False)
+    return {
+        "edsr": TrainedModel("baseline", brighter.eval(), "fp32"),
+        "unrolled": TrainedModel("unrolled", unrolled, "fp32"),
+    }
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ BLOCKS = {
     "tikhonov": {"kind": "tikhonov", "weight": 1e-3, "iterations": 5},
     "tv": {"kind": "tv", "weight": 1e-3, "iterations": 20},
     "slice_network": {"kind": "slice_network", "model": "edsr"},
+    "unrolled": {"kind": "unrolled", "model": "unrolled"},
     "inr": {
         "kind": "inr",
         "fit": {"field": {"cells": [4, 1], "features": [2, 2]}, "steps": 12, "learning_rate": 0.02, "smoothness": 0.0},
@@ -28,4 +29,17 @@ def model(kind: str, network: dict, **more: object) -> Model:
     return build(ModelRecipe, {"kind": kind, "network": network, **TRAINING, **more}, kind)
 
 
+UNROLLED = model(
+    "unrolled",
+    {
+        "architecture": "unrolled",
+        "stages": 2,
+        "width": 8,
+        "coarse_width": 8,
+        "blocks": 1,
+        "coarse_blocks": 1,
+        "solves": 3,
+    },
+    data={"kind": "studies", "suffixes": ["T1w"], "block": [16, 16, 16]},
+)
 EDSR = model("baseline", {"architecture": "residual2d", "channels": 4, "blocks": 1})
