@@ -38,11 +38,13 @@ def models(brighter: nn.Module) -> dict[str, TrainedModel]:
 
 
 @pytest.fixture
-def weights(brighter: nn.Module, tmp_path: Path) -> dict[str, Path]:
-    """The file of the same model."""
-    path = tmp_path / "edsr" / "weights.safetensors"
-    save_model(path, brighter, EDSR, record={})
-    return {"edsr": path}
+def weights(brighter: nn.Module, models: dict[str, TrainedModel], tmp_path: Path) -> dict[str, Path]:
+    """The files of the same models."""
+    made = {"edsr": (brighter, EDSR), "unrolled": (models["unrolled"].module, UNROLLED)}
+    paths = {name: tmp_path / name / "weights.safetensors" for name in made}
+    for name, (module, recipe) in made.items():
+        save_model(paths[name], module, recipe, record={})
+    return paths
 
 
 @pytest.fixture

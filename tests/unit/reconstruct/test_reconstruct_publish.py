@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from headsr.evaluate.check import check_volume
 from headsr.evaluate.figures import draw_figure
 from headsr.fields.load import load_field
 from headsr.files import sha256_of
-from headsr.recipes import Stack, plain
+from headsr.recipes import Stack, model_references, plain
 from headsr.reconstruct.estimate import estimate_of
 from headsr.reconstruct.publish import reconstruct_field, reconstruct_volume
 from headsr.volumes import load_volume, save_volume
@@ -22,13 +23,18 @@ VOLUMES = {name: method for name, method in METHODS.items() if method.makes == "
 
 
 def weights_of(method, weights):
-    return weights if method.kind == "slice_network" else {}
+    return {reference.name: weights[reference.name] for reference in model_references(method)}
+
+
+def outputs_of(method, outputs):
+    label = outputs.preview.with_name("sub-01_res-hi_desc-uncertainty_T1w.nii.gz")
+    return dataclasses.replace(outputs, uncertainty=label if method.foretells else None)
 
 
 @pytest.mark.parametrize("method", VOLUMES.values(), ids=VOLUMES)
 def test_what_is_published_is_the_estimate_made_to_agree_with_every_scan(measure, models, weights, outputs, method):
     lowres = measure(["axial", "coronal"])
-    reconstruct_volume(lowres, method=method, weights=weights_of(method, weights), outputs=outputs)
+    reconstruct_volume(lowres, method=method, weights=weights_of(method, weights), outputs=outputs_of(method, outputs))
     study = load_study(lowres)
     before = nib.load(outputs.unprojected).get_fdata() / study.scale
     np.testing.assert_allclose(before, estimate_of(study, method, models).volume, atol=1e-5)
@@ -47,7 +53,7 @@ def test_a_volume_from_coarse_slices_is_checked_and_drawn_like_any_other(
     simulate, tiny_head, weights, outputs, tmp_path, method, factors
 ):
     lowres = simulate(Stack("axial", factors=factors))
-    reconstruct_volume(lowres, method=method, weights=weights_of(method, weights), outputs=outputs)
+    reconstruct_volume(lowres, method=method, weights=weights_of(method, weights), outputs=outputs_of(method, outputs))
     check = outputs.sidecar.with_name("sub-01_desc-check_T1w.json")
     check_volume(outputs.store, outputs.preview, lowres, check, unprojected=outputs.unprojected)
     view = json.loads(check.read_text())["headsr"]["views"]["axial"]
