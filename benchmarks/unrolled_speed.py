@@ -78,7 +78,7 @@ def once(shape, scans, tile, precision):
     study, network = study_of(shape, scans), network_of()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    refine(study, TrainedModel("unrolled", network, precision), tile=tile)
+    refine(study, TrainedModel("unrolled", network, precision), tile=tile or None)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"seconds": seconds, "added": 1024 * (peak - before), "peak": 1024 * peak}))
@@ -88,7 +88,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs=3, action="append", help="voxels of a head")
     parser.add_argument("--scans", type=int, default=3, choices=(1, 2, 3))
-    parser.add_argument("--tile", type=int, default=192, help="voxels a side that are corrected at once")
+    parser.add_argument("--tile", type=int, default=0, help="voxels a side that are corrected at once; 0: all")
     parser.add_argument("--once", choices=("bf16", "fp32"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.once:

@@ -31,10 +31,8 @@ UNROLLED = {
     "network": {
         "architecture": "unrolled",
         "stages": 2,
-        "width": 4,
-        "coarse_width": 4,
-        "blocks": 1,
-        "coarse_blocks": 1,
+        "widths": [4, 4],
+        "blocks": [1, 1, 1],
         "solves": 1,
     },
     "data": {"kind": "studies", "suffixes": ["T1w"], "block": [16, 16, 16]},

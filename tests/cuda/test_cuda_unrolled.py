@@ -17,7 +17,7 @@ GRID = Grid((28, 32, 24), np.eye(4))
 def network():
     """Whose every part does something."""
     torch.manual_seed(0)
-    built = Unrolled(stages=2, width=16, coarse_width=24, blocks=1, coarse_blocks=1, solves=3)
+    built = Unrolled(stages=2, widths=(16, 24), blocks=(1, 1, 1), solves=3)
     for parameter in built.parameters():
         nn.init.normal_(parameter, std=0.05)
     return built

@@ -198,7 +198,7 @@ def balls(tmp_path_factory):
 def small_recipe(scripts, tmp_path):
     """The recipe of the model that ships, with a network and blocks of the smallest size."""
     recipe = yaml.safe_load(scripts("training").RECIPE.read_text())
-    recipe["network"] |= {"stages": 1, "width": 4, "coarse_width": 4, "blocks": 1, "coarse_blocks": 1, "solves": 1}
+    recipe["network"] |= {"stages": 1, "widths": [4, 4], "blocks": [1, 1, 1], "solves": 1}
     recipe["data"] |= {"block": [16, 16, 16], "tilt_degrees": 0}
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(recipe))

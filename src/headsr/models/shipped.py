@@ -86,7 +86,8 @@ def _of_a_slice(network: nn.Module) -> Sequence[Tensor]:
 def _of_a_scan(network: nn.Module) -> Sequence[Tensor]:
     head = Grid((_SIDE,) * 3, np.eye(4))
     thick = head.thick(2, 4)
-    return network(Evidence([Acquisition(head, thick, axis=2)], [torch.zeros(1, 1, *thick.shape)], [0.01]))
+    refined = network(Evidence([Acquisition(head, thick, axis=2)], [torch.zeros(1, 1, *thick.shape)], [0.01]))
+    return [refined.volume, refined.log_spread]
 
 
 # What a network makes of zeros, by its kind. Kinds that are not here take more than that.

@@ -2,15 +2,15 @@
 
 After unrolled optimisation (Adler and Oektem 2018, IEEE TMI 37:1322; Aggarwal et al. 2019, MoDL, IEEE TMI 38:394): an
 estimate is corrected by a convolutional network and brought back to the scans by conjugate gradients, several times
-over. The corrections share their weights and hand on what they found (Putzky and Welling 2017, recurrent inference
-machines); which stage it is, the acquisition and its noise scale and shift their features (Perez et al. 2018, FiLM).
+over. The acquisition and its noise scale and shift the network's features (Perez et al. 2018, FiLM).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from functools import partial
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from headsr.acquisition.evidence import Evidence
 
 MULTIPLE = 4  # voxels that the coarser level joins along each axis
-_MOVING, _FIXED, _TRAITS = 5, 7, 13
-_CHANGE = 0.1  # what an output of 1 changes, in units of the grain: as much as an estimate is off by
+_MOVING, _FIXED, _TRAITS, _EMBEDDING = 5, 7, 13, 64
+_EXPECTED_RANGE = (1e-3, 3.0)  # of the grain
+_RIDGE = 1.0  # against 200 studies
+_LAPLACE = 0.6  # the scale of errors over their root mean square
 # How far a corrected estimate is off, at first: rho is the noise's variance over this one's, times what is learned.
 _OFF, _RHO_RANGE = 0.03, (1e-3, 30.0)
 _LOG_SPREAD_RANGE, _KNOTS = (-9.0, 1.0), 20
@@ -45,22 +47,25 @@ class Unrolled(nn.Module):
     """Evidence of N heads to Refined.
 
     ``stages`` times: the estimate, what the scans show and miss of it and where each voxel lies in their slices go
-    through ``blocks`` of residual convolutions, ``width`` channels on 2 x 2 x 2 voxels at once and ``coarse_width`` on
-    4 x 4 x 4; the corrected estimate takes ``solves`` steps of conjugate gradients towards the scans.
+    through a convolutional network (Correction); the corrected estimate takes ``solves`` steps of conjugate gradients
+    towards the scans. ``widths`` are the channels at the full resolution, at half of it ..., ``blocks`` the residual
+    blocks on the way down, at the bottom and on the way up again.
     """
 
-    def __init__(
-        self, *, stages: int, width: int, coarse_width: int, blocks: int, coarse_blocks: int, solves: int
-    ) -> None:
+    def __init__(self, *, stages: int, widths: Sequence[int], blocks: Sequence[int], solves: int) -> None:
         super().__init__()
-        self.stages, self.solves = stages, solves
-        self.correction = Correction(width, coarse_width, blocks, coarse_blocks, traits=_TRAITS + stages)
-        self.trusting = zeroed(nn.Linear(width, 1))
+        if len(blocks) != 2 * len(widths) - 1:
+            raise ValueError(f"blocks: {len(widths)} widths need {2 * len(widths) - 1} numbers, not {len(blocks)}")
+        self.solves = solves
+        self.corrections = nn.ModuleList([Correction(widths, blocks) for _ in range(stages)])
+        self.trusting = nn.ModuleList([zeroed(nn.Linear(_TRAITS, 1)) for _ in range(stages)])
         self.spread = nn.Sequential(
-            nn.Conv3d(width, width // 2, 3, padding=1), nn.SiLU(), zeroed(nn.Conv3d(width // 2, 8, 1))
+            nn.Conv3d(widths[0], widths[0], 3, padding=1), nn.SiLU(), zeroed(nn.Conv3d(widths[0], 1, 1))
         )
         with torch.no_grad():
-            self.spread[-1].bias.fill_(math.log(_CHANGE))
+            self.spread[-1].bias.fill_(math.log(_LAPLACE))
+        # How far least squares is off: the logarithm of its root mean square error over the grain, by the traits.
+        self.register_buffer("expected", torch.zeros(_TRAITS + 1))
         # Half of the interval that holds 90 % of the errors, as logarithms over the logarithm of the spread.
         knots = torch.linspace(*_LOG_SPREAD_RANGE, _KNOTS)
         self.register_buffer("spreads", knots)
@@ -70,28 +75,48 @@ class Unrolled(nn.Module):
         """The heads; corrections are made in tiles of ``tile`` voxels a side, with a halo, where it is not None."""
         device = evidence.scans[0].device
         with in_full_precision(device):
-            x = evidence.start
+            x, traits, unit = evidence.start, evidence.traits(), self.expected_error(evidence)
             places = evidence.places().expand(len(x), -1, -1, -1, -1)
             fixed = torch.cat([places, evidence.shown() / evidence.grain], dim=1)
-            traits = evidence.traits()
-        earlier, carried = [], [to_octets(_continued(_cast(fixed)))]
-        del fixed, places
-        for stage in range(self.stages):
+        earlier, last = [], len(self.corrections) - 1
+        for stage, (correction, trusting) in enumerate(zip(self.corrections, self.trusting, strict=True)):
             with in_full_precision(device):
-                inputs = torch.cat([x, _detail(x) / evidence.grain, evidence.misfits(x) / evidence.grain], dim=1)
-                number = F.one_hot(torch.tensor(stage), self.stages).to(traits).expand(len(traits), -1)
-                embedded = self.correction.embed(torch.cat([traits, number], dim=1))
-                rho = evidence.variance / _OFF**2 * self.trusting(embedded).exp()
-            correct = self._correcting(embedded, last=stage == self.stages - 1)
-            features, change = in_tiles(correct, _cast(inputs), carried, tile=tile, halo=self.correction.halo)
-            carried = [carried[0], features]
+                moving = torch.cat([x, _detail(x) / evidence.grain, evidence.misfits(x) / evidence.grain], dim=1)
+                rho = evidence.variance / _OFF**2 * trusting(traits).exp()
+                rho = rho.clamp(*_RHO_RANGE)[:, :, None, None, None]
+            inputs = torch.cat([moving, fixed], dim=1)
+            del moving
+            correct = partial(self._change, correction, traits, foretell=stage == last)
+            change = in_tiles(correct, inputs, tile=tile, halo=correction.halo)
+            del inputs
             if keep_earlier and stage:
                 earlier.append(x)
             with in_full_precision(device):
-                rho = rho.clamp(*_RHO_RANGE)[:, :, None, None, None]
-                x = x + _CHANGE * evidence.grain * change[:, :1].float()
-                x = evidence.agreeing(x, rho, iterations=self.solves)
-        return Refined(x, (change[:, 1:].float() + evidence.grain.log()).clamp(*_LOG_SPREAD_RANGE), tuple(earlier))
+                x = evidence.agreeing(x + unit * change[:, :1].float(), rho, iterations=self.solves)
+        return Refined(x, (change[:, 1:].float() + unit.log()).clamp(*_LOG_SPREAD_RANGE), tuple(earlier))
+
+    def _change(self, correction: Correction, traits: Tensor, inputs: Tensor, *, foretell: bool) -> Tensor:
+        """What a correction adds to the estimate (N, 1, X, Y, Z); to foretell, the logarithm of its spread too."""
+        features, change = correction(inputs, traits)
+        # What the network learns of a head it learns for the head's sake: the spread reads it and changes nothing.
+        return torch.cat([change, self.spread(features.detach())], dim=1) if foretell else change
+
+    @torch.no_grad()
+    def expect(self, traits: Tensor, log_error: Tensor) -> Tensor:
+        """Learn from M studies with known truth how far least squares is off, by their traits (M, 13).
+
+        ``log_error`` (M,) is the logarithm of its root mean square error over the grain. Outputs of about 1 are then
+        right for every acquisition, which differ by two orders of magnitude. Returns the deviation of what is left.
+        """
+        known = torch.cat([traits, torch.ones_like(traits[:, :1])], dim=1).double()
+        normal = known.T @ known + _RIDGE * torch.eye(known.shape[1], dtype=known.dtype, device=known.device)
+        self.expected.copy_(torch.linalg.solve(normal, known.T @ log_error.double()))
+        return (known @ self.expected.double() - log_error).std()
+
+    def expected_error(self, evidence: Evidence) -> Tensor:
+        """How far the start is expected to be off from the head, root mean square, (N, 1, 1, 1, 1)."""
+        log_error = evidence.traits() @ self.expected[:-1] + self.expected[-1]
+        return evidence.grain * log_error.exp().clamp(*_EXPECTED_RANGE)[:, None, None, None, None]
 
     @torch.no_grad()
     def calibrate(self, log_spread: Tensor, error: Tensor) -> float:
@@ -118,66 +143,68 @@ class Unrolled(nn.Module):
         share = (inner - low) / (high - low).clamp_min(1e-6)
         return (torch.lerp(self.halves[right - 1], self.halves[right], share) + log_spread - inner).exp()
 
-    def _correcting(self, embedded: Tensor, *, last: bool) -> Callable[..., tuple[Tensor, Tensor]]:
-        """One correction as in_tiles takes it; that of the last stage gives the logarithm of the spread too."""
-
-        def correct(inputs: Tensor, *carried: Tensor) -> tuple[Tensor, Tensor]:
-            features, change = self.correction(to_octets(inputs), *carried, embedded=embedded)
-            # What the network learns of a head it learns for the head's sake: the spread reads it and changes nothing.
-            outputs = torch.cat([change, self.spread(features.detach())], dim=1) if last else change
-            return features, from_octets(outputs)
-
-        return correct
-
 
 class Correction(nn.Module):
-    """One correction: residual blocks at half and at a quarter of the resolution, and a skip between them."""
+    """Residual blocks at several resolutions, each half of the one before, and skips between the ways down and up."""
 
-    def __init__(self, width: int, coarse_width: int, blocks: int, coarse_blocks: int, *, traits: int) -> None:
+    def __init__(self, widths: Sequence[int], blocks: Sequence[int]) -> None:
         super().__init__()
-        self.embed = nn.Sequential(nn.Linear(traits, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.moving = nn.Conv3d(8 * _MOVING, width, 1)
-        self.fixed = nn.Conv3d(8 * _FIXED, width, 1)
-        self.handed_on = nn.Conv3d(width, width, 1)
-        self.before = nn.ModuleList([Block(width, width) for _ in range(blocks)])
-        self.down = nn.Conv3d(width, coarse_width, 2, stride=2)
-        self.coarse = nn.ModuleList([Block(coarse_width, width) for _ in range(coarse_blocks)])
-        self.up = nn.ConvTranspose3d(coarse_width, width, 2, stride=2)
-        self.after = nn.ModuleList([Block(width, width) for _ in range(blocks)])
-        self.last = zeroed(nn.Conv3d(width, 8, 3, padding=1))
+        levels, down, up = len(widths), blocks[: len(widths)], blocks[len(widths) :]
+        self.embed = nn.Sequential(
+            nn.Linear(_TRAITS, _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING), nn.SiLU()
+        )
+        self.first = nn.Conv3d(_MOVING + _FIXED, widths[0], 3, padding=1)
+        self.down = nn.ModuleList([Blocks(width, number) for width, number in zip(widths, down, strict=True)])
+        self.coarser = nn.ModuleList([nn.Conv3d(*pair, 2, stride=2) for pair in pairwise(widths)])
+        self.finer = nn.ModuleList([nn.ConvTranspose3d(*pair, 2, stride=2) for pair in pairwise(widths[::-1])])
+        self.up = nn.ModuleList([Blocks(width, number) for width, number in zip(widths[-2::-1], up, strict=True)])
+        self.last = zeroed(nn.Conv3d(widths[0], 1, 3, padding=1))
+        self.multiple = 2 ** (levels - 1)
 
     @property
     def halo(self) -> int:
-        """How many voxels around a tile its correction depends on: two convolutions a block, each one cell wide."""
-        reach = 2 * (2 * (len(self.before) + len(self.after)) + 1) + 4 * 2 * len(self.coarse)
-        return -(-reach // MULTIPLE) * MULTIPLE
+        """How many voxels around a tile its change depends on: two convolutions a block, each one cell of its level.
 
-    def forward(
-        self, moving: Tensor, fixed: Tensor, hidden: Tensor | None = None, *, embedded: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Octets of what changes from stage to stage and of what does not, and the features of the stage before:
-        new features (N, width, X/2, Y/2, Z/2), and the change of the estimate as octets."""
-        features = self.moving(moving) + self.fixed(fixed)
-        if hidden is not None:
-            features = features + self.handed_on(hidden)
-        for block in self.before:
-            features = block(features, embedded)
-        coarse = self.down(features)
-        for block in self.coarse:
-            coarse = block(coarse, embedded)
-        features = features + self.up(coarse)
-        for block in self.after:
-            features = block(features, embedded)
+        And what is left of the coarsest cell that a voxel lies in.
+        """
+        levels = [*range(len(self.down)), *range(len(self.down) - 2, -1, -1)]
+        reach = 2 + sum(
+            2 * len(blocks) * 2**level for level, blocks in zip(levels, [*self.down, *self.up], strict=True)
+        )
+        return -(-(reach + self.multiple - 1) // self.multiple) * self.multiple
+
+    def forward(self, inputs: Tensor, traits: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (N, 12, X, Y, Z) and traits (N, 13) to features (N, widths[0], X, Y, Z) and change (N, 1, X, Y, Z)."""
+        embedded, features, skips = self.embed(traits), self.first(_channels_last(inputs)), []
+        for level, blocks in enumerate(self.down):
+            features = blocks(self.coarser[level - 1](features) if level else features, embedded)
+            skips.append(features)
+        skips.pop()
+        for finer, blocks in zip(self.finer, self.up, strict=True):
+            features = blocks(skips.pop() + finer(features), embedded)
         return features, self.last(features)
+
+
+class Blocks(nn.ModuleList):
+    """Residual blocks in a row."""
+
+    def __init__(self, width: int, number: int) -> None:
+        super().__init__([Block(width) for _ in range(number)])
+
+    def forward(self, features: Tensor, embedded: Tensor) -> Tensor:
+        """Features of the same shape."""
+        for block in self:
+            features = block(features, embedded)
+        return features
 
 
 class Block(nn.Module):
     """Convolution, FiLM, SiLU, convolution, and a skip: no norm, which would wash out intensities."""
 
-    def __init__(self, width: int, embedding: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.conv1, self.conv2 = nn.Conv3d(width, width, 3, padding=1), nn.Conv3d(width, width, 3, padding=1)
-        self.film = zeroed(nn.Linear(embedding, 2 * width))
+        self.film = zeroed(nn.Linear(_EMBEDDING, 2 * width))
         with torch.no_grad():
             self.conv2.weight.mul_(0.3)  # many blocks in a row begin near to no change
 
@@ -188,6 +215,24 @@ class Block(nn.Module):
         return features + self.conv2(F.silu(hidden * (1 + scale).to(hidden.dtype) + shift.to(hidden.dtype)))
 
 
+def in_tiles(correct: Callable[[Tensor], Tensor], inputs: Tensor, *, tile: int | None, halo: int) -> Tensor:
+    """``correct(inputs)`` of the whole, made tile by tile with ``halo`` voxels around each.
+
+    Sizes that are no multiple of MULTIPLE are continued by their edge values.
+    """
+    shape, inputs = inputs.shape[2:], _continued(inputs)
+    if tile is None:
+        return _cut(correct(inputs), shape)
+    whole = None
+    for box, around in _tiles(inputs.shape[2:], tile, halo):
+        part = correct(inputs[(..., *around)])
+        if whole is None:
+            whole = part.new_empty(*part.shape[:2], *inputs.shape[2:])
+        inner = [slice(b.start - a.start, b.stop - a.start) for b, a in zip(box, around, strict=True)]
+        whole[(..., *box)] = part[(..., *inner)]
+    return _cut(whole, shape)
+
+
 def _detail(volume: Tensor) -> Tensor:
     """What is finer than 4 x 4 x 4 voxels: in bf16 a bright voxel has no room for it."""
     whole = _continued(volume)
@@ -195,62 +240,12 @@ def _detail(volume: Tensor) -> Tensor:
     return volume - _cut(coarse, volume.shape[2:])
 
 
-def to_octets(volume: Tensor) -> Tensor:
-    """(N, C, X, Y, Z) to (N, 8 C, X/2, Y/2, Z/2), channels last in memory: the voxels of each cell as channels."""
-    n, c, x, y, z = volume.shape
-    cells = volume.reshape(n, c, x // 2, 2, y // 2, 2, z // 2, 2).permute(0, 2, 4, 6, 1, 3, 5, 7)
-    return cells.reshape(n, x // 2, y // 2, z // 2, 8 * c).permute(0, 4, 1, 2, 3)
-
-
-def from_octets(cells: Tensor) -> Tensor:
-    """The inverse of ``to_octets``: (N, 8 C, x, y, z) to (N, C, 2x, 2y, 2z)."""
-    n, c, x, y, z = cells.shape
-    volume = cells.permute(0, 2, 3, 4, 1).reshape(n, x, y, z, c // 8, 2, 2, 2)
-    return volume.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(n, 2 * x, 2 * y, 2 * z, c // 8).permute(0, 4, 1, 2, 3)
-
-
-def in_tiles(
-    correct: Callable[..., tuple[Tensor, Tensor]],
-    inputs: Tensor,
-    carried: Sequence[Tensor],
-    *,
-    tile: int | None,
-    halo: int,
-) -> tuple[Tensor, Tensor]:
-    """What ``correct(inputs, *carried)`` gives of the whole, made tile by tile with ``halo`` voxels around each.
-
-    ``carried`` and the first result have half the resolution. Sizes of ``inputs`` that are no multiple of MULTIPLE are
-    continued by their edge values, and so are these.
-    """
-    shape, inputs = inputs.shape[2:], _continued(inputs)
-    if tile is None:
-        features, outputs = correct(inputs, *carried)
-        return features, _cut(outputs, shape)
-    wholes = None
-    for box, around in _tiles(inputs.shape[2:], tile, halo):
-        parts = correct(inputs[(..., *around)], *(half[(..., *_scaled(around, 2))] for half in carried))
-        if wholes is None:
-            sizes = ([n // 2 for n in inputs.shape[2:]], inputs.shape[2:])
-            wholes = [part.new_empty(*part.shape[:2], *size) for part, size in zip(parts, sizes, strict=True)]
-        inner = [slice(b.start - a.start, b.stop - a.start) for b, a in zip(box, around, strict=True)]
-        for whole, part, step in zip(wholes, parts, (2, 1), strict=True):
-            whole[(..., *_scaled(box, step))] = part[(..., *_scaled(inner, step))]
-    return wholes[0], _cut(wholes[1], shape)
-
-
-def _scaled(box: Sequence[slice], step: int) -> tuple[slice, ...]:
-    return tuple(slice(part.start // step, part.stop // step) for part in box)
+def _channels_last(volume: Tensor) -> Tensor:
+    return volume.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _cut(volume: Tensor, shape: Sequence[int]) -> Tensor:
     return volume[(..., *(slice(0, n) for n in shape))]
-
-
-def _cast(volume: Tensor) -> Tensor:
-    """In the type of the convolutions, before it is copied about."""
-    kind = volume.device.type
-    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return volume.to(torch.get_autocast_dtype(kind)) if casts else volume
 
 
 def _continued(volume: Tensor) -> Tensor:

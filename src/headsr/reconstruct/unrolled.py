@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,15 @@ from headsr.reconstruct.estimate import Estimate
 if TYPE_CHECKING:
     from headsr.weights import TrainedModel
 
-_TILE = 192  # voxels a side that are corrected at once: what bytes_per_voxel and the fixed part allow
+# Heads of more voxels are corrected in tiles: what bytes_per_voxel of so many allows. A halo of 32 voxels around a tile
+# costs more than the tile, so it is as large as it may be.
+_WHOLE, _TILE = 12_000_000, 160
 
 
 def unrolled(study: Study, method: Unrolled, models: Mapping[str, TrainedModel]) -> Estimate:
     """The estimate of a trained operator-aware network (recipes.Unrolled) and half of its 90 % interval."""
     model = models[method.model]
-    refined = refine(study, model, tile=_TILE)
+    refined = refine(study, model, tile=_TILE if math.prod(study.head.shape) > _WHOLE else None)
     half = model.module.half_interval(refined.log_spread)
     return Estimate(refined.volume[0, 0].cpu().numpy(), uncertainty=half[0, 0].cpu().numpy())
 

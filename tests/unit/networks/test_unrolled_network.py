@@ -8,10 +8,10 @@ import torch
 
 from headsr.acquisition.evidence import Evidence
 from headsr.acquisition.operator import Acquisition
-from headsr.networks.unrolled import Unrolled, from_octets, in_tiles, to_octets
+from headsr.networks.unrolled import Correction, Unrolled, in_tiles
 from headsr.volumes import Grid
 
-SMALL = dict(stages=2, width=8, coarse_width=12, blocks=1, coarse_blocks=1, solves=3)
+SMALL = dict(stages=2, widths=(8, 12, 12), blocks=(1, 1, 1, 1, 1), solves=3)
 
 
 @pytest.fixture
@@ -31,15 +31,6 @@ def evidence_of(shape, axes=(2,), factor=3.0, noise=0.01, heads=1):
     return Evidence(operators, [operator.forward(head) for operator in operators], [noise] * len(axes))
 
 
-def test_octets_hold_the_voxels_of_each_cell():
-    volume = torch.arange(2 * 3 * 4 * 6 * 8.0).reshape(2, 3, 4, 6, 8)
-    cells = to_octets(volume)
-    assert cells.shape == (2, 24, 2, 3, 4)
-    assert cells.is_contiguous(memory_format=torch.channels_last_3d)
-    assert sorted(cells[1, 8:16, 1, 2, 3].tolist()) == sorted(volume[1, 1, 2:4, 4:6, 6:8].flatten().tolist())
-    assert torch.equal(from_octets(cells), volume)
-
-
 @pytest.mark.parametrize("shape", [(21, 34, 50), (64, 9, 30)])
 @pytest.mark.parametrize("tile", [8, 20])
 def test_tiled_equals_whole(network, shape, tile):
@@ -51,22 +42,37 @@ def test_tiled_equals_whole(network, shape, tile):
         assert float((one - other).abs().max()) < 1e-4
 
 
-def test_a_smaller_halo_would_show(network):
-    """The halo is not larger than it must be."""
-    inputs, fixed = torch.rand(1, 5, 48, 8, 8), torch.rand(1, 56, 24, 4, 4)
-    embedded = torch.rand(1, 8)
+@pytest.mark.parametrize("blocks", [(0, 1, 0), (1, 1, 1), (1, 2, 2)])
+def test_the_halo_is_as_wide_as_it_must_be(blocks):
+    torch.manual_seed(1)
+    correction = Correction((4, 6), blocks).double().requires_grad_(False)
+    for parameter in correction.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    inputs, traits = torch.rand(1, 12, 96, 8, 8, dtype=torch.float64), torch.rand(1, 13, dtype=torch.float64)
 
-    def correct(inputs, fixed):
-        features, change = network.correction(to_octets(inputs), fixed, embedded=embedded)
-        return features, from_octets(change)
+    def correct(part):
+        return correction(part, traits)[1]
 
-    halo = network.correction.halo
+    halo = correction.halo
     whole, *others = (
-        in_tiles(correct, inputs, [fixed], tile=tile, halo=around)[1]
-        for tile, around in ((None, 0), (8, halo), (8, halo - 8))
+        in_tiles(correct, inputs, tile=tile, halo=around) for tile, around in ((None, 0), (8, halo), (8, halo // 8 * 4))
     )
-    assert torch.allclose(whole, others[0], atol=1e-5)
-    assert not torch.allclose(whole, others[1], atol=1e-5)
+    assert torch.allclose(whole, others[0], atol=1e-10)
+    assert not torch.allclose(whole, others[1], atol=1e-10)
+
+
+def test_as_many_blocks_as_there_are_ways_down_and_up_are_asked_for():
+    with pytest.raises(ValueError, match="2 widths need 3 numbers, not 2"):
+        Unrolled(stages=1, widths=(4, 8), blocks=(1, 1), solves=1)
+
+
+def test_what_least_squares_is_off_by_is_learned_from_the_traits():
+    network, generator = Unrolled(**SMALL), torch.Generator().manual_seed(0)
+    traits = torch.randn(300, 13, generator=generator)
+    slopes = torch.linspace(-0.5, 0.5, 13)
+    left = network.expect(traits, traits @ slopes - 1.5 + 0.1 * torch.randn(300, generator=generator))
+    assert 0.08 < float(left) < 0.12
+    assert torch.allclose(network.expected[:-1], slopes, atol=0.03) and abs(float(network.expected[-1]) + 1.5) < 0.03
 
 
 def test_heads_of_a_batch_do_not_mix(network):
@@ -83,7 +89,7 @@ def test_untrained_it_is_least_squares_closer_to_the_scans():
         for x in (evidence.start, refined.volume)
     )
     assert 0 < end < start
-    expected = torch.full_like(refined.log_spread, math.log(0.1 * float(evidence.grain)))
+    expected = torch.full_like(refined.log_spread, math.log(0.6 * float(evidence.grain)))
     assert torch.allclose(refined.log_spread, expected)
 
 

@@ -131,7 +131,7 @@ def test_a_network_is_measured_with_what_its_intervals_hold(monkeypatch) -> None
     ball = np.linalg.norm(np.indices(GRID.shape) - 11.5, axis=0) < 9
     truth = Volume(0.5 * ball.astype(np.float32), GRID)
     monkeypatch.setattr(unrolled, "truth_of", lambda folder, head: (truth, ball, ball))
-    sizes = {"stages": 1, "width": 4, "coarse_width": 4, "blocks": 1, "coarse_blocks": 1, "solves": 2}
+    sizes = {"stages": 1, "widths": [4, 4], "blocks": [1, 1, 1], "solves": 2}
     model = TrainedModel("unrolled", build_network({"architecture": "unrolled", **sizes}).eval(), "fp32")
     method = {"network": Unrolled(model="unrolled")}
     row = Row("thick", 2, 1, "head")

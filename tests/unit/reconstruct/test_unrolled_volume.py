@@ -66,7 +66,8 @@ def test_tiles_change_nothing(measure, models) -> None:
 
 def test_brighter_scans_give_a_brighter_head(measure, network) -> None:
     """But for the absolute brightness, which it also sees, it works in units of the head's own detail."""
-    torch.nn.init.zeros_(network.correction.moving.weight[:, :8])
+    for correction in network.corrections:
+        torch.nn.init.zeros_(correction.first.weight[:, :1])
     study = load_study(measure(["axial"], noise=0.0))
     scans = tuple(dataclasses.replace(scan, data=2 * scan.data) for scan in study.scans)
     one, other = (

@@ -34,10 +34,8 @@ UNROLLED = model(
     {
         "architecture": "unrolled",
         "stages": 2,
-        "width": 8,
-        "coarse_width": 8,
-        "blocks": 1,
-        "coarse_blocks": 1,
+        "widths": [8, 8],
+        "blocks": [1, 1, 1],
         "solves": 3,
     },
     data={"kind": "studies", "suffixes": ["T1w"], "block": [16, 16, 16]},

@@ -60,10 +60,8 @@ KINDS = {
         "network": {
             "architecture": "unrolled",
             "stages": 2,
-            "width": 8,
-            "coarse_width": 8,
-            "blocks": 1,
-            "coarse_blocks": 1,
+            "widths": [8, 8],
+            "blocks": [1, 1, 1],
             "solves": 2,
         },
         "data": {"kind": "studies", "suffixes": ["T1w"], "block": [16, 16, 12], "factor": [2, 3], "tilt_degrees": 5},

@@ -15,6 +15,7 @@ from headsr.training.data.studies import StudyBatch
 from headsr.training.task import OneNetwork
 
 _STUDIES, _CALIBRATION = 12, 40  # of the validation heads, one head each
+_EXPECTATION = 200  # studies of the training heads
 _LEAST_ERROR = 3e-3  # of the range: from here on an error of the start is no measure of how hard a study is
 
 
@@ -24,6 +25,17 @@ class UnrolledTask(OneNetwork):
     Every stage is to come as near as it can (Putzky and Welling 2017, equation 8), the last one counts as much as all
     before it.
     """
+
+    @torch.no_grad()
+    def begin(self, networks: Mapping[str, nn.Module]) -> None:
+        """Measure how far least squares is off in studies of every kind, for the network to work in units of that."""
+        traits, errors = [], []
+        for step in range(1, _EXPECTATION + 1):
+            batch = self.setting.train.batch(step, 1)
+            error = (batch.evidence.start - batch.heads).square().mean().sqrt().clamp_min(_LEAST_ERROR)
+            traits.append(batch.evidence.traits()[0])
+            errors.append((error / batch.evidence.grain.flatten()[0]).log())
+        networks["network"].expect(torch.stack(traits), torch.stack(errors))
 
     def terms(self, turn: str, networks: Mapping[str, nn.Module], step: int) -> dict[str, Tensor]:
         """Losses of one batch of studies: every study counts by the share of its error that is left."""
