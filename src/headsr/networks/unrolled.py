@@ -27,8 +27,7 @@ _MOVING, _FIXED, _TRAITS, _EMBEDDING = 5, 7, 13, 64
 _EXPECTED_RANGE = (1e-3, 3.0)  # of the grain
 _RIDGE = 1.0  # against 200 studies
 _LAPLACE = 0.6  # the scale of errors over their root mean square
-# How far a corrected estimate is off, at first: rho is the noise's variance over this one's, times what is learned.
-_OFF, _RHO_RANGE = 0.03, (1e-3, 30.0)
+_RHO_RANGE = (1e-3, 30.0)
 _LOG_SPREAD_RANGE, _KNOTS = (-9.0, 1.0), 20
 
 
@@ -81,9 +80,10 @@ class Unrolled(nn.Module):
         earlier, last = [], len(self.corrections) - 1
         for stage, (correction, trusting) in enumerate(zip(self.corrections, self.trusting, strict=True)):
             with in_full_precision(device):
-                moving = torch.cat([x, _detail(x) / evidence.grain, evidence.misfits(x) / evidence.grain], dim=1)
-                rho = evidence.variance / _OFF**2 * trusting(traits).exp()
-                rho = rho.clamp(*_RHO_RANGE)[:, :, None, None, None]
+                moving = torch.cat([x, _detail(x) / evidence.grain, evidence.misfits(x) / unit], dim=1)
+                # The noise's variance over that of the estimate's error, times what is learned.
+                learned = trusting(traits).exp()[:, :, None, None, None]
+                rho = (evidence.variance / unit.square() * learned).clamp(*_RHO_RANGE)
             inputs = torch.cat([moving, fixed], dim=1)
             del moving
             correct = partial(self._change, correction, traits, foretell=stage == last)
