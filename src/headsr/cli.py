@@ -261,14 +261,14 @@ def _verify_models(options: argparse.Namespace) -> int:
 def _ship_model(options: argparse.Namespace) -> int:
     from headsr.models.card import PACKAGE, table_of
     from headsr.models.ship import read_facts, ship
-    from headsr.recipes import load_config, load_recipes
+    from headsr.recipes import load_config, load_datasets
 
     name = options.name or Path(options.model).resolve().name
     card = ship(
         options.model,
         read_facts(options.facts),
         name=name,
-        datasets=load_recipes(load_config(options.configfile)).datasets,
+        datasets=load_datasets(load_config(options.configfile)),  # a recipe may name what ships only now
         folder=options.folder or PACKAGE,
     )
     print(table_of({name: card}))

@@ -18,6 +18,7 @@ from headsr.recipes.load import (
     architectures_of,
     every_part,
     load_config,
+    load_datasets,
     load_recipes,
     model_references,
     parts_of_method,
@@ -46,8 +47,8 @@ from headsr.recipes.tables import VARIANTS, Column, Expectation, Table
 __all__ = [
     "DATA", "DATASETS", "METHODS", "MODELS", "PROFILES", "VARIANTS", "VIEWS", "Average", "Blind", "BlindStage",
     "Budget", "Column", "Data", "DataRecipe", "Dataset", "DatasetRecipe", "Degradation", "Expectation", "Fit",
-    "GridField", "Inr", "LabelMaps", "Ldm", "Method", "MethodRecipe", "Model", "ModelRecipe", "RecipeError", "Recipes",
-    "Shipped", "SliceNetwork", "Spline", "Stack", "Table", "Tikhonov", "TotalVariation", "Unrolled",
-    "architectures_of", "build", "every_part", "expanded", "load_config", "load_recipes", "merged", "model_references",
-    "parts_of_method", "parts_of_model", "plain", "stated", "stated_in", "tracked", "versions",
+    "GridField", "Inr", "LabelMaps", "Ldm", "Method", "MethodRecipe", "Model", "ModelRecipe", "RecipeError",
+    "Recipes", "Shipped", "SliceNetwork", "Spline", "Stack", "Table", "Tikhonov", "TotalVariation", "Unrolled",
+    "architectures_of", "build", "every_part", "expanded", "load_config", "load_datasets", "load_recipes", "merged",
+    "model_references", "parts_of_method", "parts_of_model", "plain", "stated", "stated_in", "tracked", "versions",
 ]  # fmt: skip

@@ -72,12 +72,8 @@ def load_recipes(config: Mapping[str, Any]) -> Recipes:
 
     Raises RecipeError for whatever cannot be used, and for a name that no file defines.
     """
-    files, changes = config["recipes"], config.get("overrides") or {}
-    blocks = {
-        field.name: merged(expanded(_read_blocks(files[field.name]), files[field.name]), changes.get(field.name) or {})
-        for field in fields(Recipes)
-    }
-    recipes = Recipes(**{part: _build_all(part, block, files[part]) for part, block in blocks.items()})
+    files = config["recipes"]
+    recipes = Recipes(**{field.name: _load_part(field.name, config) for field in fields(Recipes)})
     for reference in _references(recipes, files):
         _refuse_wrong(reference, recipes)
     _refuse_circles(recipes, files["models"])
@@ -96,6 +92,17 @@ def load_recipes(config: Mapping[str, Any]) -> Recipes:
         if table not in recipes.tables:
             raise RecipeError(f"config: tables: {unknown('table', table, recipes.tables)}")
     return recipes
+
+
+def load_datasets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipes of datasets alone, whatever is wrong with others; errors as load_recipes."""
+    return _load_part("datasets", config)
+
+
+def _load_part(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """All recipes of a kind: one attribute of Recipes."""
+    file, changes = config["recipes"][part], (config.get("overrides") or {}).get(part) or {}
+    return _build_all(part, merged(expanded(_read_blocks(file), file), changes), file)
 
 
 # What recipes exchange by name: the parts themselves, or the classes of kinds, each with its part.
