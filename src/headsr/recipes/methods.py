@@ -117,7 +117,7 @@ class Unrolled(Method):
     part: ClassVar[Part] = Part("headsr.reconstruct.unrolled.unrolled")
     foretells: ClassVar[bool] = True
     gpu: ClassVar[bool] = True
-    bytes_per_voxel: ClassVar[int] = 600
+    bytes_per_voxel: ClassVar[int] = 700
     model: Annotated[str, Names("models", ("unrolled",)), Doc("The trained network.")]
 
     def words(self) -> str:
