@@ -22,7 +22,7 @@ from headsr.networks.blocks import in_full_precision, zeroed
 if TYPE_CHECKING:
     from headsr.acquisition.evidence import Evidence
 
-MULTIPLE = 4  # voxels that the coarser level joins along each axis
+MULTIPLE = 4  # voxels that the coarsest level joins along each axis, at most
 _MOVING, _FIXED, _TRAITS, _EMBEDDING = 5, 7, 13, 64
 _EXPECTED_RANGE = (1e-3, 3.0)  # of the grain
 _RIDGE = 1.0  # against 200 studies
@@ -55,6 +55,8 @@ class Unrolled(nn.Module):
         super().__init__()
         if len(blocks) != 2 * len(widths) - 1:
             raise ValueError(f"blocks: {len(widths)} widths need {2 * len(widths) - 1} numbers, not {len(blocks)}")
+        if 2 ** (len(widths) - 1) > MULTIPLE:
+            raise ValueError(f"widths: {len(widths)} resolutions; volumes are continued for three at most")
         self.solves = solves
         self.corrections = nn.ModuleList([Correction(widths, blocks) for _ in range(stages)])
         self.trusting = nn.ModuleList([zeroed(nn.Linear(_TRAITS, 1)) for _ in range(stages)])

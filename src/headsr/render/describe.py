@@ -31,8 +31,8 @@ def _residual_of(view: str) -> str:
 DESCRIPTIONS = {
     "sr": "Super-resolved volume in the scan's own units, projected onto the measured slices",
     "unprojected": "The same volume before the projection onto the measured slices",
-    "uncertainty": "Half of the interval around the volume that holds 90 % of its errors, as its method foretells, in "
-    "scan units",
+    "uncertainty": "Half of the interval around the volume that holds 90 % of the errors of the simulated heads that "
+    "its method was calibrated on, in scan units; of those of real heads it may hold fewer",
     **{f"srresidual{view.capitalize()}": _residual_of(view) for view in VIEWS},
     **{f"srresidual{view.capitalize()}{n}": _residual_of(f"{view}{n}") for view in VIEWS[:3] for n in (2, 3)},
     "field": "Weights of the implicit neural representation that the volume was rendered from (safetensors)",

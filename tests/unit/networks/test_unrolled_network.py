@@ -66,6 +66,11 @@ def test_as_many_blocks_as_there_are_ways_down_and_up_are_asked_for():
         Unrolled(stages=1, widths=(4, 8), blocks=(1, 1), solves=1)
 
 
+def test_more_resolutions_than_volumes_are_continued_for_are_refused():
+    with pytest.raises(ValueError, match="4 resolutions"):
+        Unrolled(stages=1, widths=(4, 4, 4, 4), blocks=(1,) * 7, solves=1)
+
+
 def test_what_least_squares_is_off_by_is_learned_from_the_traits():
     network, generator = Unrolled(**SMALL), torch.Generator().manual_seed(0)
     traits = torch.randn(300, 13, generator=generator)
