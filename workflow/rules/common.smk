@@ -365,7 +365,11 @@ def units_of_head(wildcards):
 def recipes_in_use():
     """The recipes that the results follow from, as they are stated: the report describes these and no others."""
     used = RECIPES.used_by("tables", TABLES)
-    seen = [scan for name in targets.trained(MODELS, RECIPES) for scan in targets.training_scans(SCANS, RECIPES.models[name])]
+    seen = [
+        scan
+        for name in targets.trained(MODELS, RECIPES)
+        for scan in targets.training_scans(SCANS, RECIPES.models[name])
+    ]
     used["datasets"] |= {scan.dataset for scan in [*seen, *(unit.scan for unit in UNITS)]}
     return {
         part: {n: r for n, r in stated(getattr(RECIPES, part)).items() if n in names} for part, names in used.items()
