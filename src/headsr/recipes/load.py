@@ -295,7 +295,7 @@ def _refuse_other_datasets(model: Model, recipes: Recipes, where: str) -> None:
     for number, name in enumerate(model.data.datasets):
         if (kind := recipes.datasets[name].kind) != wanted:
             known = [one for one, dataset in recipes.datasets.items() if dataset.kind == wanted]
-            way_out = "data of kind studies with source labels take label maps, and all others scans"
+            way_out = "data with source labels take label maps, and all others scans"
             raise RecipeError(
                 f"{where}[{number}]: {name!r} is of kind {kind}; it must be of kind {wanted} "
                 f"({', '.join(known) or 'there is none'}): {way_out}"

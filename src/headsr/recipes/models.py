@@ -42,7 +42,33 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slices(Data):
+class Paintable(Data):
+    """What is cut from preprocessed heads or, with ``source`` labels, painted from the label maps of ``datasets``.
+
+    Shape, contrast and lesions of what is painted are drawn anew every time; it has no ``suffixes``.
+    """
+
+    source: Annotated[
+        Literal["heads", "labels"], Doc("Preprocessed heads, or label maps in a contrast drawn at random.")
+    ] = "heads"
+    suffixes: Annotated[tuple[Suffix, ...], Doc("Contrasts to train on; of label maps there are none.")] = ()
+
+    def __post_init__(self) -> None:
+        if self.source == "heads":
+            super().__post_init__()
+        elif self.suffixes:
+            raise ValueError("suffixes: label maps are of no contrast; leave it out with source labels")
+        elif not self.datasets:
+            raise ValueError("datasets: name the label maps to draw from, such as synthseg, with source labels")
+
+    @property
+    def drawn_from(self) -> str:
+        """Scans, or label maps."""
+        return "labelmaps" if self.source == "labels" else "scans"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slices(Paintable):
     """2-D crops, and what the blind degradation ``degradation`` makes of them.
 
     ``view`` edge_on: rows are the direction that is made thick; in_plane: rows and columns are coarse alike.
@@ -82,21 +108,16 @@ class Patches(Data):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Studies(Data):
+class Studies(Paintable):
     """Blocks of heads with the scans simulated from each: operator and data.
 
     One acquisition is drawn per step and shared by the batch: ``scans`` at once, spaced by ``factor`` voxels and
-    turned by up to ``tilt_degrees``, with ``noise`` in units of the range. ``source`` labels: heads are drawn from the
-    label maps of ``datasets``, with shape, contrast and lesions drawn anew for every block; they have no ``suffixes``.
+    turned by up to ``tilt_degrees``, with ``noise`` in units of the range.
     """
 
     kind: ClassVar[str] = "studies"
     part: ClassVar[Part] = Part("headsr.training.data.studies.StudySampler", version=2)
     block: Annotated[tuple[Count, Count, Count], Doc("Voxels of a block along x, y and z.")]
-    source: Annotated[
-        Literal["heads", "labels"], Doc("Preprocessed heads, or label maps in a contrast drawn at random.")
-    ] = "heads"
-    suffixes: Annotated[tuple[Suffix, ...], Doc("Contrasts to train on; of label maps there are none.")] = ()
     scans: Annotated[tuple[Count, Count], Ascending(), Doc("Fewest and most scans of a study.")] = (1, 3)
     factor: Annotated[
         tuple[Annotated[float, Range(1, 16)], Annotated[float, Range(1, 16)]], Ascending(), Doc("Slice spacing.")
@@ -107,23 +128,10 @@ class Studies(Data):
     )
     tilt_degrees: Annotated[float, Range(0, 45), Doc("Greatest turn of a scan.")] = 0.0
 
-    def __post_init__(self) -> None:
-        if self.source == "heads":
-            super().__post_init__()
-        elif self.suffixes:
-            raise ValueError("suffixes: label maps are of no contrast; leave it out with source labels")
-        elif not self.datasets:
-            raise ValueError("datasets: name the label maps to draw from, such as synthseg, with source labels")
-
     @property
     def voxels(self) -> int:
         """Of one block."""
         return math.prod(self.block)
-
-    @property
-    def drawn_from(self) -> str:
-        """Scans, or label maps."""
-        return "labelmaps" if self.source == "labels" else "scans"
 
 
 DATA: dict[str, type[Data]] = {one.kind: one for one in (Slices, MarkedSlices, Patches, Studies)}

@@ -88,7 +88,7 @@ def test_slices_of_label_maps_are_refused():
     config = with_dataset()
     config["overrides"]["models"] = {"edsr": {"data": {"datasets": ["ds000113", "drawn"]}}}
     wanted = (
-        r"edsr\.data\.datasets\[1\]: 'drawn' is of kind labelmaps; it must be of kind scans \(ds000113, .*\): data of"
+        r"edsr\.data\.datasets\[1\]: 'drawn' is of kind labelmaps; it must be of kind scans \(ds000113, .*\): data with"
     )
     with pytest.raises(RecipeError, match=rf"^config/models/edsr\.yaml: {wanted}"):
         load_recipes(config)
@@ -99,7 +99,7 @@ def test_labels_of_scans_are_refused():
     config["overrides"]["models"] = {"unrolled": {"data": {"datasets": ["drawn"]}}}
     assert load_recipes(config).models["unrolled"].data.datasets == ("drawn",)
     config["overrides"]["models"]["unrolled"]["data"] = {"datasets": ["ds000113"]}
-    wanted = r"'ds000113' is of kind scans; it must be of kind labelmaps \(synthseg, drawn\): data of kind studies"
+    wanted = r"'ds000113' is of kind scans; it must be of kind labelmaps \(synthseg, drawn\): data with source"
     with pytest.raises(RecipeError, match=rf"unrolled\.data\.datasets\[0\]: {wanted}"):
         load_recipes(config)
 

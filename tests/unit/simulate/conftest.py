@@ -3,8 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headsr.files import write_json
 from headsr.simulate.anatomy import build_anatomy
 from headsr.simulate.labelmap import load_label_map
+from headsr.simulate.store import prepare_anatomy
 from headsr.volumes import Grid, save_volume
 
 SHARED = Path(__file__).parents[3].parent / "shared/data"
@@ -60,3 +62,15 @@ def ball_folder(tmp_path_factory):
 @pytest.fixture(scope="package")
 def ball(ball_folder):
     return load_label_map(ball_folder / "sub-01_dseg.nii.gz", ball_folder / "labels.tsv")
+
+
+@pytest.fixture(scope="package")
+def index(ball_folder, tmp_path_factory):
+    """Three anatomies of the ball head, one of them for validation, and the list of them."""
+    folder, stores = tmp_path_factory.mktemp("index"), []
+    for name, split in (("a", "train"), ("b", "val"), ("c", "train")):
+        sources = ball_folder / "sub-01_dseg.nii.gz", ball_folder / "labels.tsv"
+        prepare_anatomy(*sources, folder / f"{name}.safetensors")
+        stores.append({"name": name, "split": split, "anatomy": f"{name}.safetensors", "key": "0"})
+    write_json(folder / "index.json", {"stores": stores})
+    return folder / "index.json"

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from headsr.devices import generator_of
-from headsr.files import write_json
 from headsr.simulate import store
 from headsr.simulate.labelmap import load_label_map
 from headsr.simulate.look import draw_look
@@ -20,17 +19,6 @@ from headsr.volumes import cell_average
 
 CPU = torch.device("cpu")
 SHAPE = (20, 18, 16)
-
-
-@pytest.fixture(scope="module")
-def index(ball_folder, tmp_path_factory):
-    folder, stores = tmp_path_factory.mktemp("index"), []
-    for name, split in (("a", "train"), ("b", "val"), ("c", "train")):
-        sources = ball_folder / "sub-01_dseg.nii.gz", ball_folder / "labels.tsv"
-        prepare_anatomy(*sources, folder / f"{name}.safetensors")
-        stores.append({"name": name, "split": split, "anatomy": f"{name}.safetensors", "key": "0"})
-    write_json(folder / "index.json", {"stores": stores})
-    return folder / "index.json"
 
 
 @pytest.fixture(scope="module")

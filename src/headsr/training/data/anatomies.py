@@ -53,6 +53,15 @@ class PaintedBatch(NamedTuple):
     names: list[str]
 
 
+class Painted(NamedTuple):
+    """A block (X, Y, Z), the part of each voxel that is lesion, the edge of the voxels in mm, the anatomy's name."""
+
+    block: Tensor
+    lesions: Tensor
+    voxel_mm: float
+    name: str
+
+
 class AnatomySampler:
     """Draws blocks of ``shape`` voxels of the anatomies of one split ("train" or "val") in drawn contrasts.
 
@@ -71,7 +80,7 @@ class AnatomySampler:
     @torch.no_grad()
     def batch(self, step: int, size: int) -> PaintedBatch:
         """The blocks of one step; fewer blocks of the same step are the first ones."""
-        drawn = [self._draw(seed_of(self.seed, self.split, "anatomy", step, i)) for i in range(size)]
+        drawn = [self.draw(step, number) for number in range(size)]
         blocks, lesions, voxels, names = zip(*drawn, strict=True)
         return PaintedBatch(
             torch.stack(blocks)[:, None],
@@ -80,13 +89,16 @@ class AnatomySampler:
             list(names),
         )
 
-    def _draw(self, seed: int) -> tuple[Tensor, Tensor, float, str]:
+    @torch.no_grad()
+    def draw(self, step: int, number: int) -> Painted:
+        """One block of a step."""
+        seed = seed_of(self.seed, self.split, "anatomy", step, number)
         generator = generator_of(seed, "anatomy")
         entry = self._anatomies[int(torch.randint(len(self._anatomies), (), generator=generator))]
         voxel_mm = _draw_voxel(generator)
         head = open_anatomy(self._folder / entry["anatomy"])
         block, lesions = paint(head, self.shape, voxel_mm, seed=seed, device=self.device)
-        return block, lesions, voxel_mm, entry["name"]
+        return Painted(block, lesions, voxel_mm, entry["name"])
 
 
 def paint(

@@ -14,6 +14,7 @@ from headsr.degrade.pipeline import BlindDegradation
 from headsr.recipes import Blind, Model, RecipeError
 from headsr.seeds import seed_of
 from headsr.slices.dataset import SliceSampler
+from headsr.training.data.painted_slices import PaintedSliceSampler
 
 
 class Pairs(NamedTuple):
@@ -32,7 +33,10 @@ class SlicePairs:
     ) -> None:
         self.device, self.size, self.view = device, recipe.budget.batch, recipe.data.view
         seed = seed_of(recipe.seed, recipe.kind, split)
-        self.sampler = SliceSampler(index, split=split, crop=recipe.data.crop, seed=seed)
+        if recipe.data.source == "labels":
+            self.sampler = PaintedSliceSampler(index, split=split, crop=recipe.data.crop, seed=seed, device=device)
+        else:
+            self.sampler = SliceSampler(index, split=split, crop=recipe.data.crop, seed=seed)
         self.degradation = BlindDegradation(blind, device=device)
         self._pool = None
         if blind.pool and split == "train":

@@ -1,0 +1,82 @@
+"""Crops painted from stored anatomies, in place of slices cut from heads."""
+
+import numpy as np
+import pytest
+import torch
+
+from headsr.recipes import ModelRecipe, build, load_config, load_recipes, merged, plain
+from headsr.recipes.models import DataRecipe
+from headsr.training.data import anatomies, painted_slices
+from headsr.training.data.anatomies import Painted
+from headsr.training.data.painted_slices import PaintedSliceSampler
+from headsr.training.data.slices import SlicePairs
+
+CPU = torch.device("cpu")
+
+
+def sampler(index, split="train", seed=5):
+    return PaintedSliceSampler(index, split=split, crop=18, seed=seed, device=CPU)
+
+
+def test_a_batch_is_a_function_of_seed_split_and_step(index):
+    batch, again = (sampler(index).batch(7, 6) for _ in range(2))
+    assert batch.images.shape == (6, 1, 18, 18) and batch.pixel_mm.shape == (6, 2) and batch.planes.shape == (6,)
+    assert torch.equal(batch.images, again.images) and batch.seeds == again.seeds and len(set(batch.seeds)) == 6
+    few = sampler(index).batch(7, 2)
+    assert torch.equal(few.images, batch.images[:2]) and few.seeds == batch.seeds[:2]
+    for other in (sampler(index).batch(8, 6), sampler(index, seed=6).batch(7, 6), sampler(index, "val").batch(7, 6)):
+        assert not torch.equal(other.images, batch.images)
+
+
+def test_every_plane_is_drawn_and_its_rows_are_what_is_made_thick(index, monkeypatch):
+    """Rows of coronal and sagittal crops are z; those of axial ones y or, for thick sagittal slices, x."""
+
+    def positions(head, shape, voxel_mm, **_):
+        """Which axis a voxel's number runs along: hundreds are x, tens y, ones z."""
+        x, y, z = np.ogrid[tuple(slice(n) for n in shape)]
+        block = torch.from_numpy((10000 * x + 100 * y + z).astype(np.float32))
+        return block, torch.zeros(shape)
+
+    monkeypatch.setattr(anatomies, "paint", positions)
+    batch, seen = sampler(index).batch(0, 40), set()
+    for image, plane in zip(batch.images[:, 0], batch.planes.tolist(), strict=True):
+        down, across = (image[1, 0] - image[0, 0]).item(), (image[0, 1] - image[0, 0]).item()
+        seen.add((plane, down, across))
+    assert seen == {(0, 1, 100), (1, 1, 10000), (2, 100, 10000), (2, 10000, 100)}
+
+
+def test_a_crop_has_the_pixels_of_its_block_and_its_own_head(index, monkeypatch):
+    drawn = []
+    draw = painted_slices.AnatomySampler.draw
+
+    def recorded(self, step, number):
+        drawn.append(draw(self, step, number))
+        return drawn[-1]
+
+    monkeypatch.setattr(painted_slices.AnatomySampler, "draw", recorded)
+    batch = sampler(index).batch(2, 12)
+    assert all(isinstance(one, Painted) and one.block.numel() == 18 * 18 for one in drawn)
+    assert batch.pixel_mm[:, 0].tolist() == pytest.approx([one.voxel_mm for one in drawn])
+    assert torch.equal(batch.pixel_mm[:, 0], batch.pixel_mm[:, 1])
+    assert {one.name for one in drawn} == {"a", "c"}
+
+
+@pytest.mark.parametrize("view", ["edge_on", "in_plane"])
+def test_2d_networks_train_on_painted_pairs(index, view):
+    recipes = load_recipes(load_config([]))
+    model = recipes.models["edsr_labels"]
+    changes = {"data": {"crop": 24, "view": view}, "budget": {"batch": 4}}
+    model, blind = build(ModelRecipe, merged(plain(model), changes), "model"), recipes.blind[model.data.degradation]
+    batch, again = (SlicePairs(model, index, split="train", blind=blind, device=CPU).batch(3) for _ in range(2))
+    assert batch.clean.shape == batch.degraded.shape == (4, 1, 24, 24)
+    assert 0.005 < (batch.clean - batch.degraded).abs().mean() < 0.3
+    assert all(map(torch.equal, batch, again))
+
+
+def test_slices_of_label_maps_name_datasets_and_no_suffixes():
+    slices = {"kind": "slices", "crop": 24, "degradation": "thick_slices", "source": "labels", "datasets": ["synthseg"]}
+    assert build(DataRecipe, slices, "data").drawn_from == "labelmaps"
+    with pytest.raises(ValueError, match="label maps are of no contrast"):
+        build(DataRecipe, slices | {"suffixes": ["T1w"]}, "data")
+    with pytest.raises(ValueError, match="name the label maps"):
+        build(DataRecipe, slices | {"datasets": []}, "data")
