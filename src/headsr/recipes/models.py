@@ -116,7 +116,7 @@ class Studies(Paintable):
     """
 
     kind: ClassVar[str] = "studies"
-    part: ClassVar[Part] = Part("headsr.training.data.studies.StudySampler", version=2)
+    part: ClassVar[Part] = Part("headsr.training.data.studies.StudySampler", version=3)
     block: Annotated[tuple[Count, Count, Count], Doc("Voxels of a block along x, y and z.")]
     scans: Annotated[tuple[Count, Count], Ascending(), Doc("Fewest and most scans of a study.")] = (1, 3)
     factor: Annotated[

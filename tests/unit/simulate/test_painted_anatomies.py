@@ -32,7 +32,8 @@ def sampler(index, split="train", seed=5):
 
 @pytest.fixture
 def straight(monkeypatch):
-    """Heads in their own size and form, the block's middle in theirs."""
+    """Heads in their own size and form, with sharp borders, the block's middle in theirs."""
+    monkeypatch.setattr(anatomies, "_SOFT", (0.0, 0.0))
     monkeypatch.setattr(anatomies, "_SIZE", 0.0)
     monkeypatch.setattr(anatomies, "_BEND_MM", (0.0, 0.0))
     monkeypatch.setattr(anatomies, "_middle", lambda head, *_: torch.from_numpy(head.size_mm / 2).float())
@@ -93,7 +94,7 @@ def test_voxels_have_their_size(head, straight, voxel_mm, n):
     grid = anatomies._Block((n, n, n), voxel_mm, CPU)
     nodes = anatomies._placed(head, grid, generator_of(1))
     look = draw_look(head.structures, "T1w", np.random.default_rng(1))
-    white = anatomies._parts(head, look, nodes, grid).white
+    white = anatomies._parts(head, look, nodes, grid, anatomies._Tissue(soft=0.6, soft_mm=1.0)).white
     assert white.sum().item() * voxel_mm**3 == pytest.approx(4 / 3 * math.pi * (20**3 - 6**3), rel=0.02)
     assert white.max() <= 1 + 1e-5
 
@@ -108,14 +109,33 @@ def test_random_fields_have_their_deviation_and_voxels_average_them():
     assert deviation(2.0, of_points=True) == pytest.approx(1, rel=0.05)
 
 
-def test_diffusion_keeps_the_sum_and_adds_its_variance():
-    field = torch.zeros(1, 9, 9, 9)
-    field[0, 4, 4, 4] = 1
-    blurred = anatomies._diffused(field, 0.3)[0]
-    assert blurred.sum().item() == pytest.approx(1)
+@pytest.mark.parametrize("variance", [0.3, 0.5, 1.7])
+def test_diffusion_keeps_the_sum_and_adds_its_variance(variance):
+    field = torch.zeros(1, 17, 17, 17)
+    field[0, 8, 8, 8] = 1
+    blurred = anatomies._diffused(field, variance)[0]
+    assert blurred.sum().item() == pytest.approx(1) and blurred.min() >= 0
     for axis in range(3):
         others = [other for other in range(3) if other != axis]
-        assert (blurred.sum(dim=others) * (torch.arange(9) - 4) ** 2).sum().item() == pytest.approx(0.3)
+        assert (blurred.sum(dim=others) * (torch.arange(17) - 8) ** 2).sum().item() == pytest.approx(variance, rel=1e-5)
+
+
+def test_tissues_differ_in_their_borders_and_texture_from_head_to_head():
+    drawn = [anatomies._draw_tissue(generator_of(seed)) for seed in range(50)]
+    soft, soft_mm, texture, slow = (np.array(values) for values in zip(*drawn, strict=True))
+    assert 0 <= soft.min() < 0.1 and 0.6 < soft.max() <= 0.7 and 0.5 <= soft_mm.min() < soft_mm.max() <= 1.5
+    assert 0.7 <= texture.min() < 0.9 and 2.0 < texture.max() <= 2.5 and 0 <= slow.min() < slow.max() <= 0.6
+
+
+@pytest.mark.parametrize("suffix", ["T1w", "T2w"])
+def test_soft_borders_keep_the_means_and_lower_the_slopes(head, straight, suffix):
+    grid = anatomies._Block((48, 48, 48), 1.5, CPU)
+    nodes = anatomies._placed(head, grid, generator_of(1))
+    look = draw_look(head.structures, suffix, np.random.default_rng(1))
+    sharp, soft = (anatomies._parts(head, look, nodes, grid, anatomies._Tissue(share, 1.2)).mean for share in (0, 0.7))
+    assert soft.mean().item() == pytest.approx(sharp.mean().item(), rel=1e-3)
+    slopes = [torch.diff(one, dim=0).square().mean().item() for one in (sharp, soft)]
+    assert slopes[1] < 0.8 * slopes[0]
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +167,8 @@ def both_ways(labelmap, stored, suffix, seed):
     nodes = anatomies._placed(stored, grid, generator_of(seed, "place"))
     look = draw_look(stored.structures, suffix, np.random.default_rng(seed))
     mixture = anatomies._mixture(stored, nodes, grid, generator_of(seed, "mixture"))
-    parts = anatomies._parts(stored, look, nodes, grid)
-    painted = anatomies._signal(look, parts, torch.zeros(grid.shape), mixture, grid, seed).numpy()
+    parts = anatomies._parts(stored, look, nodes, grid, anatomies._Tissue())
+    painted = anatomies._signal(look, parts, torch.zeros(grid.shape), mixture, grid, anatomies._Tissue(), seed).numpy()
     splines = anatomies._splines(grid.edges_mm, grid.axes(2), anatomies._NODE_MM, CPU)
     positions = anatomies._along(splines, nodes).numpy() + corner_of(labelmap, stored)
     half = np.full(3, 0.5)

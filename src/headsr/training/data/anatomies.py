@@ -40,6 +40,11 @@ _TEXTURE = ((0.73, 0.36), (2.08, 0.415))
 _GAMMA, _BIAS, _BIAS_MM, _BRIGHTNESS = 0.15, 0.12, 40.0, (0.7, 1.15)
 _FEW, _MANY, _MANY_FROM_MM = 2, 3, 1.3  # samples per axis of a voxel, by its size
 _BLUR_MM = 0.25  # so that the steps of the stored structures do not show
+# Label maps let every tissue end at a surface and be the same all through. In heads they pass into each other and vary,
+# by how much differs: the share of their borders that is soft and how wide (deviation in mm), how strong their texture
+# is, and a slow part of it (correlation length in mm, deviation).
+_SOFT, _SOFT_MM = (0.0, 0.7), (0.5, 1.5)
+_TEXTURE_GAIN, _MOST_TEXTURE, _SLOW_TEXTURE = (0.7, 2.5), 0.25, (6.0, (0.0, 0.6))
 _PERCENTILE = 0.999  # what the product divides scans by
 
 
@@ -117,15 +122,17 @@ def paint(
     lesions = lesions or _choice(_LESIONS, generator)
     person, grid = int(torch.randint(PERSONS, (), generator=generator)), _Block(shape, voxel_mm, device)
     look = draw_look(head.structures, suffix, np.random.default_rng(seed_of(seed, "look")))
+    tissue = _draw_tissue(generator_of(seed, "tissue"))
     nodes = _placed(head, grid, generator_of(seed, "place"))
-    parts = _parts(head, look, nodes, grid)
+    parts = _parts(head, look, nodes, grid, tissue)
     part = torch.zeros(shape, device=device)
     if lesions != "none":
         drawn, start, size = head.lesions(person, lesions)
         places = _along(_splines(grid.edges_mm, grid.axes(), _NODE_MM, device), nodes)
         part = _looked_up(drawn, places, start, size, edge="zeros") * LESION_STEP
         part = torch.minimum(part, parts.white).clamp_(0, 1)
-    image = _signal(look, parts, part, _mixture(head, nodes, grid, generator_of(seed, "mixture")), grid, seed)
+    mixture = _mixture(head, nodes, grid, generator_of(seed, "mixture"))
+    image = _signal(look, parts, part, mixture, grid, tissue, seed)
     image = (image / _brightest(look, head.shares)).pow_(math.exp(_GAMMA * _normal(generator)))
     image *= torch.exp(_BIAS * _noise(grid, (_BIAS_MM,) * 3, generator_of(seed, "bias"))[0])
     return image.mul_(_uniform(_BRIGHTNESS, generator)), part
@@ -152,6 +159,15 @@ class _Block(NamedTuple):
         return [((np.arange(n * per_voxel) + 0.5) / per_voxel - n / 2) * self.voxel_mm for n in self.shape]
 
 
+class _Tissue(NamedTuple):
+    """What share of its borders is soft, by which deviation; how strong its texture and the slow part of that are."""
+
+    soft: float = 0.0
+    soft_mm: float = 0.0
+    texture: float = 1.0
+    slow: float = 0.0
+
+
 class _Parts(NamedTuple):
     """Means over the samples of each voxel of what a look says of their structures (see Look)."""
 
@@ -160,6 +176,13 @@ class _Parts(NamedTuple):
     mixture: Tensor
     vessels: Tensor
     white: Tensor
+
+
+def _draw_tissue(generator: torch.Generator) -> _Tissue:
+    gain = math.exp(_uniform(tuple(map(math.log, _TEXTURE_GAIN)), generator))
+    ranges = _SOFT, _SOFT_MM, _SLOW_TEXTURE[1]
+    soft, soft_mm, slow = (_uniform(between, generator) for between in ranges)
+    return _Tissue(soft, soft_mm, gain, slow)
 
 
 def _placed(head: StoredAnatomy, grid: _Block, generator: torch.Generator) -> Tensor:
@@ -193,17 +216,23 @@ def _middle(head: StoredAnatomy, grid: _Block, generator: torch.Generator) -> Te
     return torch.from_numpy((place + 0.5) * voxel).float()
 
 
-def _parts(head: StoredAnatomy, look: Look, nodes: Tensor, grid: _Block) -> _Parts:
+def _parts(head: StoredAnatomy, look: Look, nodes: Tensor, grid: _Block, tissue: _Tissue) -> _Parts:
     per_voxel = _FEW if grid.voxel_mm < _MANY_FROM_MM else _MANY
     structures = _structures_at(head, nodes, grid, per_voxel)
-    table = np.stack([look.mean, look.texture, look.mixture, look.has_vessels, look.is_white], axis=1)
+    # What varies strongly already, such as skin, stays as it is: it would reach down to the signal of air.
+    most = np.maximum(np.abs(look.texture), _MOST_TEXTURE * look.mean)
+    texture = np.clip(tissue.texture * look.texture, -most, most)
+    table = np.stack([look.mean, texture, look.mixture, look.has_vessels, look.is_white], axis=1)
     table = torch.from_numpy(table / per_voxel**3).to(grid.device)
     bags = torch.arange(0, structures.numel(), per_voxel**2, dtype=torch.int32, device=grid.device)
     sums = functional.embedding_bag(structures, table, bags, mode="sum")
     x, y, z = grid.shape
     sums = sums.view(x, per_voxel, y * z, table.shape[1]).sum(dim=1)
     parts = sums.view(x, y, z, -1).permute(3, 0, 1, 2).contiguous()
-    return _Parts(*_diffused(parts, (_BLUR_MM / grid.voxel_mm) ** 2))
+    parts = _diffused(parts, (_BLUR_MM / grid.voxel_mm) ** 2)
+    if tissue.soft > 0:
+        parts.lerp_(_diffused(parts.clone(), (tissue.soft_mm / grid.voxel_mm) ** 2), tissue.soft)
+    return _Parts(*parts)
 
 
 def _structures_at(head: StoredAnatomy, nodes: Tensor, grid: _Block, per_voxel: int) -> Tensor:
@@ -253,9 +282,12 @@ def _mixture(head: StoredAnatomy, nodes: Tensor, grid: _Block, generator: torch.
     return _along(_splines(grid.edges_mm, grid.axes(), _SLOW_MM, grid.device), mixture[None])[0]
 
 
-def _signal(look: Look, parts: _Parts, lesions: Tensor, mixture: Tensor, grid: _Block, seed: int) -> Tensor:
+def _signal(
+    look: Look, parts: _Parts, lesions: Tensor, mixture: Tensor, grid: _Block, tissue: _Tissue, seed: int
+) -> Tensor:
     generator = generator_of(seed, "texture")
-    texture = sum(size * _noise(grid, (length,) * 3, generator)[0] for length, size in _TEXTURE)
+    lengths = (*_TEXTURE, (_SLOW_TEXTURE[0], tissue.slow))
+    texture = sum(size * _noise(grid, (length,) * 3, generator)[0] for length, size in lengths)
     image = parts.mean + parts.texture * texture + parts.mixture * mixture
     image += parts.vessels * _tubes(grid, generator_of(seed, "vessels")) * (float(look.vessel) - image)
     if look.is_white.any():
@@ -328,11 +360,12 @@ def _nodes(edge_mm: float, spacing_mm: float) -> NDArray[np.float64]:
 
 
 def _diffused(fields: Tensor, variance: float) -> Tensor:
-    """Blur fields (C, X, Y, Z) in place by a variance (voxels squared, up to 0.5); what they sum to stays."""
-    for axis in (1, 2, 3):
+    """Blur fields (C, X, Y, Z) in place by a variance (voxels squared); what they sum to stays."""
+    steps = max(1, math.ceil(2 * variance))  # each by up to half a voxel squared
+    for axis in [1, 2, 3] * steps:
         flow, n = torch.diff(fields, dim=axis), fields.shape[axis]
-        fields.narrow(axis, 0, n - 1).add_(flow, alpha=variance / 2)
-        fields.narrow(axis, 1, n - 1).sub_(flow, alpha=variance / 2)
+        fields.narrow(axis, 0, n - 1).add_(flow, alpha=variance / steps / 2)
+        fields.narrow(axis, 1, n - 1).sub_(flow, alpha=variance / steps / 2)
     return fields
 
 
