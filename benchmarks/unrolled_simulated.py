@@ -4,8 +4,8 @@ Run: python benchmarks/unrolled_simulated.py INDEX --weights FILE [--studies 40]
 
 INDEX lists anatomies (rule list_anatomies: results/models/unrolled/training.json); heads of those of split val are
 painted, in shapes, contrasts and lesions that neither training nor calibration drew. Intervals: studies as in training,
-blocks of 64 voxels. Lesions: heads of 1 mm, 112 x 112 x 96 voxels, one thick axial scan x4 with 1 % of noise, projected
-as published, and the same heads without lesions, scanned with the same noise.
+blocks of 64 voxels. Lesions: heads of 1 mm, 112 x 112 x 96 voxels, thick scans x4 with 1 % of noise (one, or three
+orthogonal ones), projected as published, and the same heads without lesions, scanned with the same noise.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from headsr.seeds import seed_of
 from headsr.simulate.store import open_anatomy
 from headsr.training.data.anatomies import paint
 from headsr.training.data.studies import StudySampler
-from headsr.volumes import Grid
+from headsr.volumes import AXES, Grid
 from headsr.weights import load_model
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ COMPARED = {name: METHODS[name] for name in ("spline", "tikhonov")}
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """Voxels of some studies: the logarithm of the predicted spread, the error, half of the interval, and where it is."""
+    """Voxels of some studies: logarithm of the predicted spread, size of the error, half of the interval, and where."""
 
     anatomy: str
     log_spread: torch.Tensor
@@ -89,7 +89,7 @@ def coverage(held: torch.Tensor) -> str:
 
 
 def print_intervals(found: list[Errors], module) -> None:
-    """Coverage everywhere, where it is hard and by predicted spread; and by intervals calibrated on the other anatomy."""
+    """Coverage everywhere, where it is hard and by predicted spread; and of intervals calibrated on other anatomies."""
     whole = together(found)
     held = whole.error <= whole.half
     print("| where | voxels | errors in their intervals for 90 % |\n|---|---:|---:|")
@@ -114,15 +114,17 @@ def print_intervals(found: list[Errors], module) -> None:
             print(f"calibrated on the other anatomies alone, {name} ({len(own)} studies): {coverage(holds)}")
 
 
-def scanned(truth: np.ndarray, name: str) -> Study:
-    """One thick axial scan of a head; of the same name, the same noise."""
-    grid = Grid(truth.shape, np.eye(4))
-    operator = stack_operator(grid, Stack("axial", FACTOR))
-    data = operator.forward(torch.from_numpy(truth))
-    noise = white_noise([seed_of("lesions", name)], tuple(data.shape), "cpu")
-    data = add_rician(data[None], NOISE * noise)[0]
-    seen = operator.forward(torch.from_numpy((truth > 0.05).astype(np.float32))) >= 0.5
-    return Study(grid, (Measurement("axial", operator, data, NOISE, seen),), 1.0, 0.0, f"thick_x{FACTOR}", name)
+def scanned(truth: np.ndarray, views: tuple[str, ...], name: str) -> Study:
+    """Thick scans of a head; of the same name, the same noise."""
+    grid, scans = Grid(truth.shape, np.eye(4)), []
+    for view in views:
+        operator = stack_operator(grid, Stack(view, FACTOR))
+        data = operator.forward(torch.from_numpy(truth))
+        noise = white_noise([seed_of("lesions", name, view)], tuple(data.shape), "cpu")
+        data = add_rician(data[None], NOISE * noise)[0]
+        seen = operator.forward(torch.from_numpy((truth > 0.05).astype(np.float32))) >= 0.5
+        scans.append(Measurement(view, operator, data, NOISE, seen))
+    return Study(grid, tuple(scans), 1.0, 0.0, f"x{FACTOR}", name)
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def lesions_of(heads: dict, volumes: dict, part: np.ndarray, thick: dict, degree
         )  # fmt: skip
 
 
-def all_lesions(index, methods, models, heads) -> dict[str, list[Lesion]]:
+def all_lesions(index, methods, models, heads, views) -> dict[str, list[Lesion]]:
     """The lesions of heads of every contrast and degree, by method."""
     entries = [entry for entry in read_json(index)["stores"] if entry["split"] == "val"]
     found = {name: [] for name in methods}
@@ -183,7 +185,8 @@ def all_lesions(index, methods, models, heads) -> dict[str, list[Lesion]]:
             painted = {d: paint(anatomy, SHAPE, 1.0, seed=seed, device=CPU, suffix=suffix, lesions=d) for d in DEGREES}
             made_of = {
                 degree: {
-                    method: made(scanned(block.numpy(), name), recipe, models)[0] for method, recipe in methods.items()
+                    method: made(scanned(block.numpy(), views, name), recipe, models)[0]
+                    for method, recipe in methods.items()
                 }
                 for degree, (block, _) in painted.items()
             }
@@ -249,7 +252,9 @@ def main():
         print()
     if arguments.heads:
         learned, models = network(arguments.weights)
-        print_lesions(all_lesions(arguments.index, COMPARED | learned, models, arguments.heads))
+        for title, views in (("one thick axial scan", ("axial",)), ("three orthogonal scans", tuple(AXES))):
+            print(f"\n{title} x{FACTOR}, {NOISE:.0%} of noise\n")
+            print_lesions(all_lesions(arguments.index, COMPARED | learned, models, arguments.heads, views))
 
 
 if __name__ == "__main__":

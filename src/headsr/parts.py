@@ -165,6 +165,18 @@ METRICS: dict[str, Metric] = {
         ideal=1.0,
         words="contrast of the lesions with a ring of 3 mm around them, over what it is in the truth; 1: kept",
     ),
+    "coverage": Metric(
+        "headsr.evaluate.metrics.uncertainty.coverage",
+        title="Coverage",
+        decimals=3,
+        ideal=0.9,
+        words="share of the errors within the foretold interval that is to hold 90 % of them; blank: none foretold",
+    ),
+    "uncertainty_rank": Metric(
+        "headsr.evaluate.metrics.uncertainty.uncertainty_rank",
+        title="Uncertainty rank",
+        words="Spearman's correlation of the foretold uncertainty with the size of the error; blank: none foretold",
+    ),
     "kid": Metric(
         "headsr.evaluate.metrics.sets.kid",
         family="set",

@@ -282,6 +282,13 @@ def method_weights(wildcards):
     return [f"{RESULTS}/models/{model}/weights.safetensors" for model in models_of_method(wildcards)]
 
 
+def uncertainty_of(wildcards):
+    """The map of what a method foretells of its errors; none of one that foretells nothing."""
+    unit = targets.Unit(wildcards.method, wildcards.degradation, scan_of(wildcards))
+    foretells = RECIPES.methods[wildcards.method].foretells
+    return [targets.volume(RESULTS, unit, "uncertainty", "nii.gz")] if foretells else []
+
+
 def memory_of_method(base):
     """Memory in MB by what a method takes per voxel."""
     by_method = {name: memory(base, method.bytes_per_voxel) for name, method in RECIPES.methods.items()}

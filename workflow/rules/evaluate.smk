@@ -36,6 +36,7 @@ rule score_volume:
         truth_sidecar="<results>/preprocessed/<head>_desc-preproc_{suffix}.json",
         masks=lambda w: [targets.mask(RESULTS, scan_of(w), label) for label in masks_of(w, "voxels")],
         weights=method_weights,
+        uncertainty=uncertainty_of,
     output:
         score="<results>/scores/voxels/<unit>.json",
     log:

@@ -18,4 +18,5 @@ with job(snakemake):
         profile=snakemake.params.profile,
         seed=snakemake.params.seed,
         weights=snakemake.input.get("weights", []),
+        uncertainty=next(iter(snakemake.input.get("uncertainty", [])), None),
     )

@@ -38,6 +38,7 @@ def score_volume(
     profile: str = "",
     seed: int | None = None,
     weights: Sequence[str | os.PathLike[str]] = (),
+    uncertainty: str | os.PathLike[str] | None = None,
 ) -> None:
     """Score a volume (NIfTI, scan units) against the preprocessed scan that its input was simulated from.
 
@@ -45,19 +46,22 @@ def score_volume(
     none). The truth holds normalised intensities; the JSON beside it says which scale and offset give scan units.
     ``unit`` names the volume (dataset, scan, suffix, method, degradation), ``measures`` the masks of every metric
     (``{"psnr": ["head"]}``), ``masks`` their files; an empty mask has no scores, nor has a metric that means nothing
-    there (NaN). ``stacks`` say how the scans were sampled from the truth;
-    ``weights`` are those of the models behind the method: what they were trained on stands beside the scores. Infinite
-    values (of equal volumes) are written as the text "inf".
+    there (NaN). ``stacks`` say how the scans were sampled from the truth; ``weights`` are those of the models behind
+    the method: what they were trained on stands beside the scores. ``uncertainty`` is the map of what the method
+    foretells (scan units; None: nothing). Infinite values (of equal volumes) are written as the text "inf".
     Raises ValueError when a file lies on another grid than the truth.
     """
     reference = load_volume(truth)
     record = intensities_of(truth)
     inside = {name: aligned(path, reference, truth, constant=True).data > 0.5 for name, path in masks.items()}
+    foretold = None
+    if uncertainty is not None:
+        foretold = aligned(uncertainty, reference, truth).data / np.float32(record["scale"])
     rows = []
     for variant, path in zip(VARIANTS, (unprojected, preview), strict=True):
         if path is not None:
             volume = normalised(aligned(path, reference, truth), record)
-            measured = _measured(_comparisons(volume, reference, inside, stacks), measures)
+            measured = _measured(_comparisons(volume, reference, inside, stacks, foretold), measures)
             rows += [{"variant": variant, **row} for row in measured]
     write_json(
         output,
@@ -89,13 +93,14 @@ def _comparisons(
     truth: Volume,
     masks: Mapping[str, NDArray[np.bool_]],
     stacks: Sequence[Stack],
+    uncertainty: NDArray[np.float32] | None = None,
 ) -> dict[str, Comparison]:
     """The comparison inside every mask that is not empty. The widest comes first: the others find its maps made."""
     voxel_mm, maps = tuple(truth.grid.voxel_size.tolist()), {}
     spacings, borders = zip(*(_slices_along(axis, truth.grid, stacks) for axis in range(3)), strict=True)
     widest_first = sorted((name for name, mask in masks.items() if mask.any()), key=lambda name: -masks[name].sum())
     return {
-        name: Comparison(volume, truth.data, masks[name], DATA_RANGE, voxel_mm, spacings, borders, maps)
+        name: Comparison(volume, truth.data, masks[name], DATA_RANGE, voxel_mm, spacings, borders, maps, uncertainty)
         for name in widest_first
     }
 

@@ -55,6 +55,24 @@ def head(tmp_path):
     return {**paths, "masks": masks, "measures": MEASURES, "stacks": STACKS}
 
 
+def test_what_a_method_foretells_is_scored_in_units_of_the_truth(head, tmp_path):
+    """Errors of 0.01 as published and 0.1 before, by intervals of 0.04 to 0.06 in scan units."""
+    output, uncertainty, measures = tmp_path / "score.json", tmp_path / "foretold.nii.gz", {"coverage": ["head"]}
+    grid = Grid(SHAPE, np.diag([2.0, 1.5, 2.5, 1.0]))
+    halves = np.linspace(0.04, 0.06, math.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    save_volume(uncertainty, halves * np.float32(SCALE), grid)
+    about = {"unit": unit(), "uncertainty": uncertainty}
+    score_volume(head["preview"], head["unprojected"], head["truth"], output, **about, **told(head, measures))
+    assert value_of(read_json(output), "projected", "head", "coverage") == 1.0
+    assert value_of(read_json(output), "unprojected", "head", "coverage") == 0.0
+    score_volume(head["preview"], head["unprojected"], head["truth"], output, unit=unit(), **told(head, measures))
+    assert read_json(output)["rows"] == []
+
+
+def told(head, measures):
+    return {"masks": head["masks"], "stacks": head["stacks"], "measures": measures}
+
+
 def test_both_variants_in_the_asked_masks(head, tmp_path):
     output = tmp_path / "score.json"
     weights = tmp_path / "models/edsr/weights.safetensors"

@@ -19,8 +19,9 @@ class Comparison:
     """A volume and its truth, both (X, Y, Z) in normalised intensities, compared inside ``mask`` (X, Y, Z).
 
     ``spacings`` are the distances of the scans' slices in voxels along each axis, 1 where no scan is thick; ``borders``
-    say where the first two slices meet, in voxels from the volume's first face (None: one spacing from it). Raises
-    ValueError for an empty mask and for shapes that differ.
+    say where the first two slices meet, in voxels from the volume's first face (None: one spacing from it).
+    ``uncertainty`` (X, Y, Z) is half of the interval that is to hold 90 % of the volume's errors (None: not foretold).
+    Raises ValueError for an empty mask and for shapes that differ.
     """
 
     volume: NDArray[np.float32]
@@ -31,6 +32,7 @@ class Comparison:
     spacings: tuple[float, float, float]
     borders: tuple[float, float, float] | None = None
     maps: dict[str, NDArray] = field(default_factory=dict, repr=False)  # what costs, made once for all masks
+    uncertainty: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if not self.volume.shape == self.truth.shape == self.mask.shape:
