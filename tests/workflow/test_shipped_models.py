@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 from project import copy_project, delta, headsr, made_up_scans, plan, planned, snakemake
-from smoke import CONFIG, smoke_project
+from smoke import CONFIG, VOLUME, smoke_project
 from tiny_weights import shipped
 
-from headsr.files import sha256_of
+from headsr.files import read_json, sha256_of
 
 PEOPLE = {"sub-01": "train", "sub-02": "val", "sub-03": "test", "sub-04": "test"}
 DATASETS = {"demo": {"url": "none", "version": "v1", "license": "none", "citation": "none"}}
@@ -92,3 +92,21 @@ def test_new_weights_make_anew_what_uses_them_and_nothing_else(tmp_path):
     volume = ("take_model", "reconstruct_volume_gpu", "check_volume", "score_volume")
     people = ("collect_scores", "make_table", "draw_figure", "draw_curves", "write_report", "sync_mlflow", "all")
     assert planned(project, "--profile", "profiles/local", *config) == Counter(dict.fromkeys((*volume, *people), 1))
+
+
+@pytest.mark.long
+def test_what_the_shipped_network_foretells_is_published_and_scored(tmp_path):
+    """From a scan to the table, with the weights that ship; of a method that foretells nothing the column is blank."""
+    project = smoke_project(tmp_path / "smoke")
+    columns = ["psnr", "coverage", "uncertainty_rank"]
+    table = {"one_thick": {"methods": ["spline", "unrolled"], "datasets": [], "expectations": [], "columns": columns}}
+    delta(project, "table", {"tables": ["one_thick"], "overrides": {"tables": table}})
+    run = snakemake(project, "--cores", "2", "--profile", "profiles/local", *CONFIG, "table.yaml")
+    assert run.returncode == 0, run.stdout
+    volume = VOLUME.format(method="unrolled", degradation="axial_x4")
+    assert (project / f"{volume}_res-hi_desc-uncertainty_T1w.nii.gz").exists()
+    scores = [read_json(path) for path in sorted((project / "results/scores/voxels").rglob("*.json"))]
+    found = {score["unit"]["method"]: {row["metric"]: row["value"] for row in score["rows"]} for score in scores}
+    assert set(found["spline"]) == {"psnr"} and set(found["unrolled"]) == set(columns)
+    assert 0.3 < found["unrolled"]["coverage"] <= 1 and 0 < found["unrolled"]["uncertainty_rank"] <= 1
+    assert "Coverage" in (project / "results/report/report.html").read_text()
