@@ -28,6 +28,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     # On a disk that nodes share, a process's number alone is not its own. The name keeps its endings, since libraries
     # choose the format by them.
     partial = target.with_name(f".{socket.gethostname()}.{os.getpid()}.partial.{target.name}")
+    partial.unlink(missing_ok=True)  # of an earlier process of this number, or a link: never written through
     try:
         yield partial
         # Some libraries write files that only their owner may read; a lab shares its results as its umask says.

@@ -76,3 +76,12 @@ def test_what_was_put_in_place_is_known_and_what_failed_is_not(tmp_path):
     write_json(tmp_path / "good.json", {})
     mine = [path for path in completed() if path.parent == tmp_path]
     assert mine == [tmp_path / "good.json"]
+
+
+def test_a_link_where_the_partial_file_goes_is_not_written_through(tmp_path):
+    (tmp_path / "thesis.txt").write_text("my own")
+    planted = tmp_path / f".{socket.gethostname()}.{os.getpid()}.partial.out.json"
+    planted.symlink_to(tmp_path / "thesis.txt")
+    write_json(tmp_path / "out.json", {"a": 1})
+    assert (tmp_path / "thesis.txt").read_text() == "my own"
+    assert read_json(tmp_path / "out.json") == {"a": 1} and not (tmp_path / "out.json").is_symlink()

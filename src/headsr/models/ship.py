@@ -14,7 +14,7 @@ import yaml
 
 from headsr.files import sha256_of, whole
 from headsr.history import read_history
-from headsr.models.card import MOST_BYTES, PACKAGE, Card, read_card, weights_path, write_card
+from headsr.models.card import MOST_BYTES, PACKAGE, Card, card_path, is_card, read_card, weights_path, write_card
 from headsr.models.shipped import architectures_in
 from headsr.recipes import Dataset, RecipeError, build
 from headsr.recipes.convert import NAME, Doc, Names, Range, unknown
@@ -69,8 +69,8 @@ def ship(
     """Put the weights of a trained model and their card into ``folder``, in place of what has this name there.
 
     ``model`` is its folder as export_model leaves it (weights.safetensors, history.jsonl, recipe.yaml). The same files
-    and facts give the same bytes. StateError for files that are not of one training, and weights that are too large;
-    ValueError for facts that cannot be.
+    and facts give the same bytes. StateError for files that are not of one training, weights that are too large, and
+    what has this name and is not headsr's; ValueError for facts that cannot be.
     """
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for weights; names are text of letters, digits, '_' and '.'")
@@ -89,10 +89,29 @@ def ship(
         "curve": curve_of(history),
     }
     facts_for_people = {**asdict(facts), "datasets": _described(facts.datasets, datasets)}
+    _refuse_foreign(name, folder)
     with whole(weights_path(name, folder)) as partial:
         shutil.copyfile(weights, partial)
     write_card(name, Card(**facts_for_people, **facts_of_files), folder)
     return read_card(name, folder)
+
+
+def _refuse_foreign(name: str, folder: str | os.PathLike[str]) -> None:
+    """StateError where something has the name that is no weights or no card of headsr."""
+    weights, card = weights_path(name, folder), card_path(name, folder)
+    for path, is_ours in ((weights, _is_weights), (card, is_card)):
+        if os.path.lexists(path) and (path.is_symlink() or not is_ours(path)):
+            raise StateError(
+                f"{path}: is in the way: headsr did not write it and will not overwrite it. Move it away, or ship "
+                "under another name"
+            )
+
+
+def _is_weights(path: Path) -> bool:
+    try:
+        return "network" in read_metadata(path)
+    except StateError:
+        return False
 
 
 def curve_of(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

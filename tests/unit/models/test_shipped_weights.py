@@ -57,6 +57,21 @@ def test_shipping_again_replaces_the_pair(tmp_path):
     assert load_shipped("tiny", folder=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["tiny.safetensors", "tiny.json"])
+@pytest.mark.parametrize("how", ["file", "link"])
+def test_what_headsr_did_not_write_is_not_shipped_over(tmp_path, name, how):
+    if how == "link":
+        shipped(tmp_path)
+        (tmp_path / name).rename(tmp_path / "own")
+        (tmp_path / name).symlink_to(tmp_path / "own")
+    else:
+        (tmp_path / name).write_text('{"sha256": "of my own"}')
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(StateError, match=rf"{name}: is in the way: headsr did not write it.*Move it away"):
+        shipped(tmp_path, seed=1)
+    assert (tmp_path / name).read_bytes() == before and (tmp_path / name).is_symlink() == (how == "link")
+
+
 def test_other_weights_than_those_of_the_card_are_refused(tmp_path):
     shipped(tmp_path)
     shipped(tmp_path, "other", seed=1)
