@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from headsr.models.card import MOST_BYTES, PACKAGE, Card, card_path, is_card, re
 from headsr.models.shipped import architectures_in
 from headsr.recipes import Dataset, RecipeError, build
 from headsr.recipes.convert import NAME, Doc, Names, Range, unknown
-from headsr.weights import StateError, load_model, read_metadata
+from headsr.weights import StateError, load_model, load_tensors, read_metadata, save_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +75,7 @@ def ship(
         raise ValueError(f"{name!r} is no name for weights; names are text of letters, digits, '_' and '.'")
     weights = Path(model, "weights.safetensors")
     recipe, history = _recipe_and_history(weights)
-    if (size := weights.stat().st_size) > MOST_BYTES:
-        raise StateError(f"{weights}: has {size:,} bytes, at most {MOST_BYTES:,} ship. Train a smaller network")
-    facts_of_files = {
-        "sha256": sha256_of(weights),
-        "bytes": size,
+    facts_of_training = {
         "kind": load_model(weights).kind,
         "architectures": architectures_in(weights),
         "recipe": recipe,
@@ -91,8 +86,11 @@ def ship(
     facts_for_people = {**asdict(facts), "datasets": _described(facts.datasets, datasets)}
     _refuse_foreign(name, folder)
     with whole(weights_path(name, folder)) as partial:
-        shutil.copyfile(weights, partial)
-    write_card(name, Card(**facts_for_people, **facts_of_files), folder)
+        save_tensors(partial, *load_tensors(weights))  # written anew: weights from before there were seals get one
+        if (size := partial.stat().st_size) > MOST_BYTES:
+            raise StateError(f"{weights}: has {size:,} bytes, at most {MOST_BYTES:,} ship. Train a smaller network")
+        facts_of_file = {"sha256": sha256_of(partial), "bytes": size}
+    write_card(name, Card(**facts_for_people, **facts_of_training, **facts_of_file), folder)
     return read_card(name, folder)
 
 

@@ -85,9 +85,14 @@ def holds(store: Path, fingerprint: str) -> bool:
 
 
 def is_finished(store: Path, fingerprint: str) -> bool:
-    """Whether the committed store is the volume that ``fingerprint`` names, with all its shards."""
+    """Whether the committed store is the volume that ``fingerprint`` names, byte for byte.
+
+    Every file is read: a damaged shard may have the size that it was written with.
+    """
     held = _attributes(store).get("headsr", {}) if store.exists() else {}
-    return held.get("fingerprint") == fingerprint and not _lost(store.parent, held["shards"])
+    if held.get("fingerprint") != fingerprint or lost_shards(store.parent, held["shards"]):
+        return False
+    return tree_hash(store.parent, leaving_out={WORK, store.name}) == held["content"]
 
 
 def work_folder(store: Path) -> Path:
@@ -118,6 +123,18 @@ def is_intact(store: Path, key: str, written: Written) -> bool:
     """Whether the shard on disk has the size and the SHA-256 that it was written with."""
     path = store.parent / key
     return path.is_file() and path.stat().st_size == written.size and sha256_of(path) == written.sha256
+
+
+def lost_shards(root: Path, sizes: Mapping[str, int]) -> list[str]:
+    """The shards of a store's folder that do not lie there in their size in bytes. zarr reads them as fill."""
+
+    def is_there(key: str, size: int) -> bool:
+        try:
+            return (root / key).stat().st_size == size
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    return [key for key, size in sizes.items() if not is_there(key, size)]
 
 
 def await_shards(store: Path, keys: Iterable[str]) -> None:
@@ -164,7 +181,7 @@ def commit(
     where one of them is not there as it was written, and where something else came in that headsr did not make.
     """
     root, sizes = store.parent, {key: shard.size for key, shard in shards.items()}
-    if lost := _lost(root, sizes):
+    if lost := lost_shards(root, sizes):
         raise StoreError(
             f"{root}: {len(lost)} of {len(shards)} shards are not there as they were written, {lost[0]} among them. "
             "Say the same again to write them anew"
@@ -260,18 +277,6 @@ def _fingerprint(root: Path) -> str | None:
         return read_json(root / WORK / "fingerprint.json")["fingerprint"]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return None
-
-
-def _lost(root: Path, sizes: Mapping[str, int]) -> list[str]:
-    """The shards that do not lie there in the size that they were written with."""
-
-    def is_there(key: str, size: int) -> bool:
-        try:
-            return (root / key).stat().st_size == size
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-
-    return [key for key, size in sizes.items() if not is_there(key, size)]
 
 
 def _refuse_foreign(root: Path) -> None:

@@ -103,10 +103,16 @@ class TestALostShard:
         rendered(tmp_path / "lost")
         assert digest(tmp_path / "lost") == digest(tmp_path / "whole")
 
-    def test_of_a_finished_volume_is_noticed(self, tmp_path):
+    @pytest.mark.parametrize("how", ["gone", "damaged"])
+    def test_of_a_finished_volume_is_noticed(self, tmp_path, how):
         rendered(tmp_path)
         before = digest(tmp_path)
-        (tmp_path / "a.ome.zarr" / "0/c/0/0/0").unlink()
+        shard = tmp_path / "a.ome.zarr" / "0/c/0/0/0"
+        if how == "gone":
+            shard.unlink()
+        else:
+            content = shard.read_bytes()
+            shard.write_bytes(content[:40] + bytes([content[40] ^ 4]) + content[41:])
         rendered(tmp_path)
         assert digest(tmp_path) == before
 

@@ -262,10 +262,13 @@ def test_begun_again_a_store_is_not_anew(root):
 
 def harm(root, how):
     shard = root.parent / "0/c/0/0/0"
-    return shard.unlink() if how == "gone" else shard.write_bytes(shard.read_bytes()[:-1])
+    if how == "gone":
+        return shard.unlink()
+    content = shard.read_bytes()
+    return shard.write_bytes(content[:-1] if how == "cut short" else bytes([content[0] ^ 1]) + content[1:])
 
 
-@pytest.mark.parametrize("how", ["gone", "cut short"])
+@pytest.mark.parametrize("how", ["gone", "cut short", "another bit"])
 def test_a_store_that_lost_a_shard_is_not_finished(root, how):
     write(root, np.ones((16, 16, 16), np.float32), Grid((16, 16, 16), np.eye(4)))
     assert stores.is_finished(root, "a")
