@@ -35,7 +35,7 @@ from headsr.files import read_json, sha256_of, tree_files, tree_hash, write_json
 from headsr.render.ours import DESCRIPTION, WORK, foreign_in, is_leftover
 from headsr.render.shard import Written, codecs
 from headsr.render.tiles import Layout
-from headsr.volumes import Grid, Storage
+from headsr.volumes import Grid, Storage, read_header
 
 _PATIENCE = 60.0  # seconds: a node of a cluster may not see at once what another one has written (NFS)
 _ORIENTATIONS = {
@@ -228,8 +228,9 @@ def read_record(store: str | os.PathLike[str]) -> dict[str, Any]:
 def read_grid(store: str | os.PathLike[str]) -> Grid:
     """The grid of a finished store, from the NIfTI header in it."""
     shape = open_level(store).shape[::-1]
-    header = zarr.open_array(Path(store).parent / "nifti", mode="r")[:].tobytes()
-    return Grid(shape, nib.Nifti1Header(header).get_best_affine())
+    place = Path(store).parent / "nifti"
+    header = read_header(place, zarr.open_array(place, mode="r")[:].tobytes())
+    return Grid(shape, header.get_best_affine())
 
 
 def read_scales(store: str | os.PathLike[str]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:

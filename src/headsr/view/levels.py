@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from headsr.files import read_json
 from headsr.render import store as stores
 from headsr.render.pyramid import level_grids
 from headsr.render.tiles import Layout, Tile
-from headsr.volumes import Grid
+from headsr.volumes import Grid, read_header
 
 Triple = tuple[int, int, int]
 Buffer = bytes | memoryview
@@ -73,7 +72,7 @@ class StoredVolume:
                 f"{given}: {len(lost)} of its {len(self._sizes)} shards are gone or cut short, and would be seen as "
                 f"empty space: {named}. Make it with the same command again, and then look at it"
             )
-        self._header = nib.Nifti1Header(header)
+        self._header = read_header(self.folder / "nifti", header)
         self.grids = level_grids(Grid(self._arrays[0].shape[::-1], self._header.get_best_affine()))[:count]
         self.window = self._usual_window()
 
