@@ -17,6 +17,7 @@ from headsr.models.card import MOST_BYTES, PACKAGE, Card, card_path, is_card, re
 from headsr.models.shipped import architectures_in
 from headsr.recipes import Dataset, RecipeError, build
 from headsr.recipes.convert import NAME, Doc, Names, Range, unknown
+from headsr.recipes.yaml_file import read_yaml
 from headsr.weights import StateError, load_model, load_tensors, read_metadata, save_tensors
 
 
@@ -50,7 +51,7 @@ class Facts:
 def read_facts(path: str | os.PathLike[str]) -> Facts:
     """The facts of a YAML file; RecipeError names the key that is wrong or missing."""
     try:
-        return build(Facts, yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}, f"{path}: facts")
+        return build(Facts, read_yaml(path) or {}, f"{path}: facts")
     except FileNotFoundError:
         raise RecipeError(f"{path}: does not exist. docs/models.md says what stands in it") from None
     except yaml.YAMLError as error:
@@ -126,10 +127,14 @@ def _recipe_and_history(weights: Path) -> tuple[dict[str, Any], list[dict[str, f
     """What lies beside the weights, which must be of the same training."""
     metadata = read_metadata(weights)
     try:
-        recipe = yaml.safe_load((weights.parent / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = read_yaml(weights.parent / "recipe.yaml")
         history = read_history(weights.parent / "history.jsonl")
     except FileNotFoundError as error:
         raise StateError(f"{error.filename}: is missing beside the weights. Export the model again") from None
+    except yaml.YAMLError as error:
+        raise StateError(
+            f"{weights}: recipe.yaml beside it is not valid YAML ({error}). Export the model again"
+        ) from error
     if recipe != metadata["recipe"] or not history or history[-1] != metadata["validation"]:
         raise StateError(f"{weights}: recipe or history beside it are of another training. Export the model again")
     return recipe, history
