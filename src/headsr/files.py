@@ -78,11 +78,16 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     raise NotAFileError(f"{path}: is a pipe or a device, not a file. Write its content into a file and name that")
 
 
+def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
+    """The text of a file (``open_file``)."""
+    with open_file(path) as stream:
+        return stream.read().decode(encoding)
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read one JSON file; the error names the file."""
     try:
-        with open_file(path) as stream:
-            return json.loads(stream.read().decode("utf-8"))
+        return json.loads(read_text(path))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid JSON ({error}). Delete it and run again to make it anew") from error
 

@@ -92,7 +92,7 @@ def is_finished(store: Path, fingerprint: str) -> bool:
     held = _attributes(store).get("headsr", {}) if store.exists() else {}
     if held.get("fingerprint") != fingerprint or lost_shards(store.parent, held["shards"]):
         return False
-    return tree_hash(store.parent, leaving_out={WORK, store.name}) == held["content"]
+    return tree_hash(store.parent, leaving_out={WORK, store.name}) == held.get("content")
 
 
 def work_folder(store: Path) -> Path:
