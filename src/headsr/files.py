@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import socket
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+
+class NotAFileError(ValueError):
+    """What was named as an input is a pipe or a device. The message names it and the way out."""
+
 
 _completed: list[Path] = []
 
@@ -28,6 +35,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     # On a disk that nodes share, a process's number alone is not its own. The name keeps its endings, since libraries
     # choose the format by them.
     partial = target.with_name(f".{socket.gethostname()}.{os.getpid()}.partial.{target.name}")
+    partial.unlink(missing_ok=True)  # of an earlier process of this number, or a link: never written through
     try:
         yield partial
         # Some libraries write files that only their owner may read; a lab shares its results as its umask says.
@@ -58,10 +66,28 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
         partial.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read its bytes. NotAFileError for a pipe, which may never answer, and a device, without end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    raise NotAFileError(f"{path}: is a pipe or a device, not a file. Write its content into a file and name that")
+
+
+def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
+    """The text of a file (``open_file``)."""
+    with open_file(path) as stream:
+        return stream.read().decode(encoding)
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read one JSON file; the error names the file."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid JSON ({error}). Delete it and run again to make it anew") from error
 
@@ -87,7 +113,7 @@ def head_mask_of(path: str | os.PathLike[str]) -> Path:
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Hex SHA-256 of a file's content."""
-    with open(path, "rb") as stream:
+    with open_file(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from headsr.files import whole
+from headsr.files import read_text, whole
 from headsr.scans import DATASET_PATTERN
 
 SPLITS = ("train", "val", "unused")
@@ -62,7 +62,7 @@ def synthseg_labels() -> Path:
 def read_maps(path: str | os.PathLike[str]) -> tuple[PinnedMap, ...]:
     """Read and check the table of label maps. LabelMapsError names the file, the line and the way out."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         raise LabelMapsError(f"{path}: the table of label maps does not exist. Write it with: headsr pin") from None
     rows = csv.DictReader(io.StringIO(text), delimiter="\t")

@@ -265,7 +265,13 @@ def _git(clone: Path, *arguments: str, timeout_s: float = 120) -> str:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, though git-annex write-protects the folders of its content."""
+    """Remove a half clone, though git-annex write-protects the folders of its content.
+
+    SourceDataError for a link and for a folder that is no clone: not headsr's to remove, nor to change the modes of.
+    """
+    began = not folder.is_symlink() and folder.is_dir() and ((folder / ".git").exists() or not any(folder.iterdir()))
+    if os.path.lexists(folder) and not began:
+        raise SourceDataError(f"{folder}: is in the way: it is no clone that headsr began. Move it away and pin again")
     for parent, _, _ in os.walk(folder):
         os.chmod(parent, stat.S_IRWXU)
     shutil.rmtree(folder, ignore_errors=True)

@@ -13,15 +13,16 @@ import math
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from scipy import linalg, ndimage
 
-from headsr.files import whole
+from headsr.files import NotAFileError, open_file, whole
 
 AXES = {
     "sagittal": 0,
@@ -31,6 +32,9 @@ AXES = {
 _FORMS_TOLERANCE_MM = 0.1
 _MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _AT_ONCE = 131072  # voxels converted at once: a MiB of float64 stays in the cache, and fewer keep other threads waiting
+_LAST_FORM_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER
+_MOST_PACKED = 1040  # bytes that a byte of gzip can hold: a little more than deflate's 1032
+_BYTES_OF_A_VOXEL = 8  # in memory beside the file: its intensity as float32, and once more turned to RAS
 _HEAD_VOXEL_MM = (0.005, 100.0)  # a head's voxels outside of these are a wrong unit or a wrong header
 
 
@@ -203,10 +207,11 @@ def load_volume(path: str | os.PathLike[str], *, constant: bool = False) -> Volu
     is taken for mm. Integers beyond 2^24 are rounded to float32. ``constant`` allows one value everywhere, as in an
     empty mask.
     Raises VolumeError for a damaged or cut file (the gzip stream is read to its end, which nibabel alone does not do),
-    for 4-D, RGB, complex, empty, constant or non-finite data, for sform and qform that disagree or are both missing,
-    and for voxels that are not a head's.
+    for what is no file, for 4-D, RGB, complex, empty, constant or non-finite data, for more than memory takes, for
+    sform and qform that disagree or are both missing, codes, qfac and slope that mean nothing, and for voxels that are
+    not a head's.
     """
-    header, content = _open_whole(path)
+    header, content = _read_whole(path)
     shape = _shape(path, header)
     affine = _affine_in_mm(path, header, shape)
     stored, storage = _stored(path, header, content)
@@ -372,32 +377,68 @@ def _encoded(path: str | os.PathLike[str], data: NDArray[np.float32], storage: S
         raise ValueError(f"{path}: {error}") from error
 
 
-def _open_whole(path: str | os.PathLike[str]) -> tuple[nib.Nifti1Header, bytes]:
-    """Read every byte of a file: the CRC at the end of the gzip stream is what proves the content."""
+def _read_whole(path: str | os.PathLike[str]) -> tuple[nib.Nifti1Header, bytes]:
+    """Read every byte of a file: the CRC at the end of the gzip stream is what proves the content.
+
+    The header comes first, and no more is read than it says, and one byte that must not be there: 20 MB of gzip may
+    hold 20 GB.
+    """
     if not str(path).endswith((".nii", ".nii.gz")):
         raise VolumeError(
             f"{path}: is not named .nii or .nii.gz. Convert it: Analyze and .hdr/.img pairs, MGH and MINC with "
             "nibabel.save(nibabel.load(...), 'scan.nii.gz'), DICOM with dcm2niix"
         )
+    packed = str(path).endswith(".gz")
     try:
-        content = Path(path).read_bytes()
-        if str(path).endswith(".gz"):
-            content = gzip.decompress(content)
+        with open_file(path) as file, gzip.GzipFile(fileobj=file) if packed else nullcontext(file) as stream:
+            begin = stream.read(nib.Nifti2Header.template_dtype.itemsize)
+            header = read_header(path, begin)
+            size = _bytes_of(header)
+            _shape(path, header)
+            _refuse_size(path, header, os.fstat(file.fileno()).st_size * (_MOST_PACKED if packed else 1))
+            return header, begin + stream.read(max(0, size - len(begin)) + 1)
+    except NotAFileError as error:
+        raise VolumeError(str(error)) from None
     except FileNotFoundError:
         raise VolumeError(f"{path}: does not exist. If it is annexed, get its content with: datalad get") from None
     except (OSError, EOFError, zlib.error) as error:
         raise VolumeError(f"{path}: is damaged or cut short ({error}). Fetch it again") from error
-    return _header(path, content), content
 
 
-def _header(path: str | os.PathLike[str], content: bytes) -> nib.Nifti1Header:
+def _bytes_of(header: nib.Nifti1Header) -> int:
+    """What a file has of bytes according to its header, unpacked."""
+    return header.get_data_offset() + _count(header) * header.get_data_dtype().itemsize
+
+
+def _count(header: nib.Nifti1Header) -> int:
+    return math.prod(map(int, header.get_data_shape()))
+
+
+def _refuse_size(path: str | os.PathLike[str], header: nib.Nifti1Header, most: int) -> None:
+    """VolumeError where a file that can hold ``most`` bytes lacks some, and where memory cannot take the volume."""
+    size, free = _bytes_of(header), psutil.virtual_memory().available
+    if not 0 <= size <= most:
+        raise VolumeError(
+            f"{path}: is damaged or cut short (its header says {size} bytes, and it holds at most {most}). Fetch it "
+            "again"
+        )
+    needed = size + _BYTES_OF_A_VOXEL * _count(header)
+    if needed > free:
+        raise VolumeError(
+            f"{path}: takes {needed / 1e9:.3g} GB of memory by its header, and {free / 1e9:.3g} GB are free. Use a "
+            "machine with more memory, or resample the scan to larger voxels"
+        )
+
+
+def read_header(path: str | os.PathLike[str], content: bytes) -> nib.Nifti1Header:
+    """The NIfTI header that ``content`` begins with. VolumeError where it is none, or says what nothing can mean."""
     kind = next((kind for kind in (nib.Nifti1Header, nib.Nifti2Header) if kind.may_contain_header(content)), None)
     if kind is None:
         raise VolumeError(f"{path}: is not a readable NIfTI volume (no such header). Fetch or convert it again")
     block = content[: kind.template_dtype.itemsize]
     try:
         header, said = kind(block), kind(block, check=False)
-        # nibabel repairs both in silence. A damaged type makes other intensities, a voxel size of 0 becomes 1 mm.
+        # nibabel repairs all of these in silence. A damaged type makes other intensities, a voxel size of 0 is 1 mm.
         if int(said["bitpix"]) != 8 * header.get_data_dtype().itemsize:
             raise ValueError(f"{said['bitpix']} bits per voxel are not those of {header.get_data_dtype()}")
         if said["qform_code"] > 0 and not said["pixdim"][1:4].all():
@@ -407,7 +448,33 @@ def _header(path: str | os.PathLike[str], content: bytes) -> nib.Nifti1Header:
         header.get_data_offset(), header.get_slope_inter(), header.get_xyzt_units()
     except (nib.spatialimages.HeaderDataError, ValueError, OverflowError, KeyError) as error:
         raise VolumeError(f"{path}: is not a readable NIfTI volume ({error}). Fetch or convert it again") from error
+    _refuse_unclear(path, said)
     return header
+
+
+def _refuse_unclear(path: str | os.PathLike[str], said: nib.Nifti1Header) -> None:
+    """VolumeError for fields on which left and right, or the intensities, depend and which mean nothing as they are.
+
+    Readers then guess, each in its own way; nibabel drops a form with such a code, and with it the check that it says
+    the same as the other.
+    """
+    for name in ("sform_code", "qform_code"):
+        if not 0 <= said[name] <= _LAST_FORM_CODE:
+            raise VolumeError(
+                f"{path}: its {name} is {said[name]}, which is none of 0 to {_LAST_FORM_CODE}, so where its voxels lie "
+                "(and which side is left) is not known. If you know, set the code: 1 where that form holds, else 0"
+            )
+    # The standard takes 0, which should not occur, for 1, and nibabel does too.
+    if said["qform_code"] > 0 and said["pixdim"][0] not in (-1, 0, 1):
+        raise VolumeError(
+            f"{path}: its pixdim[0] is {said['pixdim'][0]:g} and must be 1 or -1: it says which side is left in the "
+            "qform. If you know, set it, or copy a right sform over the qform with: fslorient -copysform2qform"
+        )
+    if not np.isfinite(said["scl_slope"]):
+        raise VolumeError(
+            f"{path}: its scl_slope is {said['scl_slope']:g}, so what its numbers stand for is not known. If they are "
+            "the intensities themselves, set it to 1 and scl_inter to 0"
+        )
 
 
 def _shape(path: str | os.PathLike[str], header: nib.Nifti1Header) -> tuple[int, int, int]:
@@ -426,15 +493,15 @@ def _shape(path: str | os.PathLike[str], header: nib.Nifti1Header) -> tuple[int,
 
 def _stored(path: str | os.PathLike[str], header: nib.Nifti1Header, content: bytes) -> tuple[NDArray, Storage]:
     """The numbers in a file, flat, and what they stand for."""
-    kind, start, count = header.get_data_dtype(), header.get_data_offset(), math.prod(map(int, header.get_data_shape()))
+    kind, start, count, size = header.get_data_dtype(), header.get_data_offset(), _count(header), _bytes_of(header)
     if kind.fields is not None:
         raise VolumeError(f"{path}: holds RGB colours, not one intensity per voxel. Convert it to grey values first")
     if kind.kind not in "iuf":
         raise VolumeError(f"{path}: holds {kind} numbers, not intensities. Take the magnitude of a complex image first")
-    if len(content) != start + count * kind.itemsize:
+    if len(content) != size:
+        found = "more" if len(content) > size else len(content)
         raise VolumeError(
-            f"{path}: is damaged or cut short ({len(content)} bytes, its header says {start + count * kind.itemsize}). "
-            "Fetch it again"
+            f"{path}: is damaged or cut short (its header says {size} bytes, and it holds {found}). Fetch it again"
         )
     slope, intercept = header.get_slope_inter()
     try:

@@ -1,13 +1,14 @@
 """Trained models as files: tensors and JSON in safetensors files, nothing that has to be unpickled.
 
 The metadata are one JSON text under one key: safetensors writes several keys in random order, and then equal trainings
-would not give equal bytes.
+would not give equal bytes. In it is the file's seal.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +18,18 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from headsr import recipes
-from headsr.files import sha256_of, whole
+from headsr.files import NotAFileError, sha256_of, whole
 from headsr.networks.build import build_network
+from headsr.seal import SealError, refuse_broken_seal, seal, sealable, unsealed
 
 FORMAT = 1
-_KEY = "headsr"
 
 
 class StateError(ValueError):
@@ -70,9 +76,10 @@ def load_model(weights: str | os.PathLike[str], *, device: str | torch.device = 
     if metadata.get("format") != FORMAT:
         raise StateError(f"{weights}: is of format {metadata.get('format')}, not {FORMAT}. Train the model again")
     try:
-        module = assembled(metadata)
+        with _built_of(tensors):
+            module = assembled(metadata)
         module.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise StateError(f"{weights}: does not fit this version of headsr ({error}). Train the model again") from error
     return TrainedModel(metadata["task"], module.to(device).eval().requires_grad_(False), metadata["precision"])
 
@@ -100,7 +107,8 @@ def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], me
     """Write tensors and JSON metadata whole or not at all, the same bytes for the same content."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole(path) as partial:
-        safetensors.torch.save_file(stored, partial, {_KEY: json.dumps(metadata, sort_keys=True, allow_nan=False)})
+        safetensors.torch.save_file(stored, partial, sealable(metadata))
+        seal(partial)
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -110,11 +118,49 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
 
 
 @contextmanager
+def _built_of(tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Have no network built in this thread that is much larger than these tensors: a recipe of 2 kB may ask for any.
+
+    ValueError at the first part too many, before it is filled with numbers. Twice as much may be built as stays.
+    """
+    thread, left = threading.get_ident(), {"parts": 2 * len(tensors) + 16, "modules": 32 * len(tensors) + 256}
+    left["numbers"] = 2 * sum(tensor.numel() for tensor in tensors.values()) + 2**16
+
+    def count(**built: int) -> None:
+        for what, number in built.items():
+            left[what] -= number
+        if min(left.values()) < 0:
+            raise ValueError(f"its recipe asks for a larger network than its {len(tensors)} tensors")
+
+    def count_tensor(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        if tensor is not None and threading.get_ident() == thread:
+            count(parts=1, numbers=tensor.numel())
+
+    def count_module(module: nn.Module, name: str, part: nn.Module | None) -> None:
+        if part is not None and threading.get_ident() == thread:
+            count(modules=1)
+
+    hooks = [
+        register_module_parameter_registration_hook(count_tensor),
+        register_module_buffer_registration_hook(count_tensor),
+        register_module_module_registration_hook(count_module),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
     try:
+        refuse_broken_seal(path)
         with safetensors.safe_open(path, framework="pt") as stream:
-            yield stream, json.loads((stream.metadata() or {})[_KEY])
+            yield stream, unsealed(stream.metadata())
     except FileNotFoundError:
         raise StateError(f"{path}: does not exist. Run the training that makes it") from None
-    except (safetensors.SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+    except NotAFileError as error:
+        raise StateError(str(error)) from None
+    except (safetensors.SafetensorError, SealError, OSError, KeyError, json.JSONDecodeError) as error:
         raise StateError(f"{path}: is damaged or not headsr's ({error!r}). Delete it and train again") from error

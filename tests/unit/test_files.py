@@ -7,7 +7,9 @@ import socket
 
 import pytest
 
-from headsr.files import completed, partials_of, read_json, tree_hash, whole, write_json
+from headsr.files import completed, partials_of, read_json, read_text, sha256_of, tree_hash, whole, write_json
+from headsr.labelmaps import read_maps
+from headsr.simulate.labels import read_structures
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -76,3 +78,24 @@ def test_what_was_put_in_place_is_known_and_what_failed_is_not(tmp_path):
     write_json(tmp_path / "good.json", {})
     mine = [path for path in completed() if path.parent == tmp_path]
     assert mine == [tmp_path / "good.json"]
+
+
+@pytest.mark.parametrize("read", [sha256_of, read_json, read_text, read_structures, read_maps])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_is_refused_at_once(tmp_path, read, kind):
+    path = tmp_path / "input"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"input: is a pipe or a device, not a file\. Write its content into a file"):
+        read(path)
+
+
+def test_a_link_where_the_partial_file_goes_is_not_written_through(tmp_path):
+    (tmp_path / "thesis.txt").write_text("my own")
+    planted = tmp_path / f".{socket.gethostname()}.{os.getpid()}.partial.out.json"
+    planted.symlink_to(tmp_path / "thesis.txt")
+    write_json(tmp_path / "out.json", {"a": 1})
+    assert (tmp_path / "thesis.txt").read_text() == "my own"
+    assert read_json(tmp_path / "out.json") == {"a": 1} and not (tmp_path / "out.json").is_symlink()

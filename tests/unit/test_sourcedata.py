@@ -417,8 +417,8 @@ def test_a_dataset_without_anatomical_scans(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_way_and_a_killed_clone(tiny_dataset: Path, tmp_path: Path) -> None:
     clones = tmp_path / "clones"
-    replace(clones / ".tiny.partial" / "objects" / "half", b"")  # what a killed pin leaves, write-protected
-    (clones / ".tiny.partial" / "objects").chmod(stat.S_IRUSR | stat.S_IXUSR)
+    replace(clones / ".tiny.partial" / ".git" / "objects" / "half", b"")  # what a killed pin leaves, write-protected
+    (clones / ".tiny.partial" / ".git" / "objects").chmod(stat.S_IRUSR | stat.S_IXUSR)
     (clones / "tiny").mkdir()  # empty: made by hand or by a workflow
     pin(tmp_path, recipe(tiny_dataset))
     assert os.listdir(clones) == ["tiny"]
@@ -567,3 +567,22 @@ def test_a_long_report_is_cut() -> None:
     names = tuple(f"tiny/sub-{i}_T1w" for i in range(1000))
     text = PinReport(names, (), (), (), {"tiny": "abc"}, (), True).text()
     assert "added (1000):" in text and "and 980 more" in text and text.count("\n") < 30
+
+
+@pytest.mark.parametrize("how", ["link", "folder", "file"])
+def test_what_lies_where_a_half_clone_would_is_left_alone(tiny_dataset: Path, tmp_path: Path, how: str) -> None:
+    own = tmp_path / "own"
+    own.mkdir(mode=0o750)
+    (own / "thesis.txt").write_text("my own")
+    planted = tmp_path / "clones" / ".tiny.partial"
+    planted.parent.mkdir()
+    if how == "link":
+        planted.symlink_to(own)
+    elif how == "folder":
+        shutil.copytree(own, planted)
+    else:
+        planted.write_text("my own")
+    with pytest.raises(SourceDataError, match=r"\.tiny\.partial: is in the way: .*Move it away and pin again"):
+        pin(tmp_path, recipe(tiny_dataset))
+    assert stat.S_IMODE(own.stat().st_mode) == 0o750 and planted.is_symlink() == (how == "link")
+    assert (planted / "thesis.txt" if how != "file" else planted).read_text() == "my own"

@@ -1,9 +1,14 @@
 """Grids keep their box, files are read to their end, and what cannot be used is refused by name."""
 
 import gzip
+import itertools
+import os
+import re
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -314,6 +319,17 @@ def test_unusable_scans_are_refused_by_name(tmp_path, data, message):
         ({"srow_y": [0, np.nan, 0, 0]}, "sform places no voxels"),
         ({"srow_z": [0, 0, 3, np.inf]}, "sform places no voxels.*finite"),
         ({"srow_x": [0.02, 0, 0, 0], "srow_y": [0, 101, 0, 0]}, "not those of a head"),
+        ({"sform_code": 6}, "sform_code is 6, which is none of 0 to 5.*set the code"),
+        ({"sform_code": -1}, "sform_code is -1, which is none of 0 to 5"),
+        ({"qform_code": 9}, "qform_code is 9, which is none of 0 to 5"),
+        (
+            {"qform_code": 1, "pixdim": [7, 1, 2, 3, 0, 0, 0, 0]},
+            r"pixdim\[0\] is 7 and must be 1 or -1.*copysform2qform",
+        ),
+        ({"qform_code": 1, "pixdim": [np.nan, 1, 2, 3, 0, 0, 0, 0]}, r"pixdim\[0\] is nan and must be 1 or -1"),
+        ({"qform_code": 1, "pixdim": [-0.99, 1, 2, 3, 0, 0, 0, 0]}, r"pixdim\[0\] is -0.99 and must be 1 or -1"),
+        ({"scl_slope": np.nan}, "scl_slope is nan.*set it to 1"),
+        ({"scl_slope": -np.inf}, "scl_slope is -inf.*set it to 1"),
         ({"sform_code": 0}, "neither sform nor qform.*set_sform"),
         ({"sform_code": 0, "qform_code": 1, "quatern_b": 2.0}, "qform places no voxels"),
         ({"sform_code": 0, "qform_code": 1, "pixdim": [1, 0, 2, 3, 0, 0, 0, 0]}, "voxel sizes .0. 2. 3."),
@@ -391,3 +407,82 @@ def test_a_sheared_affine_survives_its_own_file(tmp_path):
     data = np.random.default_rng(3).random((5, 6, 7), dtype=np.float32)
     save_volume(tmp_path / "tilted.nii.gz", data, Grid(data.shape, tilted))
     assert np.allclose(load_volume(tmp_path / "tilted.nii.gz").grid.affine, tilted)
+
+
+def test_forms_that_say_left_and_right_are_compared_whatever_their_codes(tmp_path):
+    """A code that no standard knows once switched the comparison off, and the flipped form won."""
+    path = tmp_path / "scan.nii"
+    for codes in itertools.product(range(1, 6), range(1, 6)):
+        image = nib.Nifti1Image(noise(), np.diag([2.0, 2, 2, 1]))
+        image.set_qform(np.diag([2.0, 2, 2, 1]), code=codes[0])
+        image.set_sform(np.diag([-2.0, 2, 2, 1]), code=codes[1])
+        path.write_bytes(image.to_bytes())
+        with pytest.raises(VolumeError, match="sform and qform disagree"):
+            load_volume(path)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+def test_a_qfac_of_0_is_1_as_the_standard_says(tmp_path, ending):
+    path, affine = tmp_path / f"scan.{ending}", np.diag([2.0, 2, 2, 1])
+    image = nib.Nifti1Image(noise(), affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(None, code=0)
+    content = bytearray(image.to_bytes())
+    content[76:80] = bytes(4)  # pixdim[0]
+    path.write_bytes(gzip.compress(content) if ending == "nii.gz" else content)
+    np.testing.assert_array_equal(load_volume(path).grid.affine, affine)
+
+
+def test_what_a_qform_that_holds_not_has_of_qfac_is_no_matter(tmp_path):
+    (tmp_path / "scan.nii").write_bytes(nifti(noise(), qform_code=0, pixdim=[4, 1, 2, 3, 0, 0, 0, 0]))
+    load_volume(tmp_path / "scan.nii")
+
+
+def in_little_memory(call, most):
+    tracemalloc.start()
+    try:
+        with pytest.raises(VolumeError) as refused:
+            call()
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+    return str(refused.value)
+
+
+def test_gzip_that_holds_more_than_its_header_says_is_not_unpacked(tmp_path):
+    bomb = tmp_path / "scan.nii.gz"
+    bomb.write_bytes(gzip.compress(nifti(noise()) + bytes(2**26), compresslevel=9))
+    assert re.search(
+        r"scan\.nii\.gz: is damaged .*header says \d+ bytes, and it holds more",
+        in_little_memory(lambda: load_volume(bomb), 2**20),
+    )
+
+
+def test_a_volume_that_memory_cannot_take_is_not_unpacked(tmp_path, monkeypatch):
+    honest = tmp_path / "scan.nii.gz"
+    image = nib.Nifti1Image(np.zeros((256, 256, 128), np.int16), np.eye(4))
+    honest.write_bytes(gzip.compress(image.to_bytes(), compresslevel=9))
+    free = psutil.virtual_memory()._replace(available=10 * 2**20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    said = in_little_memory(lambda: load_volume(honest), 2**20)
+    assert re.search(r"scan\.nii\.gz: takes 0\.0839 GB of memory by its header, and 0\.0105 GB are free\. Use", said)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_header_that_says_more_than_its_file_can_hold_takes_no_memory(tmp_path, ending, kind):
+    path, content = tmp_path / f"scan.{ending}", nifti(noise(), kind=kind, dim=[3, 32767, 32767, 32767, 1, 1, 1, 1])
+    path.write_bytes(gzip.compress(content) if ending == "nii.gz" else content)
+    assert "is damaged or cut short (its header says 140" in in_little_memory(lambda: load_volume(path), 2**20)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+def test_what_is_no_file_is_refused_at_once(tmp_path, kind, ending):
+    path = tmp_path / f"scan.{ending}"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(VolumeError, match=r"scan\.nii(\.gz)?: is a pipe or a device, not a file"):
+        load_volume(path)

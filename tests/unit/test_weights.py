@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from headsr.networks.build import build_network
 from headsr.networks.latent_diffusion import LatentDiffusion
 from headsr.recipes import Model, ModelRecipe, build
-from headsr.weights import StateError, companion_of, load_model, read_metadata, save_model, save_tensors
+from headsr.weights import StateError, companion_of, load_model, load_tensors, read_metadata, save_model, save_tensors
 
 OLD, OLD_SUM = Path(__file__).parent / "data" / "weights_v1.safetensors", 45.4280
 BLOCKS = {
@@ -86,4 +87,55 @@ def test_weights_that_do_not_fit_their_network_are_refused(tmp_path):
     other = build_network({"architecture": "residual2d", "channels": 6, "blocks": 1})
     save_model(tmp_path / "w", other, recipe_of("baseline"), record={})
     with pytest.raises(StateError, match="does not fit this version of headsr"):
+        load_model(tmp_path / "w")
+
+
+def test_a_flipped_bit_is_never_another_weight(tmp_path):
+    path, rng = tmp_path / "weights.safetensors", random.Random(7)
+    save_model(path, build_network(recipe_of("baseline").network), recipe_of("baseline"), record={"training_keys": "k"})
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for place in [*range(0, header, 7), *(rng.randrange(header, len(whole)) for _ in range(150))]:
+        harmed = bytearray(whole)
+        harmed[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(harmed)
+        for read in (load_model, read_metadata):
+            with pytest.raises(StateError, match=r"weights\.safetensors: is damaged or not headsr's"):
+                read(path)
+    path.write_bytes(whole)
+    load_model(path)
+
+
+def test_the_same_tensors_are_the_same_bytes_and_come_back_with_their_metadata(tmp_path):
+    tensors = {"b": torch.arange(6, dtype=torch.bfloat16).reshape(2, 3), "a": torch.tensor(3), "c": torch.ones(0, 2)}
+    for name in ("one", "two"):
+        save_tensors(tmp_path / name, tensors, {"z": [1, {"y": None}], "aaa": "é"})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    back, metadata = load_tensors(tmp_path / "one")
+    assert metadata == {"z": [1, {"y": None}], "aaa": "é"}
+    assert all(torch.equal(back[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [("baseline", {"blocks": 10**9}), ("baseline", {"channels": 10**5}), ("autoencoder", {"blocks": 10**9})],
+)
+def test_a_network_much_larger_than_its_tensors_is_not_built(tmp_path, kind, change):
+    recipe = recipe_of(kind)
+    save_model(tmp_path / "w", build_network(recipe.network), recipe, record={})
+    tensors, metadata = load_tensors(tmp_path / "w")
+    metadata["network"].update(change)
+    save_tensors(tmp_path / "w", tensors, metadata)
+    with pytest.raises(StateError, match=r"w: does not fit this .*asks for a larger network than its \d+ tensors"):
+        load_model(tmp_path / "w")
+    save_model(tmp_path / "w", build_network(recipe.network), recipe, record={})
+    load_model(tmp_path / "w")
+
+
+@pytest.mark.parametrize("network", [[], None, 5, {"architecture": []}])
+def test_metadata_of_another_kind_are_refused(tmp_path, network):
+    save_model(tmp_path / "w", build_network(recipe_of("baseline").network), recipe_of("baseline"), record={})
+    tensors, metadata = load_tensors(tmp_path / "w")
+    save_tensors(tmp_path / "w", tensors, {**metadata, "network": network})
+    with pytest.raises(StateError, match="w: does not fit this version of headsr"):
         load_model(tmp_path / "w")

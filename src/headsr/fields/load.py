@@ -22,11 +22,11 @@ from headsr.fields.consistent import ConsistentField
 from headsr.fields.dense import DenseField
 from headsr.fields.hash_grid import HashField
 from headsr.fields.siren import SirenField
-from headsr.files import whole
+from headsr.files import NotAFileError, whole
+from headsr.seal import refuse_broken_seal, seal, sealable, unsealed
 from headsr.volumes import Grid
 
 KINDS = {None: DenseField, "siren": SirenField, "hash_grid": HashField}  # the network of each kind that a file may say
-_KEY = "headsr"
 # A safetensors file begins with the header's length in bytes; of the header's names this one is no tensor's.
 _LENGTH_BYTES, _METADATA = 8, "__metadata__"
 
@@ -48,7 +48,8 @@ def save_field(path: str | os.PathLike[str], field: ConsistentField) -> None:
     }
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in field.tensors.items()}
     with whole(path) as partial:
-        save_file(tensors, partial, {_KEY: json.dumps(content, sort_keys=True, allow_nan=False)})
+        save_file(tensors, partial, sealable(content))
+        seal(partial)
 
 
 def load_field(path: str | os.PathLike[str], *, device: str = "cpu", precision: str = "fp32") -> ConsistentField:
@@ -65,6 +66,8 @@ def load_field(path: str | os.PathLike[str], *, device: str = "cpu", precision: 
         loaded = None if earlier else _with_its_voxels(network, content, tensors)
     except FileNotFoundError:
         raise FieldError(f"{path}: does not exist. Fit the field first") from None
+    except NotAFileError as error:
+        raise FieldError(str(error)) from None
     except OSError as error:
         raise FieldError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -95,9 +98,10 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArr
     safetensors checks the header against the file, but it would map the whole file and copy the tensors from there:
     a process would hold the field twice while it reads.
     """
+    refuse_broken_seal(path)
     with open(path, "rb") as stream:
         with safetensors.safe_open(path, framework="numpy") as checked:
-            content = json.loads(checked.metadata()[_KEY])
+            content = unsealed(checked.metadata())
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         header = json.loads(stream.read(length))
         start = _LENGTH_BYTES + length

@@ -108,6 +108,15 @@ def read_card(name: str, folder: str | os.PathLike[str] = PACKAGE) -> Card:
     return Card(**content)
 
 
+def is_card(path: Path) -> bool:
+    """Whether a file is a card, of this version of headsr or of another."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, Mapping) and {"sha256", "kind", "architectures"} <= content.keys()
+
+
 def checked_weights(name: str, folder: str | os.PathLike[str] = PACKAGE) -> Path:
     """The weights of a shipped model, which are those of its card; CardError where they are not."""
     card, path = read_card(name, folder), weights_path(name, folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,11 +13,12 @@ import yaml
 
 from headsr.files import sha256_of, whole
 from headsr.history import read_history
-from headsr.models.card import MOST_BYTES, PACKAGE, Card, read_card, weights_path, write_card
+from headsr.models.card import MOST_BYTES, PACKAGE, Card, card_path, is_card, read_card, weights_path, write_card
 from headsr.models.shipped import architectures_in
 from headsr.recipes import Dataset, RecipeError, build
 from headsr.recipes.convert import NAME, Doc, Names, Range, unknown
-from headsr.weights import StateError, load_model, read_metadata
+from headsr.recipes.yaml_file import read_yaml
+from headsr.weights import StateError, load_model, load_tensors, read_metadata, save_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Facts:
 def read_facts(path: str | os.PathLike[str]) -> Facts:
     """The facts of a YAML file; RecipeError names the key that is wrong or missing."""
     try:
-        return build(Facts, yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}, f"{path}: facts")
+        return build(Facts, read_yaml(path) or {}, f"{path}: facts")
     except FileNotFoundError:
         raise RecipeError(f"{path}: does not exist. docs/models.md says what stands in it") from None
     except yaml.YAMLError as error:
@@ -69,18 +69,14 @@ def ship(
     """Put the weights of a trained model and their card into ``folder``, in place of what has this name there.
 
     ``model`` is its folder as export_model leaves it (weights.safetensors, history.jsonl, recipe.yaml). The same files
-    and facts give the same bytes. StateError for files that are not of one training, and weights that are too large;
-    ValueError for facts that cannot be.
+    and facts give the same bytes. StateError for files that are not of one training, weights that are too large, and
+    what has this name and is not headsr's; ValueError for facts that cannot be.
     """
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for weights; names are text of letters, digits, '_' and '.'")
     weights = Path(model, "weights.safetensors")
     recipe, history = _recipe_and_history(weights)
-    if (size := weights.stat().st_size) > MOST_BYTES:
-        raise StateError(f"{weights}: has {size:,} bytes, at most {MOST_BYTES:,} ship. Train a smaller network")
-    facts_of_files = {
-        "sha256": sha256_of(weights),
-        "bytes": size,
+    facts_of_training = {
         "kind": load_model(weights).kind,
         "architectures": architectures_in(weights),
         "recipe": recipe,
@@ -89,10 +85,32 @@ def ship(
         "curve": curve_of(history),
     }
     facts_for_people = {**asdict(facts), "datasets": _described(facts.datasets, datasets)}
+    _refuse_foreign(name, folder)
     with whole(weights_path(name, folder)) as partial:
-        shutil.copyfile(weights, partial)
-    write_card(name, Card(**facts_for_people, **facts_of_files), folder)
+        save_tensors(partial, *load_tensors(weights))  # written anew: weights from before there were seals get one
+        if (size := partial.stat().st_size) > MOST_BYTES:
+            raise StateError(f"{weights}: has {size:,} bytes, at most {MOST_BYTES:,} ship. Train a smaller network")
+        facts_of_file = {"sha256": sha256_of(partial), "bytes": size}
+    write_card(name, Card(**facts_for_people, **facts_of_training, **facts_of_file), folder)
     return read_card(name, folder)
+
+
+def _refuse_foreign(name: str, folder: str | os.PathLike[str]) -> None:
+    """StateError where something has the name that is no weights or no card of headsr."""
+    weights, card = weights_path(name, folder), card_path(name, folder)
+    for path, is_ours in ((weights, _is_weights), (card, is_card)):
+        if os.path.lexists(path) and (path.is_symlink() or not is_ours(path)):
+            raise StateError(
+                f"{path}: is in the way: headsr did not write it and will not overwrite it. Move it away, or ship "
+                "under another name"
+            )
+
+
+def _is_weights(path: Path) -> bool:
+    try:
+        return "network" in read_metadata(path)
+    except StateError:
+        return False
 
 
 def curve_of(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
@@ -109,10 +127,14 @@ def _recipe_and_history(weights: Path) -> tuple[dict[str, Any], list[dict[str, f
     """What lies beside the weights, which must be of the same training."""
     metadata = read_metadata(weights)
     try:
-        recipe = yaml.safe_load((weights.parent / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = read_yaml(weights.parent / "recipe.yaml")
         history = read_history(weights.parent / "history.jsonl")
     except FileNotFoundError as error:
         raise StateError(f"{error.filename}: is missing beside the weights. Export the model again") from None
+    except yaml.YAMLError as error:
+        raise StateError(
+            f"{weights}: recipe.yaml beside it is not valid YAML ({error}). Export the model again"
+        ) from error
     if recipe != metadata["recipe"] or not history or history[-1] != metadata["validation"]:
         raise StateError(f"{weights}: recipe or history beside it are of another training. Export the model again")
     return recipe, history

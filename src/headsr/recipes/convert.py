@@ -179,6 +179,9 @@ def references(hint: Any, value: Any, where: str) -> Iterator[Reference]:
             yield from references(_item_hints(kind, value, where)[i], item, f"{where}[{i}]")
 
 
+MOST_OF_EACH = 10_000  # blocks that one ``each`` may make: a product of lists grows quickly
+
+
 def expanded(blocks: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Blocks with an ``each`` written out: one block for every combination of its values.
 
@@ -191,6 +194,8 @@ def expanded(blocks: Mapping[str, Any], where: str) -> dict[str, Any]:
         choices = block.get("each", {}) if isinstance(block, Mapping) else {}
         if not (isinstance(choices, Mapping) and all(isinstance(values, list) for values in choices.values())):
             raise RecipeError(f"{where}: {name}.each: must give each key a list of values, as factor: [2, 4]")
+        if math.prod(map(len, choices.values())) > MOST_OF_EACH:
+            raise RecipeError(f"{where}: {name}.each: makes more than {MOST_OF_EACH:,} blocks. List fewer values")
         for values in itertools.product(*choices.values()):
             chosen = dict(zip(choices, values, strict=True))
             rest = {key: value for key, value in block.items() if key != "each"} if choices else block

@@ -18,6 +18,7 @@ from headsr.recipes.methods import METHODS, Method, MethodRecipe
 from headsr.recipes.models import DATA, MODELS, Model, ModelRecipe
 from headsr.recipes.shipped import Shipped
 from headsr.recipes.tables import Table, read_published
+from headsr.recipes.yaml_file import read_yaml
 from headsr.scans import SUFFIXES, may_be_named, parse_companion, parse_name
 from headsr.stages import STAGE_VERSIONS
 
@@ -59,7 +60,7 @@ def load_config(deltas: Sequence[str]) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for path in ("config/config.yaml", *deltas):
         try:
-            config = merged(config, yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
+            config = merged(config, read_yaml(path) or {})
         except FileNotFoundError:
             raise RecipeError(f"{path}: does not exist here. Run headsr in the project's root folder") from None
         except yaml.YAMLError as error:
@@ -166,7 +167,7 @@ def _read_blocks(path: str) -> dict[str, Any]:
     if source.is_dir():
         return {file.stem: _read_blocks(str(file)) for file in sorted(source.glob("*.yaml"))}
     try:
-        blocks = yaml.safe_load(source.read_text(encoding="utf-8"))
+        blocks = read_yaml(source)
     except FileNotFoundError:
         raise RecipeError(f"{path}: does not exist; config.yaml names it under 'recipes'") from None
     except yaml.YAMLError as error:

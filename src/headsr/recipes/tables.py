@@ -7,9 +7,9 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+from headsr.files import read_text
 from headsr.parts import METRICS
 from headsr.recipes.convert import FOR_PEOPLE, Among, Doc, Names, RecipeError, build, plain, unknown
 from headsr.recipes.data import Split, Suffix
@@ -137,7 +137,7 @@ def read_published(path: str | os.PathLike[str], table: Table) -> tuple[Publishe
     twice.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError:
         raise RecipeError(f"{path}: does not exist; a table names it as published") from None
     rows = csv.DictReader(lines)

@@ -44,7 +44,7 @@ from headsr.render.plan import (
     target_grid,
 )
 from headsr.render.progress import RenderProgress, Silent
-from headsr.render.publish import Outputs, begin_outputs, discard_partials, publish_beside
+from headsr.render.publish import Outputs, begin_outputs, discard_partials, publish_beside, refuse_foreign
 from headsr.render.pyramid import mean_of_below
 from headsr.render.schedule import Scheduler, ShardTask, run_tasks
 from headsr.render.shard import Written, compress, write_shard
@@ -151,7 +151,7 @@ def render(
     it is not the projected volume that says so (``agreement_of``). Says what it will do before it starts, then how far
     it is. RenderPlanError for what cannot fit; DiskFullError, after which the same call goes on; FloatingPointError for
     intensities that are not finite or that uint16 or float16 cannot hold; StoreError for a folder that is not to be
-    replaced; ValueError for scans of another head.
+    replaced, and a file that headsr did not write; ValueError for scans of another head.
     """
     share_one_heap()
     field = opened(source)
@@ -180,6 +180,7 @@ def _render(
             _publish_beside(field, outputs, plan_volume(grid, storage), rendered, workers=manner.workers)
         print(f"{outputs.name}: is finished")
         return
+    refuse_foreign(outputs.beside)  # before hours of work
     # What cannot be evaluated or cannot fit is refused before another volume is replaced; finding the air makes the
     # estimate smaller, not larger.
     if outputs.store.exists():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +16,7 @@ from pathlib import Path
 from headsr.render.store import StoreError
 
 _TRIES, _PAUSE = 20, 0.05  # seconds: another part that ends asks for a moment whether it is the last one
+_HELD = re.compile(r"(process \d+ on [^\n]*)?")  # what stands in the file; nothing, just after it was made
 _UNKNOWN = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
@@ -23,7 +26,7 @@ def writing(store: Path, *, shared: bool = False) -> Iterator[None]:
 
     ``store`` is the root ``zarr.json``. The lock is one of the system's on a file beside the store's folder: it ends
     with the process, however that ends. A file system without locks (some Lustre mounts) goes without. Raises
-    StoreError where another process holds the store.
+    StoreError where another process holds the store, and where a file of that name is no such lock.
     """
     path = store.parent.with_name(f".{store.parent.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +44,7 @@ def writing(store: Path, *, shared: bool = False) -> Iterator[None]:
 def _locked(path: Path, kind: int) -> int:
     """A descriptor of the file at ``path`` with the lock on it."""
     for _ in range(_TRIES):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = _opened(path)
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             # Who held it may have removed it since it was opened here; then it keeps nobody out.
@@ -59,6 +62,26 @@ def _locked(path: Path, kind: int) -> int:
     raise StoreError(
         f"{path.with_name(folder)}: is being written by {_holder(path)}. Wait until that has ended, or end it"
     )
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of the lock's file. StoreError where what lies there is a link, or holds what no lock says."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):
+            raise _in_the_way(path) from None
+        raise
+    status = os.fstat(descriptor)
+    is_alone = stat.S_ISREG(status.st_mode) and status.st_nlink <= 1  # with a second name it is somebody's own file
+    if is_alone and _HELD.fullmatch(os.pread(descriptor, 512, 0).decode(errors="replace")):
+        return descriptor
+    os.close(descriptor)
+    raise _in_the_way(path)
+
+
+def _in_the_way(path: Path) -> StoreError:
+    return StoreError(f"{path}: is in the way: headsr's lock goes there, and this is none that it wrote. Move it away")
 
 
 def _is_last(descriptor: int) -> bool:

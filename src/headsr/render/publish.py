@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headsr.files import partials_of, write_json
+from headsr.files import partials_of, sidecar_of, write_json
 from headsr.render import store as stores
 from headsr.render.describe import RESEARCH_ONLY, describe_volume
 from headsr.render.lock import writing
+from headsr.render.ours import DESCRIPTION, is_ours
 from headsr.render.plan import PlannedVolume, plan_volume
 from headsr.render.preview import write_preview
 from headsr.render.pyramid import halve, preview_level
 from headsr.render.shard import Written, compress, write_shard
+from headsr.render.store import StoreError
 from headsr.volumes import Grid, Storage, save_volume
 
 
@@ -50,8 +53,8 @@ class Outputs:
     @property
     def beside(self) -> list[Path]:
         """The files beside the store that go with it."""
-        paths = (self.preview, self.sidecar, self.unprojected, self.uncertainty)
-        return [path for path in paths if path is not None]
+        kept = [path for path in (self.unprojected, self.uncertainty) if path is not None]
+        return [self.preview, self.sidecar, *kept, *map(sidecar_of, kept)]
 
 
 def outputs_beside(store: str | os.PathLike[str]) -> Outputs:
@@ -81,7 +84,8 @@ def publish_volume(
     ``uncertainty`` half of the interval that holds 90 % of its errors; each and its path in ``outputs`` come together.
     The same input gives the same bytes.
     Raises ValueError for a shape that is not the grid's, FloatingPointError for values that are not finite, StoreError
-    for a folder that is not to be replaced or that another process writes.
+    for a folder that is not to be replaced or that another process writes, and for a file that headsr did not write
+    where one of the outputs goes.
     """
     data = _in_scan_units(volume, grid, outputs.name, scale, offset)
     beside = {}
@@ -129,15 +133,27 @@ def publish_unprojected(
 
 def begin_outputs(outputs: Outputs, fingerprint: str, *, replace: bool = True) -> None:
     """Begin the store (``headsr.render.store.begin``); what lies beside it goes with the volume that it shows."""
+    refuse_foreign(outputs.beside)
     if stores.begin(outputs.store, fingerprint, replace=replace):
         for path in outputs.beside:
             path.unlink(missing_ok=True)
+
+
+def refuse_foreign(paths: Iterable[Path]) -> None:
+    """StoreError where something lies at one of these paths that headsr did not publish."""
+    for path in paths:
+        if os.path.lexists(path) and not is_ours(path):
+            raise StoreError(
+                f"{path}: is in the way: headsr did not write it and will not overwrite it. Choose another name for "
+                "the volume, or move it away"
+            )
 
 
 def publish_beside(
     volume: PlannedVolume, outputs: Outputs, *, scale: float, offset: float, record: dict[str, Any], workers: int = 1
 ) -> None:
     """Write the JSON sidecar, then the NIfTI preview, of a volume whose levels are in its store."""
+    refuse_foreign([outputs.sidecar, outputs.preview])
     level = preview_level(list(volume.grids))
     preview = volume.grids[level]
     sidecar = describe_volume(
@@ -164,10 +180,12 @@ def _write_beside(
     offset: float,
     record: dict[str, Any],
 ) -> None:
-    name = _name_of(path)
-    sidecar = describe_volume(name, grid, preview=grid, scale=scale, offset=offset, record=record, label=label)
-    write_json(path.with_name(f"{name}.json"), sidecar)
-    save_volume(path, data, grid, description="headsr research use only")
+    refuse_foreign([path, sidecar_of(path)])
+    sidecar = describe_volume(
+        _name_of(path), grid, preview=grid, scale=scale, offset=offset, record=record, label=label
+    )
+    write_json(sidecar_of(path), sidecar)
+    save_volume(path, data, grid, description=DESCRIPTION)
 
 
 def _write_levels(data: NDArray[np.float32], volume: PlannedVolume, outputs: Outputs) -> dict[str, Written]:

@@ -79,7 +79,8 @@ def write_shard(path: Path, tile: Tile, layout: Layout, chunks: Iterable[bytes |
     partial = path.with_name(f".{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.{path.name}.partial")
     digest, offset = hashlib.sha256(), 0
     try:
-        with open(partial, "wb") as stream:
+        partial.unlink(missing_ok=True)  # of an earlier process of this number, or a link: never written through
+        with open(partial, "xb") as stream:
             for block, content in zip(tile.blocks(layout.chunk), chunks, strict=True):
                 if content is None:
                     continue

@@ -17,7 +17,6 @@ import errno
 import glob
 import json
 import os
-import re
 import shutil
 import socket
 import time
@@ -33,14 +32,11 @@ from numpy.typing import NDArray
 from zarr.errors import ContainsArrayError
 
 from headsr.files import read_json, sha256_of, tree_files, tree_hash, write_json
+from headsr.render.ours import DESCRIPTION, WORK, foreign_in, is_leftover
 from headsr.render.shard import Written, codecs
 from headsr.render.tiles import Layout
-from headsr.volumes import Grid, Storage
+from headsr.volumes import Grid, Storage, read_header
 
-_WORK = ".rendering"
-# What may lie in a store that headsr made, beside hidden files (of a kill, or of NFS); of zarr 2, which has hidden
-# files too, it makes none.
-_OURS = re.compile(r"(?!\.z(?:group|attrs|array|metadata)$)\..+|zarr\.json|nifti|\d+")
 _PATIENCE = 60.0  # seconds: a node of a cluster may not see at once what another one has written (NFS)
 _ORIENTATIONS = {
     "R": "left-to-right",
@@ -67,9 +63,11 @@ def begin(store: Path, fingerprint: str, *, replace: bool = True) -> bool:
     root = store.parent
     if root.is_symlink():
         raise StoreError(f"{root}: is a link, which cannot be replaced whole. Name the folder that it leads to")
+    if root.exists() and not root.is_dir():
+        raise StoreError(f"{root}: is a file, which headsr did not make and will not delete. Choose another name")
     if not root.name.endswith(".ome.zarr"):
         raise StoreError(f"{store}: a volume is stored in a folder named *.ome.zarr, which headsr may empty")
-    _refuse_foreign(store)
+    _refuse_foreign(root)
     if replace:
         _remove_partials(root)
     anew = not holds(store, fingerprint)
@@ -87,14 +85,19 @@ def holds(store: Path, fingerprint: str) -> bool:
 
 
 def is_finished(store: Path, fingerprint: str) -> bool:
-    """Whether the committed store is the volume that ``fingerprint`` names, with all its shards."""
+    """Whether the committed store is the volume that ``fingerprint`` names, byte for byte.
+
+    Every file is read: a damaged shard may have the size that it was written with.
+    """
     held = _attributes(store).get("headsr", {}) if store.exists() else {}
-    return held.get("fingerprint") == fingerprint and not _lost(store.parent, held["shards"])
+    if held.get("fingerprint") != fingerprint or lost_shards(store.parent, held["shards"]):
+        return False
+    return tree_hash(store.parent, leaving_out={WORK, store.name}) == held.get("content")
 
 
 def work_folder(store: Path) -> Path:
     """Where what is known of an unfinished store is kept until it is committed."""
-    return store.parent / _WORK
+    return store.parent / WORK
 
 
 def record_shard(store: Path, key: str, written: Written) -> dict[str, Any]:
@@ -120,6 +123,18 @@ def is_intact(store: Path, key: str, written: Written) -> bool:
     """Whether the shard on disk has the size and the SHA-256 that it was written with."""
     path = store.parent / key
     return path.is_file() and path.stat().st_size == written.size and sha256_of(path) == written.sha256
+
+
+def lost_shards(root: Path, sizes: Mapping[str, int]) -> list[str]:
+    """The shards of a store's folder that do not lie there in their size in bytes. zarr reads them as fill."""
+
+    def is_there(key: str, size: int) -> bool:
+        try:
+            return (root / key).stat().st_size == size
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    return [key for key, size in sizes.items() if not is_there(key, size)]
 
 
 def await_shards(store: Path, keys: Iterable[str]) -> None:
@@ -163,20 +178,21 @@ def commit(
     """Write the NIfTI header and then the root ``zarr.json``: from now on the store is whole.
 
     ``shards`` are all of the store's; whatever else lies beside them, left by a kill, is removed. Raises StoreError
-    where one of them is not there as it was written.
+    where one of them is not there as it was written, and where something else came in that headsr did not make.
     """
     root, sizes = store.parent, {key: shard.size for key, shard in shards.items()}
-    if lost := _lost(root, sizes):
+    if lost := lost_shards(root, sizes):
         raise StoreError(
             f"{root}: {len(lost)} of {len(shards)} shards are not there as they were written, {lost[0]} among them. "
             "Say the same again to write them anew"
         )
     header = np.frombuffer(nifti_header(grids[0], storage).binaryblock, dtype=np.uint8)
+    _refuse_foreign(root)  # whatever came in since it was begun
     layout = {"shape": header.shape, "chunks": header.shape, "dtype": "uint8", "compressors": None}
     zarr.create_array(root / "nifti", **layout, fill_value=0, overwrite=True)[:] = header
     _remove_strays(root, len(grids), shards)
     # With the hash of what it stands for, the mark changes whenever a voxel does: Snakemake compares its bytes alone.
-    content = tree_hash(root, leaving_out={_WORK}, known={key: shard.sha256 for key, shard in shards.items()})
+    content = tree_hash(root, leaving_out={WORK}, known={key: shard.sha256 for key, shard in shards.items()})
     held = {
         **record,
         "content": content,
@@ -186,7 +202,7 @@ def commit(
     }
     attributes = {"ome": {"version": "0.5", "multiscales": [_multiscale(grids, name)]}, "headsr": held}
     write_json(store, {"zarr_format": 3, "node_type": "group", "attributes": attributes})
-    shutil.rmtree(root / _WORK)
+    shutil.rmtree(root / WORK)
 
 
 def open_level(store: str | os.PathLike[str], level: int = 0) -> zarr.Array:
@@ -212,8 +228,9 @@ def read_record(store: str | os.PathLike[str]) -> dict[str, Any]:
 def read_grid(store: str | os.PathLike[str]) -> Grid:
     """The grid of a finished store, from the NIfTI header in it."""
     shape = open_level(store).shape[::-1]
-    header = zarr.open_array(Path(store).parent / "nifti", mode="r")[:].tobytes()
-    return Grid(shape, nib.Nifti1Header(header).get_best_affine())
+    place = Path(store).parent / "nifti"
+    header = read_header(place, zarr.open_array(place, mode="r")[:].tobytes())
+    return Grid(shape, header.get_best_affine())
 
 
 def read_scales(store: str | os.PathLike[str]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -243,42 +260,33 @@ def nifti_header(grid: Grid, storage: Storage) -> nib.Nifti1Header:
     header.set_qform(grid.affine, code="scanner")
     if not Grid(grid.shape, header.get_qform()).same_as(grid):
         header["qform_code"] = 0  # a sheared grid: a qform can turn, and cannot shear
-    header["descrip"] = b"headsr research use only"
+    header["descrip"] = DESCRIPTION.encode()
     header["vox_offset"] = 352
     return header
 
 
 def _attributes(store: str | os.PathLike[str]) -> dict[str, Any]:
-    return read_json(store).get("attributes", {})
+    content = read_json(store)
+    attributes = content.get("attributes", {}) if isinstance(content, dict) else None
+    if not isinstance(attributes, dict):
+        raise StoreError(f"{store}: holds no metadata of a store. Delete it and say the same again to write it anew")
+    return attributes
 
 
 def _fingerprint(root: Path) -> str | None:
     try:
-        return read_json(root / _WORK / "fingerprint.json")["fingerprint"]
+        return read_json(root / WORK / "fingerprint.json")["fingerprint"]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return None
 
 
-def _lost(root: Path, sizes: Mapping[str, int]) -> list[str]:
-    """The shards that do not lie there in the size that they were written with."""
-
-    def is_there(key: str, size: int) -> bool:
-        try:
-            return (root / key).stat().st_size == size
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-
-    return [key for key, size in sizes.items() if not is_there(key, size)]
-
-
-def _refuse_foreign(store: Path) -> None:
-    root = store.parent
-    names = sorted(os.listdir(root)) if root.exists() else []
-    foreign = next((name for name in names if not _OURS.fullmatch(name)), None)
-    if foreign is None and store.exists() and "headsr" not in _attributes(store):
-        foreign = store.name
+def _refuse_foreign(root: Path) -> None:
+    foreign = foreign_in(root) if root.exists() else None
     if foreign is not None:
-        raise StoreError(f"{root}: holds {foreign}, which headsr did not make and will not delete. Choose another name")
+        raise StoreError(
+            f"{root}: holds {foreign}, which headsr did not make and will not delete or write through. Choose another "
+            "name, or move it away"
+        )
 
 
 def _move_away(root: Path) -> None:
@@ -293,14 +301,22 @@ def _remove_partials(root: Path) -> None:
         partial.unlink(missing_ok=True)
     for kind in ("fresh", "stale"):
         for left in root.parent.glob(f".*.{kind}.{glob.escape(root.name)}"):
-            shutil.rmtree(left, ignore_errors=True)
+            _remove_leftover(left)
+
+
+def _remove_leftover(folder: Path) -> None:
+    if is_leftover(folder):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _create_empty(root: Path, fingerprint: str) -> None:
     """An empty store appears with its fingerprint in it, by one rename; where another process was faster, its own."""
     fresh = root.with_name(f".{socket.gethostname()}.{os.getpid()}.fresh.{root.name}")
+    _remove_leftover(fresh)  # of an earlier process of this number
+    root.parent.mkdir(parents=True, exist_ok=True)
+    fresh.mkdir()
     try:
-        write_json(fresh / _WORK / "fingerprint.json", {"fingerprint": fingerprint})
+        write_json(fresh / WORK / "fingerprint.json", {"fingerprint": fingerprint})
         fresh.rename(root)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -316,7 +332,7 @@ def _create_empty(root: Path, fingerprint: str) -> None:
 def _remove_strays(root: Path, levels: int, shards: Mapping[str, Written]) -> None:
     """Delete what a kill left behind: files half-written, and a shard that has no line yet."""
     kept = {*shards, "nifti/zarr.json", "nifti/c/0", *(f"{level}/zarr.json" for level in range(levels))}
-    for path in tree_files(root, leaving_out={_WORK}):
+    for path in tree_files(root, leaving_out={WORK}):
         if path.relative_to(root).as_posix() not in kept:
             path.unlink()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from headsr.files import NotAFileError, read_text
 from headsr.simulate.contrast import TISSUES, tissue_of
 
 
@@ -72,9 +74,8 @@ def read_structures(table: str | os.PathLike[str]) -> tuple[Structure, ...]:
     Raises LabelMapError naming the row and the way out.
     """
     try:
-        with open(table, encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
-    except (OSError, UnicodeDecodeError) as error:
+        rows = list(csv.DictReader(io.StringIO(read_text(table, "utf-8-sig"), newline=""), delimiter="\t"))
+    except (OSError, UnicodeDecodeError, NotAFileError) as error:
         raise LabelMapError(f"{table}: cannot be read as a table of labels ({error})") from error
     number = "label" if rows and "label" in rows[0] else "index"
     if not rows or not {number, "name"} <= rows[0].keys():

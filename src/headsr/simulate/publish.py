@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import stat
@@ -106,9 +107,9 @@ def _is_made(target: Path, made_from: str) -> bool:
 
 def _remove_stale(target: Path) -> None:
     """Remove what killed runs left: partial datasets whose process is gone."""
-    for partial in target.parent.glob(f".{target.name}.partial-*"):
-        owner = int(partial.name.rpartition("-")[2])
-        if owner == os.getpid() or not _is_running(owner):
+    for partial in target.parent.glob(f".{glob.escape(target.name)}.partial-*"):
+        owner = partial.name.rpartition("-")[2]
+        if owner.isdecimal() and (int(owner) == os.getpid() or not _is_running(int(owner))):
             _remove(partial)
 
 
@@ -123,7 +124,13 @@ def _is_running(process: int) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a partial dataset, whose annexed files and their folders are write-protected."""
+    """Remove a partial dataset, whose annexed files and their folders are write-protected.
+
+    DatasetError for a link and for a folder that is no dataset: not headsr's to remove, nor to change the modes of.
+    """
+    began = not folder.is_symlink() and folder.is_dir() and ((folder / ".git").exists() or not any(folder.iterdir()))
+    if os.path.lexists(folder) and not began:
+        raise DatasetError(f"{folder}: is in the way: it is no dataset that headsr began. Move it away")
     if folder.exists():
         for parent, _, _ in os.walk(folder):
             os.chmod(parent, stat.S_IRWXU)

@@ -6,11 +6,10 @@ Lengths are in mm from the corner of the store's box, which holds the head and i
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headsr.files import sha256_of, whole
+from headsr.seal import refuse_broken_seal, seal, sealable, unsealed
 from headsr.seeds import seed_of
 from headsr.simulate.labels import Structure
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 PERSONS, DEGREES = 2, ("mild", "moderate", "severe")
 DEPTH_STEP_MM, LESION_STEP = 0.1, 1 / 255  # what one of a stored byte is
-_KEY = "headsr"
 _BRAIN = ("white", "grey")
 _DEPTH_MM, _BLOCK = 2.0, 48
 _DRAWING = 0  # the lesions of a map are drawn once
@@ -80,7 +79,8 @@ def prepare_anatomy(
     }
     with whole(output) as partial:
         stored = {name: torch.from_numpy(np.ascontiguousarray(data)) for name, data in tensors.items()}
-        safetensors.torch.save_file(stored, partial, {_KEY: json.dumps(metadata, sort_keys=True, allow_nan=False)})
+        safetensors.torch.save_file(stored, partial, sealable(metadata))
+        seal(partial)
 
 
 def source_key(dseg: str | os.PathLike[str], table: str | os.PathLike[str]) -> str:
@@ -92,15 +92,22 @@ def source_key(dseg: str | os.PathLike[str], table: str | os.PathLike[str]) -> s
 def open_anatomy(path: str | os.PathLike[str]) -> StoredAnatomy:
     """Open what ``prepare_anatomy`` wrote; StoreError names a file that is missing, damaged or of another format."""
     try:
+        _refuse_broken_seal_once(os.fspath(path), os.stat(path).st_mtime_ns)
         stream = safetensors.safe_open(path, framework="pt")
-        metadata = json.loads((stream.metadata() or {})[_KEY])
+        metadata = unsealed(stream.metadata())
     except FileNotFoundError:
         raise StoreError(f"{path}: does not exist. Prepare the label map that it is of") from None
-    except (safetensors.SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise StoreError(f"{path}: is damaged or no anatomy ({error!r}). Delete it and prepare it again") from error
     if metadata.get("format") != FORMAT:
         raise StoreError(f"{path}: is of format {metadata.get('format')}, not {FORMAT}. Prepare it again")
     return StoredAnatomy(Path(path), stream, metadata)
+
+
+@cache
+def _refuse_broken_seal_once(path: str, changed_ns: int) -> None:
+    """Read a file whole no more than once in a process: a training opens anatomies again and again."""
+    refuse_broken_seal(path)
 
 
 @dataclass(frozen=True, eq=False)

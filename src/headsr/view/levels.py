@@ -10,11 +10,10 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -22,7 +21,8 @@ from numpy.typing import NDArray
 from headsr.files import read_json
 from headsr.render import store as stores
 from headsr.render.pyramid import level_grids
-from headsr.volumes import Grid
+from headsr.render.tiles import Layout, Tile
+from headsr.volumes import Grid, read_header
 
 Triple = tuple[int, int, int]
 Buffer = bytes | memoryview
@@ -32,17 +32,18 @@ SHOWN_WHOLE = 2**27  # voxels (512 a side) that a browser with a graphics card t
 BOX = 256  # voxels a side of that box
 _SLAB = 2**25  # voxels in memory at once, at most
 _BEFORE_VOXELS = 352  # bytes: the header, and four that say that no extension follows
+_NAMED = 5  # shards that are gone, in a message
 _WINDOW = (0.5, 99.9)  # percentiles of the coarsest level: of a head, from air to fat
 
 
 class ReplacedError(ValueError):
-    """A store is no longer the one that was opened. The message names it and the way out."""
+    """A store is no longer the one that was opened, or no longer whole. The message names it and the way out."""
 
 
 class StoredVolume:
     """A finished store, to look at. ``path`` is the folder ``X.ome.zarr`` or the root ``zarr.json`` in it.
 
-    Raises ValueError where that is not a finished volume.
+    Raises ValueError where that is not a finished volume, and where some of its shards are gone or cut short.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -58,12 +59,20 @@ class StoredVolume:
                 "goes on where it stopped, and then look at it"
             )
         try:
-            count = len(read_json(self._root)["attributes"]["ome"]["multiscales"][0]["datasets"])
+            attributes = read_json(self._root)["attributes"]
+            count = len(attributes["ome"]["multiscales"][0]["datasets"])
+            self._sizes = dict(attributes.get("headsr", {}).get("shards", {}))
             self._arrays = [stores.open_level(self._root, level) for level in range(count)]
             header = zarr.open_array(self.folder / "nifti", mode="r")[:].tobytes()
-        except (KeyError, IndexError, TypeError, FileNotFoundError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError, FileNotFoundError) as error:
             raise ValueError(f"{given}: is not a volume that headsr wrote ({error!r}). Publish it anew") from error
-        self._header = nib.Nifti1Header(header)
+        if lost := stores.lost_shards(self.folder, self._sizes):
+            named = ", ".join(lost[:_NAMED]) + (", ..." if len(lost) > _NAMED else "")
+            raise ValueError(
+                f"{given}: {len(lost)} of its {len(self._sizes)} shards are gone or cut short, and would be seen as "
+                f"empty space: {named}. Make it with the same command again, and then look at it"
+            )
+        self._header = read_header(self.folder / "nifti", header)
         self.grids = level_grids(Grid(self._arrays[0].shape[::-1], self._header.get_best_affine()))[:count]
         self.window = self._usual_window()
 
@@ -107,6 +116,12 @@ class StoredVolume:
         if _identity(self._root) != self._opened:
             raise ReplacedError(f"{self.folder.name}: was replaced or deleted; start headsr view again")
 
+    def check_shards(self, keys: Iterable[str]) -> None:
+        """Raise ReplacedError where one of these shards is gone by now: it would be seen as empty space."""
+        asked = {key: self._sizes[key] for key in keys if key in self._sizes}
+        if lost := stores.lost_shards(self.folder, asked):
+            raise ReplacedError(f"{self.folder.name}: its shard {lost[0]} is gone or cut short; make it again")
+
     def nifti(self, level: int, start: Triple, shape: Triple) -> tuple[int, Iterator[Buffer]]:
         """A box of a level as an uncompressed NIfTI-1 file: how many bytes it has, and these piece by piece.
 
@@ -114,7 +129,8 @@ class StoredVolume:
         piece, where the store is no longer the one that was opened.
         """
         self.check_same()
-        array = self._arrays[level]
+        array, shards = self._arrays[level], self._shards_of(level, start, shape)
+        self.check_shards(shards)
         kind = _kind(array)
         size = _BEFORE_VOXELS + math.prod(shape) * kind.itemsize
         (x, y, z), (x_end, y_end, z_end) = start, np.add(start, shape).tolist()
@@ -128,9 +144,19 @@ class StoredVolume:
                 for front, back in _cuts(y, y_end, array.chunks[1]):
                     slab[: high - low, front - y : back - y] = array[low:high, front:back, x:x_end]
                 self.check_same()
+                self.check_shards(shards)
                 yield slab[: high - low].data.cast("B")
 
         return size, pieces()
+
+    def _shards_of(self, level: int, start: Triple, shape: Triple) -> list[str]:
+        """The keys of the shards that a box of a level lies in."""
+        array = self._arrays[level]
+        layout = Layout(array.shape[::-1], array.chunks[::-1], (array.shards or array.chunks)[::-1])
+        cells = Tile(start, shape).cells(layout.shard)
+        corner = [a * n for a, n in zip(cells.start, layout.shard, strict=True)]
+        sizes = [a * n for a, n in zip(cells.shape, layout.shard, strict=True)]
+        return [layout.key(level, tile) for tile in Tile(tuple(corner), tuple(sizes)).blocks(layout.shard)]
 
     def _header_of(self, grid: Grid, kind: np.dtype) -> bytes:
         header = self._header.copy()

@@ -147,8 +147,9 @@ class _Request(BaseHTTPRequestHandler):
     def _send_file(self, volume: StoredVolume, parts: list[str]) -> None:
         """One file of a store, or the bytes of it that are asked for."""
         path = _file_inside(volume.folder, parts)
+        volume.check_shards(["/".join(parts[1:])])  # readers take a shard that is not there for an empty one
         if path is None:
-            volume.check_same()  # its readers take a shard that is not there for an empty one
+            volume.check_same()
             return self._refuse(HTTPStatus.NOT_FOUND, "there is no such file in the store")
         with path.open("rb") as stream:
             volume.check_same()  # what is open by now stays what it is

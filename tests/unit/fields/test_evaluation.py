@@ -179,6 +179,7 @@ def test_a_harmed_or_foreign_file_is_named(name, harm, tmp_path) -> None:
     path = tmp_path / "field.safetensors"
     save_field(path, consistent(made(name)))
     tensors, content = load_file(path), json.loads(_text(path))
+    del content["file_sha256"]  # a seal of its own would tell, whatever else is wrong
     if harm == "cut short":
         path.write_bytes(path.read_bytes()[:-100])
     else:
@@ -195,6 +196,42 @@ def test_a_harmed_or_foreign_file_is_named(name, harm, tmp_path) -> None:
         load_field(path)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_flipped_bit_is_never_another_field(name, tmp_path) -> None:
+    path = tmp_path / "field.safetensors"
+    save_field(path, consistent(made(name)))
+    whole, rng = path.read_bytes(), np.random.default_rng(7)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for place in [*range(0, header, 7), *rng.integers(header, len(whole), 150).tolist()]:
+        harmed = bytearray(whole)
+        harmed[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(harmed)
+        with pytest.raises(FieldError, match=r"field\.safetensors: is damaged or holds no field"):
+            load_field(path)
+    path.write_bytes(whole)
+    load_field(path)
+
+
+def test_a_field_from_before_there_were_seals_is_read(tmp_path) -> None:
+    path, field = tmp_path / "field.safetensors", consistent(made("dense"))
+    save_field(path, field)
+    tensors, content = load_file(path), json.loads(_text(path))
+    del content["file_sha256"]
+    save_file(tensors, path, {"headsr": json.dumps(content, sort_keys=True)})
+    np.testing.assert_array_equal(load_field(path).projected, field.projected)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_is_refused_at_once(kind, tmp_path) -> None:
+    path = tmp_path / "field.safetensors"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(FieldError, match=r"field\.safetensors: is a pipe or a device"):
+        load_field(path)
+
+
 @pytest.mark.parametrize("text", ["[]", "5", "{}", '{"kind": ["siren"]}', "no json"])
 def test_a_file_whose_text_is_no_field_is_named(text, tmp_path) -> None:
     path = tmp_path / "field.safetensors"
@@ -208,7 +245,7 @@ def test_a_file_of_an_earlier_version_is_named_with_the_way_out(name, tmp_path) 
     path = tmp_path / "field.safetensors"
     save_field(path, consistent(made(name)))
     tensors, content = load_file(path), json.loads(_text(path))
-    del tensors["projected"], content["signed"]
+    del tensors["projected"], content["signed"], content["file_sha256"]
     save_file(tensors, path, {"headsr": json.dumps(content)})
     with pytest.raises(FieldError, match=r"field\.safetensors: was fitted by a version of headsr .* Fit it again"):
         load_field(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_weights import DATASETS, FACTS, HISTORY, UNROLLED, finished_training, shipped
 
 import headsr.models
@@ -19,6 +19,7 @@ from headsr.models.ship import curve_of, read_facts, ship
 from headsr.models.shipped import load_shipped, verify_shipped
 from headsr.models.take import take_model
 from headsr.recipes import RecipeError, Shipped
+from headsr.seal import refuse_broken_seal
 from headsr.weights import StateError, load_tensors, save_tensors
 
 
@@ -51,10 +52,36 @@ def test_the_same_training_and_facts_give_the_same_bytes(tmp_path):
     assert str(tmp_path) not in files[0][0].decode()
 
 
+def test_weights_from_before_there_were_seals_are_shipped_with_one(tmp_path):
+    model = finished_training(tmp_path / "trained" / "tiny")
+    tensors, metadata = load_tensors(model / "weights.safetensors")
+    save_file(tensors, model / "weights.safetensors", {"headsr": json.dumps(metadata, sort_keys=True)})
+    card = ship(model, FACTS, name="tiny", datasets=DATASETS, folder=tmp_path)
+    assert b"file_sha256" in (tmp_path / "tiny.safetensors").read_bytes()[:100]
+    assert card.sha256 == sha256_of(tmp_path / "tiny.safetensors")
+    assert load_shipped("tiny", folder=tmp_path) and load_tensors(tmp_path / "tiny.safetensors")[1] == metadata
+    refuse_broken_seal(tmp_path / "tiny.safetensors")
+
+
 def test_shipping_again_replaces_the_pair(tmp_path):
     first, second = shipped(tmp_path), shipped(tmp_path, seed=1)
     assert first.sha256 != second.sha256 == sha256_of(tmp_path / "tiny.safetensors")
     assert load_shipped("tiny", folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tiny.safetensors", "tiny.json"])
+@pytest.mark.parametrize("how", ["file", "link"])
+def test_what_headsr_did_not_write_is_not_shipped_over(tmp_path, name, how):
+    if how == "link":
+        shipped(tmp_path)
+        (tmp_path / name).rename(tmp_path / "own")
+        (tmp_path / name).symlink_to(tmp_path / "own")
+    else:
+        (tmp_path / name).write_text('{"sha256": "of my own"}')
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(StateError, match=rf"{name}: is in the way: headsr did not write it.*Move it away"):
+        shipped(tmp_path, seed=1)
+    assert (tmp_path / name).read_bytes() == before and (tmp_path / name).is_symlink() == (how == "link")
 
 
 def test_other_weights_than_those_of_the_card_are_refused(tmp_path):

@@ -114,3 +114,35 @@ def test_a_file_system_without_locks_goes_without(store, monkeypatch):
     with writing(store), writing(store):
         pass
     assert list(store.parent.parent.iterdir()) == []
+
+
+def plant(lock, how):
+    target = lock.with_name("thesis.txt")
+    target.write_text("my own")
+    if how == "link":
+        lock.symlink_to(target)
+    elif how == "second name":
+        os.link(target, lock)
+    elif how == "pipe":
+        os.mkfifo(lock)
+    elif how == "folder":
+        lock.mkdir()
+    else:
+        lock.write_text("my own")
+    return target
+
+
+@pytest.mark.parametrize("how", ["link", "second name", "pipe", "folder", "file"])
+def test_what_is_no_lock_of_headsr_is_neither_truncated_nor_deleted(store, how):
+    lock = store.parent.with_name(".a.ome.zarr.lock")
+    target = plant(lock, how)
+    with pytest.raises(StoreError, match=r"\.a\.ome\.zarr\.lock: is in the way.*Move it away"), writing(store):
+        pass
+    assert os.path.lexists(lock) and target.read_text() == "my own"
+
+
+def test_a_lock_that_a_killed_process_left_is_taken(store, hold):
+    lock = store.parent.with_name(".a.ome.zarr.lock")
+    lock.write_text("process 12 on node-3.cluster")
+    with writing(store):
+        assert lock.read_text().startswith(f"process {os.getpid()} on ")

@@ -23,6 +23,7 @@ from headsr.render.lock import writing
 from headsr.render.plan import target_grid
 from headsr.render.publish import Outputs
 from headsr.render.store import StoreError
+from headsr.volumes import Grid, save_volume
 
 SMALL = Manner(chunk=16, shard=32)
 SHAPE = (70, 33, 81)  # level 1 is of two shards, each the mean of several
@@ -102,10 +103,16 @@ class TestALostShard:
         rendered(tmp_path / "lost")
         assert digest(tmp_path / "lost") == digest(tmp_path / "whole")
 
-    def test_of_a_finished_volume_is_noticed(self, tmp_path):
+    @pytest.mark.parametrize("how", ["gone", "damaged"])
+    def test_of_a_finished_volume_is_noticed(self, tmp_path, how):
         rendered(tmp_path)
         before = digest(tmp_path)
-        (tmp_path / "a.ome.zarr" / "0/c/0/0/0").unlink()
+        shard = tmp_path / "a.ome.zarr" / "0/c/0/0/0"
+        if how == "gone":
+            shard.unlink()
+        else:
+            content = shard.read_bytes()
+            shard.write_bytes(content[:40] + bytes([content[40] ^ 4]) + content[41:])
         rendered(tmp_path)
         assert digest(tmp_path) == before
 
@@ -157,6 +164,67 @@ class TestWhatWasThere:
         with pytest.raises(KeyboardInterrupt):
             rendered(tmp_path, Waves(SHAPE, fail_at=3), identity="new")
         assert not outputs.preview.exists() and not outputs.sidecar.exists()
+
+
+class TestAFileOfAPerson:
+    """Of the same name as a volume's, it is the person's own scan and its sidecar."""
+
+    @pytest.mark.parametrize("name", ["a.nii.gz", "a.json"])
+    @pytest.mark.parametrize("content", ["{}", "[]", '{"headsr": 1, "Manufacturer": "x"}', "", "text"])
+    def test_is_neither_overwritten_nor_deleted(self, tmp_path, name, content):
+        own = tmp_path / name
+        own.write_text(content)
+        with pytest.raises(StoreError, match=rf"{name}: is in the way: headsr did not write it.*Choose another name"):
+            rendered(tmp_path)
+        assert own.read_text() == content and [path.name for path in tmp_path.iterdir()] == [name]
+
+    def test_is_no_preview_because_it_is_a_scan(self, tmp_path):
+        own = tmp_path / "a.nii.gz"
+        save_volume(own, np.random.default_rng(0).random((4, 5, 6), dtype=np.float32), Grid((4, 5, 6), np.eye(4)))
+        before = digest(tmp_path)
+        with pytest.raises(StoreError, match=r"a\.nii\.gz: is in the way"):
+            rendered(tmp_path)
+        assert digest(tmp_path) == before
+
+    @pytest.mark.parametrize("name", ["a.nii.gz", "a.json"])
+    def test_is_not_written_through_a_link(self, tmp_path, name):
+        rendered(tmp_path / "made")
+        (tmp_path / "made" / name).rename(tmp_path / "own")
+        (tmp_path / "made" / name).symlink_to(tmp_path / "own")
+        before = digest(tmp_path)
+        with pytest.raises(StoreError, match=rf"{name}: is in the way"):
+            rendered(tmp_path / "made", identity="new")
+        assert digest(tmp_path) == before
+
+    def test_that_comes_in_while_a_volume_is_rendered_stays(self, tmp_path, monkeypatch):
+        agreement = rendering.agreement_of
+
+        def late(*arguments, **more):
+            (tmp_path / "a.json").write_text("my own")
+            return agreement(*arguments, **more)
+
+        monkeypatch.setattr(rendering, "agreement_of", late)
+        with pytest.raises(StoreError, match=r"a\.json: is in the way"):
+            rendered(tmp_path)
+        assert (tmp_path / "a.json").read_text() == "my own"
+        monkeypatch.undo()
+        (tmp_path / "a.json").unlink()
+        rendered(tmp_path)
+
+    def test_stays_where_a_finished_volume_lacks_its_preview(self, tmp_path):
+        outputs = rendered(tmp_path)
+        outputs.preview.unlink()
+        outputs.sidecar.write_text("my own")
+        with pytest.raises(StoreError, match=r"a\.json: is in the way"):
+            rendered(tmp_path)
+        assert outputs.sidecar.read_text() == "my own" and not outputs.preview.exists()
+
+    def test_is_told_from_what_headsr_published(self, tmp_path):
+        rendered(tmp_path)
+        before = digest(tmp_path)
+        rendered(tmp_path, identity="new")
+        after = digest(tmp_path)
+        assert {name for name in before if before[name] != after[name]} == {"a.ome.zarr/zarr.json"}
 
 
 class TestABoxWithinTheHead:

@@ -156,30 +156,102 @@ def test_what_no_shard_accounts_for_is_gone_when_the_store_is_whole(root):
     stores.begin(root, "a")
     (root.parent / "0" / "c").mkdir(parents=True)
     (root.parent / "0" / "c" / ".host.1.2.0.partial").touch()
-    (root.parent / ".1.zarr.json").touch()
+    (root.parent / "0" / f"zarr.{'0' * 32}.partial").touch()  # as zarr names what it is writing
+    (root.parent / ".nfs0001").touch()
     write(root, data, Grid((8, 8, 8), np.eye(4)))
     names = {path.name for path in root.parent.rglob("*") if path.is_file()}
     assert names == {"zarr.json", "0"} and not stores.work_folder(root).exists()
 
 
-@pytest.mark.parametrize("name", ["raw/thesis.txt", "0.txt", ".zattrs", ".zgroup", "zarr.json"])
-def test_what_headsr_did_not_make_is_not_deleted(root, name):
-    foreign = root.parent / name
-    foreign.parent.mkdir(parents=True)
-    foreign.write_text("{}")
-    with pytest.raises(stores.StoreError, match=rf"{name.split('/')[0]}, which headsr did not make"):
-        stores.begin(root, "a")
-    assert foreign.read_text() == "{}"
-
-
+@pytest.mark.parametrize("ours", [True, False])
 @pytest.mark.parametrize(
-    "left", [[], [".rendering/fingerprint.json"], ["0/zarr.json", "nifti/zarr.json"], [".nfs0001"]]
+    "name",
+    ["raw/thesis.txt", "0.txt", ".zattrs", ".zgroup", ".git/HEAD", ".DS_Store", "0/c/0/0/notes.txt", "0/c/0/0/0/0/0"],
 )
+def test_what_headsr_did_not_make_is_not_deleted(root, name, ours):
+    if ours:
+        write(root, np.ones((8, 8, 8), np.float32), Grid((8, 8, 8), np.eye(4)))
+        if name == "0/c/0/0/0/0/0":
+            (root.parent / "0/c/0/0/0").unlink()
+    foreign = root.parent / name
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    foreign.write_text("{}")
+    with pytest.raises(stores.StoreError, match=r"holds (\S+), which headsr did not make") as refused:
+        stores.begin(root, "b")
+    assert not ours or name.startswith(str(refused.value).partition("holds ")[2].partition(",")[0])
+    assert foreign.read_text() == "{}" and root.exists() == ours
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"attributes": []}', "{"])
+def test_a_store_that_does_not_say_that_it_is_headsrs_is_not_deleted(root, content):
+    """Its names alone could be headsr's: it is any zarr."""
+    shard = root.parent / "0/c/0/0/0"
+    shard.parent.mkdir(parents=True)
+    for path in (shard, root.parent / "0/zarr.json", root):
+        path.write_text(content)
+    with pytest.raises(stores.StoreError, match=r"which headsr did not make and will not delete"):
+        stores.begin(root, "a")
+    assert shard.exists() and root.exists()
+
+
+@pytest.mark.parametrize("name", ["0", "0/c", "0/c/0/0/0", "nifti", "zarr.json", ".rendering", "0/zarr.json"])
+@pytest.mark.parametrize("fingerprint", ["a", "b"])
+def test_a_link_inside_a_store_is_not_written_through(root, tmp_path, name, fingerprint):
+    write(root, np.ones((8, 8, 8), np.float32), Grid((8, 8, 8), np.eye(4)))
+    link, elsewhere = root.parent / name, tmp_path / "elsewhere"
+    if link.exists():
+        link.rename(elsewhere)
+    else:
+        elsewhere.mkdir()
+    link.symlink_to(elsewhere)
+    before = {path: path.stat().st_mtime_ns for path in [elsewhere, *elsewhere.rglob("*")]}
+    with pytest.raises(stores.StoreError, match=rf"holds {name}, which headsr did not make and will not .* through"):
+        stores.begin(root, fingerprint)
+    assert link.is_symlink() and {p: p.stat().st_mtime_ns for p in [elsewhere, *elsewhere.rglob("*")]} == before
+
+
+def test_what_comes_in_while_a_store_is_written_is_not_deleted(root, monkeypatch):
+    commit, foreign = stores.commit, root.parent / "thesis.txt"
+
+    def late(*arguments, **more):
+        foreign.write_text("my own")
+        commit(*arguments, **more)
+
+    monkeypatch.setattr(stores, "commit", late)
+    with pytest.raises(stores.StoreError, match=r"holds thesis\.txt, which headsr did not make"):
+        write(root, np.ones((8, 8, 8), np.float32), Grid((8, 8, 8), np.eye(4)))
+    assert foreign.read_text() == "my own" and not root.exists()
+
+
+@pytest.mark.parametrize("kind", ["fresh", "stale"])
+def test_of_what_is_named_like_a_store_on_its_way_only_headsrs_own_goes(root, kind):
+    root.parent.parent.mkdir(exist_ok=True)
+    theirs, ours = (root.parent.with_name(f".host.{n}.{kind}.{root.parent.name}") for n in (1, 2))
+    (theirs / "0").mkdir(parents=True)
+    (theirs / "0" / "thesis.txt").write_text("my own")
+    (ours / "0" / "c" / "0" / "0").mkdir(parents=True)
+    (ours / "0" / "c" / "0" / "0" / "1").write_bytes(b"a shard")
+    stores.begin(root, "a")
+    assert (theirs / "0" / "thesis.txt").exists() and not ours.exists()
+
+
+def test_a_file_where_a_store_goes_is_not_deleted(root):
+    root.parent.write_text("my own")
+    with pytest.raises(stores.StoreError, match="is a file, which headsr did not make"):
+        stores.begin(root, "a")
+    assert root.parent.read_text() == "my own"
+
+
+@pytest.mark.parametrize("left", ["nothing", "notes", "no root", "of NFS"])
 def test_what_a_kill_or_snakemake_left_of_a_store_is_replaced(root, left):
     root.parent.mkdir()
-    for name in left:
-        (root.parent / name).parent.mkdir(exist_ok=True)
-        (root.parent / name).write_text("{}")
+    if left == "notes":
+        stores.begin(root, "b")
+    elif left == "no root":  # as Snakemake begins a job: it deletes the declared output alone
+        write(root, np.ones((8, 8, 8), np.float32), Grid((8, 8, 8), np.eye(4)))
+        root.unlink()
+    elif left == "of NFS":
+        (root.parent / ".nfs0001").touch()
     assert stores.begin(root, "a")
     assert stores.holds(root, "a") and os.listdir(root.parent) == [".rendering"]
 
@@ -190,10 +262,13 @@ def test_begun_again_a_store_is_not_anew(root):
 
 def harm(root, how):
     shard = root.parent / "0/c/0/0/0"
-    return shard.unlink() if how == "gone" else shard.write_bytes(shard.read_bytes()[:-1])
+    if how == "gone":
+        return shard.unlink()
+    content = shard.read_bytes()
+    return shard.write_bytes(content[:-1] if how == "cut short" else bytes([content[0] ^ 1]) + content[1:])
 
 
-@pytest.mark.parametrize("how", ["gone", "cut short"])
+@pytest.mark.parametrize("how", ["gone", "cut short", "another bit"])
 def test_a_store_that_lost_a_shard_is_not_finished(root, how):
     write(root, np.ones((16, 16, 16), np.float32), Grid((16, 16, 16), np.eye(4)))
     assert stores.is_finished(root, "a")

@@ -89,6 +89,11 @@ def test_equal_sources_give_equal_bytes_and_their_key(path, sources, tmp_path):
 def test_what_is_no_anatomy_is_refused_with_its_name(path, tmp_path):
     with pytest.raises(StoreError, match=r"none\.safetensors: does not exist"):
         open_anatomy(tmp_path / "none.safetensors")
+    flipped, whole = tmp_path / "flipped.safetensors", bytearray(path.read_bytes())
+    whole[-len(whole) // 3] ^= 1
+    flipped.write_bytes(whole)
+    with pytest.raises(StoreError, match=r"flipped\.safetensors: is damaged or no anatomy"):
+        open_anatomy(flipped)
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(StoreError, match=r"broken\.safetensors: is damaged or no anatomy"):

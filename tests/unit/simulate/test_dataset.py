@@ -1,4 +1,5 @@
 import json
+import stat
 import subprocess
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from headsr.scans import parse_path
 from headsr.simulate.dataset import make_simulated_dataset
 from headsr.simulate.labels import LabelMapError, read_structures
+from headsr.simulate.publish import DatasetError, publish_dataset
 from headsr.volumes import load_volume
 
 SETTINGS = {"heads": 2, "suffixes": ("T1w", "FLAIR"), "voxel_mm": (4.0, 4.0, 8.0), "lesions": "moderate", "seed": 1}
@@ -74,3 +76,21 @@ def test_a_folder_without_label_maps_is_refused_before_anything_is_made(tmp_path
     with pytest.raises(LabelMapError, match="holds no label map"):
         make_simulated_dataset(tmp_path / "in", tmp_path / "out", **SETTINGS)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", ["link", "folder", "file"])
+def test_what_is_named_like_a_half_made_dataset_and_is_none_is_left_alone(tmp_path, how):
+    own, planted = tmp_path / "own", tmp_path / ".out.partial-4194999"  # beyond every process's number
+    own.mkdir(mode=0o750)
+    (own / "thesis.txt").write_text("my own")
+    if how == "link":
+        planted.symlink_to(own)
+    elif how == "folder":
+        planted.mkdir()
+        (planted / "thesis.txt").write_text("my own")
+    else:
+        planted.write_text("my own")
+    with pytest.raises(DatasetError, match=r"\.out\.partial-4194999: is in the way.*Move it away"):
+        publish_dataset(tmp_path / "out", name="x", made_from="y", write=lambda _: None)
+    assert stat.S_IMODE(own.stat().st_mode) == 0o750 and planted.is_symlink() == (how == "link")
+    assert (planted / "thesis.txt" if how != "file" else planted).read_text() == "my own"

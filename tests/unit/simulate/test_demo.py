@@ -83,8 +83,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 def test_a_failure_leaves_nothing_and_a_killed_run_is_cleared(tmp_path, anatomy, monkeypatch):
     killed = tmp_path / ".dataset.partial-999999999"
-    (killed / "objects").mkdir(parents=True)
-    (killed / "objects").chmod(0o500)
+    (killed / ".git" / "objects").mkdir(parents=True)
+    (killed / ".git" / "objects").chmod(0o500)
     monkeypatch.setattr(demo, "build_anatomy", lambda: anatomy)
     monkeypatch.setattr(demo, "simulate_head", lambda *a, **k: (_ for _ in ()).throw(MemoryError("no room")))
     with pytest.raises(MemoryError):

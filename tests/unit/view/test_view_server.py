@@ -332,6 +332,50 @@ def test_a_published_volume_is_shown_by_its_folder_and_by_its_metadata(tmp_path)
             np.testing.assert_allclose(image.affine, AFFINE, atol=1e-4)
 
 
+def published(folder):
+    store = folder / "a.ome.zarr" / "zarr.json"
+    outputs = Outputs(store=store, preview=folder / "p.nii.gz", sidecar=folder / "p.json")
+    record = {"method": {"kind": "spline", "title": "Spline"}, "degradation": "axial4", "source_key": "k"}
+    publish_volume(head(), None, Grid(SHAPE, AFFINE), outputs, scale=2.0, offset=-3.0, record=record)
+    return store.parent
+
+
+@pytest.mark.parametrize("key", ["0/c/0/0/0", "1/c/0/0/0"])
+@pytest.mark.parametrize("how", ["gone", "empty", "cut short", "a folder"])
+def test_a_shard_that_is_lost_is_named_and_not_seen_as_empty_space(tmp_path, key, how):
+    root = published(tmp_path)
+    shard = root / key
+    content = shard.read_bytes()
+    with running(root) as server:
+        shard.unlink()
+        if how == "a folder":
+            shard.mkdir()
+        elif how != "gone":
+            shard.write_bytes(b"" if how == "empty" else content[:-1])
+        level = key[0]
+        middle = ",".join(str(mm) for mm in server.volumes[0].describe()["middle_mm"])
+        for path in (f"0/level-{level}.nii", f"0/level-{level}.nii?at={middle}", f"0/a.ome.zarr/{key}"):
+            status, _, body = ask(server, path)
+            assert (status, body) == (
+                409,
+                f"a.ome.zarr: its shard {key} is gone or cut short; make it again\n".encode(),
+            )
+        other = {"0": "1", "1": "0"}[level]
+        assert ask(server, f"0/level-{other}.nii")[0] == 200
+    with pytest.raises(ValueError, match=rf"a\.ome\.zarr: 1 of its 2 shards are gone .* space: {key}\. Make it with"):
+        ViewServer([root])
+
+
+def test_a_shard_that_is_lost_while_it_is_read_ends_the_answer(tmp_path, monkeypatch):
+    root = published(tmp_path)
+    monkeypatch.setattr(levels, "_SLAB", 16 * 70 * 33)
+    _, pieces = levels.StoredVolume(root).nifti(0, (0, 0, 0), SHAPE)
+    next(pieces), next(pieces)
+    (root / "0/c/0/0/0").unlink()
+    with pytest.raises(levels.ReplacedError, match="its shard 0/c/0/0/0 is gone"):
+        next(pieces)
+
+
 def test_a_store_that_is_not_finished_is_refused_with_the_way_out(tmp_path, store):
     (tmp_path / "half.ome.zarr" / "0").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"half\.ome\.zarr: is not finished.*zarr\.json.*same command again"):
