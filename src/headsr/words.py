@@ -1,0 +1,29 @@
+"""The words of others (datasets, servers, tools) as messages may quote them. Standard library only."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # what moves a cursor, turns text around or is no character at all
+_USER = re.compile(r"(\bhttps?://)[^/\s?#]*@", re.IGNORECASE)  # a user may be a token, so both go
+_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^/\s?#:@]*):[^/\s?#]*@", re.IGNORECASE)  # of ssh://user:password@host
+_TOKEN = re.compile(r"(\bhttps?://[^\s?#]*\?)[^\s#'\"|]+", re.IGNORECASE)
+
+
+def shown(text: str, *, keep: str = "") -> str:
+    """The text without passwords, with what a terminal would obey written as an escape (``\\x1b``).
+
+    ``keep`` are the characters that stay as they are, such as ``"\\n"`` where the text has lines of its own.
+    """
+    escaped = (one if one in keep or unicodedata.category(one) not in _HIDDEN else _escape(one) for one in text)
+    return without_password("".join(escaped))
+
+
+def without_password(text: str) -> str:
+    """The text with its addresses as they may be published: no user, password or token of http, no password of ssh."""
+    return _TOKEN.sub(r"\1...", _PASSWORD.sub(r"\1@", _USER.sub(r"\1", text)))
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()
