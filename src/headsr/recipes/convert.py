@@ -16,7 +16,8 @@ from dataclasses import MISSING, dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")  # a part of paths and of Snakemake's wildcards
+# A part of paths, of Snakemake's wildcards and of the commands that schedulers get; a point stands inside numbers.
+NAME = re.compile(r"(?!.{101})[A-Za-z0-9][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*")
 
 
 class RecipeError(ValueError):
