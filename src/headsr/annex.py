@@ -28,10 +28,14 @@ from pathlib import Path
 from time import sleep
 from typing import IO, NamedTuple
 
-from headsr.words import shown
+from headsr.words import is_plain, shown
 
 _log = logging.getLogger(__name__)
 _KEY = re.compile(r"(?P<backend>[A-Z0-9_]+)(?:-s(?P<bytes>\d+))?(?:-[mSC]\d+)*--(?P<hash>[^.]*).*", re.DOTALL)
+# The backends whose keys hash the content. Others name a file (WORM) or an address (URL), and those that begin with X
+# of their own are programs that a dataset names (git-annex-backend-XNAME).
+_HASH = re.compile(r"(?:MD5|SHA\d+|SHA3_\d+|SKEIN\d+|BLAKE2[BS]P?\d+|BLAKE3(?:_\d+)?|XXH3)E?|GIT")
+_PROGRAM = re.compile(r"X(?!XH3E?$)")
 _TEXT_BYTES = 2**20  # a larger blob in git is an image, never a link, a pointer or a sidecar
 _QUICK_S = 120  # what answers from the disk
 _SILENCE_S = 180  # a line may be slow, but not silent for so long
@@ -157,12 +161,14 @@ def get_content(
     _parse_key(key)
     git_dir = _git_dir(repository)
     target = Path(destination)
+    if not pins_content(key):
+        _log.warning("%s is a key without a hash: what was fetched for it was checked by its size alone", shown(key))
     try:
         if key.startswith("GIT-"):
             _copy_blob(repository, key, target)
             return
         folders = [folder for folder in map(local_folder, remote_addresses(repository).values()) if folder is not None]
-        if folders and not _lacking(folders, key, target):
+        if folders and not _lacking(repository, folders, key, target):
             return
         _refuse_unprepared(repository)
         with _one_at_a_time(git_dir, key), _size_kept(repository, git_dir, key):
@@ -175,6 +181,11 @@ def get_content(
             folder = os.path.dirname(error.filename or target)  # of what could not be opened, else of what is written
             raise AnnexError(f"the disk of {folder} is full. Free space and try again", lasting=True) from error
         raise
+
+
+def pins_content(key: str) -> bool:
+    """Whether a key says which bytes its content has, so that no other content can be taken for it."""
+    return _HASH.fullmatch(_parse_key(key)["backend"]) is not None
 
 
 def verify_content(path: str | os.PathLike[str], key: str) -> None:
@@ -277,12 +288,20 @@ def _tree_file(path: str, mode: bytes, blob: str, size: int, text: bytes | None)
     if mode == b"120000":
         target = (text or b"").replace(b"\\", b"/")
         if b"annex/objects/" in target:
-            return _annexed(path, target)
+            return _annexed_or_none(path, target)
         _log.warning("%s is a link to %s, not to annexed content: left out", shown(path), shown(os.fsdecode(target)))
         return None
     if text is not None and text.startswith(b"/annex/objects/"):
-        return _annexed(path, text.splitlines()[0])
+        return _annexed_or_none(path, text.splitlines()[0])
     return TreeFile(path, f"GIT-s{size}--{blob}", size, text)
+
+
+def _annexed_or_none(path: str, target: bytes) -> TreeFile | None:
+    try:
+        return _annexed(path, target)
+    except AnnexError as error:
+        _log.warning("%s: %s. It was left out", shown(path), error)
+        return None
 
 
 def _annexed(path: str, target: bytes) -> TreeFile:
@@ -295,8 +314,12 @@ def _annexed(path: str, target: bytes) -> TreeFile:
 
 def _parse_key(key: str) -> re.Match[str]:
     match = _KEY.fullmatch(key)
-    if match is None:
+    if match is None or not is_plain(key):
         raise AnnexError(f"{key!r} is not a git-annex key. Pin the dataset again with: headsr pin", lasting=True)
+    if _PROGRAM.match(match["backend"]):
+        raise AnnexError(f"{key} could only be checked by a program that the dataset names", lasting=True)
+    if match["backend"] == "GIT" and not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", match["hash"]):
+        raise AnnexError(f"{key!r} names no file that git holds. Pin the dataset again with: headsr pin", lasting=True)
     return match
 
 
@@ -362,7 +385,7 @@ def _get_with_patience(
     waits_s: Sequence[float],
 ) -> None:
     for attempt, wait in enumerate((*waits_s, None)):
-        lacking = _lacking(folders, key, target)
+        lacking = _lacking(repository, folders, key, target)
         if folders and not lacking:
             return
         try:
@@ -396,13 +419,14 @@ def _refuse_unprepared(repository: str | os.PathLike[str]) -> None:
             raise AnnexError(f"the clone {repository} {what}. Pin the dataset again with: headsr pin", lasting=True)
 
 
-def _lacking(folders: Iterable[Path], key: str, target: Path) -> str:
+def _lacking(repository: str | os.PathLike[str], folders: Iterable[Path], key: str, target: Path) -> str:
     """Copy a content out of one of some repositories that are read as plain files; '' or why none of them gave it."""
     reasons = []
     for folder in folders:
         try:
             with _open_object(folder, key) as source:
                 _copy(source, target)
+            _verify_by_git_annex(repository, target, key)
             verify_content(target, key)
         except FileNotFoundError:
             reasons.append(f"{folder} is not there" if _is_away(folder) else f"{folder} lacks it")
@@ -414,6 +438,17 @@ def _lacking(folders: Iterable[Path], key: str, target: Path) -> str:
         else:
             return ""
     return "; ".join(reasons)
+
+
+def _verify_by_git_annex(repository: str | os.PathLike[str], path: Path, key: str) -> None:
+    """Have git-annex compute a hash that Python does not know; DamagedError where it is not the key's."""
+    match = _parse_key(key)
+    if not pins_content(key) or _hasher(match, 0) is not None:
+        return
+    backend = match["backend"].removesuffix("E")
+    found = _annex(repository, "calckey", f"--backend={backend}", "--", os.path.abspath(path), check=True).stdout
+    if _parse_key(os.fsdecode(found.strip()))["hash"] != match["hash"]:
+        raise DamagedError(f"{path}: its {backend} hash is not that of its key")
 
 
 def _is_away(folder: Path) -> bool:

@@ -36,6 +36,7 @@ from headsr.scans import (
     read_pins,
     write_scans,
 )
+from headsr.words import is_plain, shown
 
 if TYPE_CHECKING:  # the types only: recipes reads YAML, which no job here needs
     from headsr.recipes import Dataset, LabelMaps
@@ -47,7 +48,13 @@ _SHOWN = 20  # longer lists are cut; the table's diff has them all
 
 
 class SourceDataError(ValueError):
-    """A dataset or one of its scans cannot be had. The message names it and the way out."""
+    """A dataset or one of its scans cannot be had. The message names it and the way out.
+
+    It quotes datasets: it has no passwords, and nothing that a terminal would obey.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message))
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,8 @@ def _scans_at(name: str, clone: Path, commit: str, bids_names: Mapping[str, str]
     own_sidecars = {str(sidecar_of(path)) for path in bids_names}
 
     def wanted(path: str) -> bool:
+        if not is_plain(path):  # no name that BIDS has, and no line of a table
+            return False
         named = path in bids_names or path in own_sidecars
         return named or parse_path(path) is not None or _is_sidecar(path) or may_be_companion(path)
 
@@ -301,7 +310,7 @@ def _metadata(file: annex.TreeFile | None) -> dict[str, object] | None:
     try:
         content = json.loads(file.content.decode("utf-8-sig"))
     except ValueError as error:
-        _log.warning("%s is not JSON (%s): its slice thickness counts as unknown", file.path, error)
+        _log.warning("%s is not JSON (%s): its slice thickness counts as unknown", file.path, shown(str(error)))
         return None
     return content if isinstance(content, dict) else None
 
@@ -393,8 +402,8 @@ def _publish(
     report = _compare(known, after, present=present, commits=commits, written=not os.path.exists(table))
     if report.written:
         write_scans(table, after.values())
-    notes = _notes([after[name] for name in sorted(present)], known)
-    return dataclasses.replace(report, notes=(*remarks, *notes))
+    here = [after[name] for name in sorted(present)]
+    return dataclasses.replace(report, notes=(*remarks, *_unpinned(here), *_notes(here, known)))
 
 
 def _publish_maps(
@@ -412,7 +421,7 @@ def _publish_maps(
         write_maps(table, after.values())
     new = sum(after[name].split == "unused" for name in report.added)
     notes = [f"{new} new label maps are unused until you choose their split in the table"] if new else []
-    return dataclasses.replace(report, notes=(*remarks, *notes))
+    return dataclasses.replace(report, notes=(*remarks, *_unpinned([after[name] for name in found]), *notes))
 
 
 def _compare(
@@ -437,6 +446,21 @@ def _compare(
         notes=(),
         written=written or after != known,
     )
+
+
+def _unpinned(here: Iterable[Scan | PinnedMap]) -> Iterable[str]:
+    """What is to be said of the keys that do not pin a content."""
+    loose = defaultdict(list)
+    for row in here:
+        if not annex.pins_content(row.key):
+            loose[row.dataset].append(row)
+    for dataset, rows in loose.items():
+        backends = " and ".join(sorted({row.key.partition("-")[0] for row in rows}))
+        yield (
+            f"{dataset}: the keys of {len(rows)} files, such as {rows[0].name}, are of {backends} and hold no hash: "
+            "other content of the same size would be taken for theirs. Ask the dataset's maintainers for keys that do "
+            "(git annex migrate)"
+        )
 
 
 def _notes(here: Sequence[Scan], known: Mapping[str, Scan]) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 
@@ -18,6 +19,19 @@ def shown(text: str, *, keep: str = "") -> str:
     """
     escaped = (one if one in keep or unicodedata.category(one) not in _HIDDEN else _escape(one) for one in text)
     return without_password("".join(escaped))
+
+
+def is_plain(text: str) -> bool:
+    """Whether a terminal shows the text as it is."""
+    return all(unicodedata.category(one) not in _HIDDEN for one in text)
+
+
+class PlainFormatter(logging.Formatter):
+    """Log lines as ``shown`` has them, whatever they quote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text; its own lines stay lines."""
+        return shown(super().format(record), keep="\n\t")
 
 
 def without_password(text: str) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from headsr import clones
+from headsr import annex, clones
 from headsr.annex import AnnexError, run_tool
-from headsr.recipes import Dataset
+from headsr.recipes import Dataset, plain, stated, tracked
+from headsr.render.describe import describe_derivatives
 from headsr.scans import read_scans
 from headsr.sourcedata import PinReport, SourceDataError, fetch_scan, pin_datasets
 
@@ -266,3 +267,98 @@ def test_git_annex_is_not_asked_in_a_clone_that_it_does_not_know(tmp_path: Path,
     with pytest.raises(SourceDataError, match=r"is not git-annex's yet. Pin the dataset again") as raised:
         fetch_scan(tmp_path / "got.nii.gz", clone=tmp_path / "clone", name="x", key="MD5E-s1--aa.nii.gz")
     assert isinstance(raised.value.__cause__, AnnexError)
+
+
+def with_scan(dataset: Path, key: str, person: str = "sub-09") -> None:
+    """Commit a scan of a key that nobody made, as v1."""
+    link = f"../../.git/annex/objects/aa/bb/{key}/{key}".encode()
+    blob = run_tool(["git", "-C", dataset, "hash-object", "-w", "--stdin"], stdin=link).stdout.decode().strip()
+    path = f"{person}/anat/{person}_T1w.nii.gz"
+    run_tool(["git", "-C", dataset, "update-index", "--add", "--cacheinfo", f"120000,{blob},{path}"])
+    run_tool(["git", "-C", dataset, "commit", "-qm", person])
+    run_tool(["git", "-C", dataset, "tag", "-f", "v1"])
+
+
+@pytest.mark.parametrize("key", ["WORM-s2023-m1700000000--sub-09_T1w.nii.gz", "URL-s2023--http&c%%example.org%x"])
+def test_a_key_without_a_hash_is_named_when_it_is_pinned_and_when_it_is_fetched(
+    key: str, tiny_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_scan(tiny_dataset, key)
+    (note,) = [note for note in pin(tiny_dataset, tmp_path).notes if "hold no hash" in note]
+    assert note.startswith(f"tiny: the keys of 1 files, such as tiny/sub-09_T1w, are of {key.partition('-')[0]} and")
+    folder = next(path.parent for path in object_paths(tiny_dataset, key))
+    folder.mkdir(parents=True)
+    (folder / folder.name).write_bytes((tiny_dataset / SCAN).read_bytes())
+    scan = next(scan for scan in read_scans(tmp_path / "scans.tsv") if scan.subject == "sub-09")
+    fetch_scan(tmp_path / "got.nii.gz", clone=tmp_path / "clones/tiny", name=scan.name, key=scan.key)
+    assert "is a key without a hash: what was fetched for it was checked by its size alone" in caplog.text
+
+
+def object_paths(dataset: Path, key: str) -> Iterator[Path]:
+    return annex._object_paths(dataset / ".git", annex._annexed("x", key.encode()).key)
+
+
+def test_a_hash_that_python_does_not_know_is_checked_by_git_annex(tiny_dataset: Path, tmp_path: Path) -> None:
+    content = tmp_path / "sub-09_T1w.nii.gz"
+    content.write_bytes((tiny_dataset / SCAN).read_bytes())
+    words = ["git", "-C", tiny_dataset, "annex", "calckey", "--backend=BLAKE3_256E", content]
+    key = run_tool(words).stdout.decode().strip()
+    with_scan(tiny_dataset, key)
+    folder = next(path.parent for path in object_paths(tiny_dataset, key))
+    folder.mkdir(parents=True)
+    stored = folder / folder.name
+    stored.write_bytes(content.read_bytes())
+    assert not any("hash" in note for note in pin(tiny_dataset, tmp_path).notes)
+    scan = next(scan for scan in read_scans(tmp_path / "scans.tsv") if scan.subject == "sub-09")
+    ask = {"clone": tmp_path / "clones/tiny", "name": scan.name, "key": scan.key}
+    fetch_scan(tmp_path / "got.nii.gz", **ask)
+    changed = content.read_bytes()
+    stored.write_bytes(changed[:-20] + bytes([changed[-20] ^ 1]) + changed[-19:])
+    with pytest.raises(SourceDataError, match="is not the pinned content"):
+        fetch_scan(tmp_path / "again.nii.gz", **ask)
+
+
+def test_a_key_that_only_a_program_of_the_dataset_can_check_is_left_out(
+    tiny_dataset: Path, mark: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = mark.parent / "programs/git-annex-backend-XEVIL"
+    program.write_text((mark.parent / "programs/payload").read_text())
+    program.chmod(0o755)
+    with_scan(tiny_dataset, "XEVIL-s5--aa.nii.gz")
+    assert "tiny/sub-09_T1w" not in pin(tiny_dataset, tmp_path).added
+    assert "sub-09_T1w.nii.gz: XEVIL-s5--aa.nii.gz could only be checked by a program" in caplog.text
+    with pytest.raises(SourceDataError, match="could only be checked by a program that the dataset names"):
+        fetch_scan(tmp_path / "x.nii.gz", clone=tmp_path / "clones/tiny", name="x", key="XEVIL-s5--aa.nii.gz")
+    assert not mark.exists()
+
+
+def test_no_message_and_no_table_has_what_a_terminal_would_obey(
+    tiny_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, target in (("sub-08_T1w.nii.gz", "\x1b]0;title\x07"), ("\x1b[31msub-07_label-lesion_mask.nii.gz", "x")):
+        (tiny_dataset / "sub-01/anat" / name).symlink_to(target)
+    folder = tiny_dataset / "sub-08/anat"
+    folder.mkdir(parents=True)
+    (folder / "sub-08_T1w.nii.gz").symlink_to("\x1b]0;title\x07")
+    run_tool(["git", "-C", tiny_dataset, "add", "."])
+    run_tool(["git", "-C", tiny_dataset, "commit", "-qm", "escapes"])
+    with_scan(tiny_dataset, "MD5E-s5--\x1b[31maa.nii.gz")
+    text = pin(tiny_dataset, tmp_path).text()
+    assert r"sub-08_T1w.nii.gz is a link to \x1b]0;title\x07" in caplog.text
+    assert r"MD5E-s5--\x1b[31maa" in caplog.text.replace(r"\\", "\\")
+    for said in (text, caplog.text, (tmp_path / "scans.tsv").read_text()):
+        assert "\x1b" not in said and "\x07" not in said
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@localhost:9/heads", "https://secret@localhost:9/x?token=secret"])
+def test_a_password_in_a_url_is_in_no_message_and_no_record(url: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceDataError, match="localhost:9") as raised:
+        pin(url, tmp_path)
+    assert "secret" not in str(raised.value)
+    recipe = Dataset(url, "v1", "CC0", "nobody")
+    for told in (plain(recipe), stated(recipe), tracked(recipe)):
+        assert "secret" not in str(told) and "localhost:9" in told["url"]
+    describe_derivatives(
+        tmp_path / "dataset_description.json", dataset=recipe, name="tiny", method="spline", degradation="axial_x4"
+    )
+    assert "secret" not in (tmp_path / "dataset_description.json").read_text()
