@@ -22,6 +22,7 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -101,14 +102,17 @@ def run_tool(
     program = shutil.which(words[0], path=environment["PATH"])
     if program is None:
         raise AnnexError(f"{words[0]} is not installed. Install it and try again", lasting=True)
-    with subprocess.Popen(
-        [program, *words[1:]],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,  # also leaves no terminal to ask for a password on
-    ) as process:
+    with (
+        leaving_when_told(),
+        subprocess.Popen(
+            [program, *words[1:]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,  # also leaves no terminal to ask for a password on
+        ) as process,
+    ):
         try:
             out, err = _communicate(process, stdin, timeout_s, progress)
         except subprocess.TimeoutExpired:
@@ -121,6 +125,27 @@ def run_tool(
     if check and process.returncode != 0:
         raise AnnexError(f"{' '.join(words)}: {last_lines(err or out)}")
     return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+@contextlib.contextmanager
+def leaving_when_told() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP leave the block as an exit does, so that children are ended and half work is removed.
+
+    By themselves they would end this process and nothing else. Handlers that somebody set stay, as they know better.
+    """
+    numbers = [signal.SIGTERM, signal.SIGHUP] if threading.current_thread() is threading.main_thread() else []
+    replaced = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in replaced:
+        signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number in replaced:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def last_lines(output: bytes, count: int = 3) -> str:

@@ -83,16 +83,17 @@ def _make(address: str, clone: Path) -> list[str]:
     partial = clone.with_name(f".{clone.name}.partial")
     _remove(partial)
     clone.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        annex.run_tool(["git", "init", "--quiet", partial.absolute()])
-        git(partial, "config", "headsr.remotes", "chosen")
-        _update(partial, address)
-        annex.run_tool(["git", "-C", partial, "remote", "set-head", "origin", "--auto"], check=False)
-        left_off = _prepare(partial)
-        partial.rename(clone)
-        return left_off
-    finally:
-        _remove(partial)
+    with annex.leaving_when_told():
+        try:
+            annex.run_tool(["git", "init", "--quiet", partial.absolute()])
+            git(partial, "config", "headsr.remotes", "chosen")
+            _update(partial, address)
+            annex.run_tool(["git", "-C", partial, "remote", "set-head", "origin", "--auto"], check=False)
+            left_off = _prepare(partial)
+            partial.rename(clone)
+            return left_off
+        finally:
+            _remove(partial)
 
 
 def _remove(folder: Path) -> None:

@@ -2,9 +2,13 @@
 
 import http.server
 import os
+import signal
+import socket
 import stat
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -247,6 +251,29 @@ def test_remotes_that_need_no_program_are_enabled(
         run_tool(["git", "clone", "-q", "--mirror", tiny_dataset, origin])
         assert not any("left off" in note for note in pin(origin, tmp_path).notes)
     assert fetch(tmp_path) == content
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_pin_that_is_told_to_end_leaves_no_program_and_no_half_clone(
+    number: signal.Signals, tmp_path: Path, started: Callable[..., subprocess.Popen]
+) -> None:
+    program = (
+        "import sys; from headsr.recipes import Dataset; from headsr.sourcedata import pin_datasets\n"
+        "pin_datasets({'tiny': Dataset(sys.argv[1], 'v1', '', '')}, clones='clones', table='scans.tsv')"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:  # which never answers
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/heads.git"
+        pinning = started([sys.executable, "-c", program, url], cwd=tmp_path, stderr=subprocess.DEVNULL)
+        server.settimeout(60)
+        connection, _ = server.accept()
+        assert (tmp_path / "clones/.tiny.partial").is_dir()
+        pinning.send_signal(number)
+        assert pinning.wait(30) != 0
+        connection.settimeout(30)
+        while connection.recv(4096):  # ends when git's own child is gone
+            pass
+        connection.close()
+    assert os.listdir(tmp_path / "clones") == []
 
 
 def test_a_remote_in_a_folder_is_read_as_data_too(tiny_dataset: Path, mark: Path, tmp_path: Path) -> None:
