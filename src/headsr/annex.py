@@ -44,6 +44,8 @@ _PAUSE_S = 1.0  # between two looks for a free slot: as much as a small scan tak
 _REPORT = "if it stays so, tell the dataset's maintainers and set the scan's split to unused in the table"
 # Set where headsr runs inside a git hook; they would send every command to another repository.
 _REDIRECTIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
+# What git adds to every reason: that somebody else owns a folder, say, which it gives with the command to allow it.
+_SAYS_NOTHING = ("Please make sure you have the correct access rights", "and the repository exists.")
 # git starts the program git-remote-X for an address X::..., and a dataset may hold such addresses. It also reads a
 # folder that lacks objects through whatever that folder's configuration names.
 _NO_PROGRAMS = {"GIT_ALLOW_PROTOCOL": "http:https:ssh:file", "GIT_NO_LAZY_FETCH": "1"}
@@ -148,9 +150,10 @@ def _leave(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def last_lines(output: bytes, count: int = 3) -> str:
+def last_lines(output: bytes, count: int = 4) -> str:
     """The last lines that say something, on one line, for an error message."""
     lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in lines if line not in _SAYS_NOTHING]
     return " | ".join(lines[-count:]) or "it failed and said nothing"
 
 

@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import re
 import signal
 import socket
 import stat
@@ -149,6 +150,17 @@ def test_a_folder_is_read_and_nothing_in_it_is_run_or_written(tiny_dataset: Path
     assert fetch(tmp_path) == (tiny_dataset / SCAN).read_bytes()
     assert snapshot(tiny_dataset) == before
     assert not mark.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_a_folder_of_somebody_else_is_refused_with_the_way_to_allow_it(
+    tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where nobody allowed any
+    subprocess.run(["chown", "-R", "1234:1234", tiny_dataset], check=True)
+    way_out = f"git config --global --add safe.directory {tiny_dataset}"
+    with pytest.raises(SourceDataError, match=f"dubious ownership.*{re.escape(way_out)}"):
+        pin(tiny_dataset, tmp_path)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, int, bytes]]:
