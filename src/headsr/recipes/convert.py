@@ -111,9 +111,6 @@ class Address:
     """An address that may hold a password: no result, record or report ever has it, only who fetches."""
 
 
-ADDRESS = Address()
-
-
 class Reference(NamedTuple):
     """Where a recipe names another one, and of which part and kinds that must be."""
 
