@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from headsr.annex import run_tool
+from headsr.clones import sync_clone
 
 # What an example takes depends on what else the machine does.
 settings.register_profile("headsr", deadline=None)
@@ -124,7 +125,7 @@ def tiny_dataset(pristine_dataset: Path, tmp_path: Path) -> Path:
 def pristine_clone(pristine_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of the pristine dataset, without content."""
     clone = tmp_path_factory.mktemp("pristine-clone") / "tiny"
-    run_tool(["datalad", "clone", pristine_dataset, clone])
+    sync_clone(str(pristine_dataset), clone)
     return clone
 
 

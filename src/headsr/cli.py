@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from headsr import __version__
+from headsr.words import PlainFormatter, shown
 
 OK, FAILED, USAGE, REJECTED = 0, 1, 2, 3
 
@@ -19,14 +21,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # Children (git-annex, datalad, snakemake) live beside the interpreter that runs this.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    logging.lastResort.setFormatter(PlainFormatter())
     try:
         return options.command(options)
     except KeyboardInterrupt:
         print("headsr: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     except ValueError as error:
-        print(f"headsr: {error}", file=sys.stderr)
+        print(f"headsr: {_words_of(error)}", file=sys.stderr)
         return USAGE
+
+
+def _words_of(error: Exception) -> str:
+    """What an error says, whatever it quotes of files and datasets; its own lines stay lines."""
+    return shown(str(error), keep="\n\t")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -157,7 +165,7 @@ def _check(options: argparse.Namespace) -> int:
         try:
             volume = load_volume(path)
         except VolumeError as error:
-            print(f"REJECTED {error}")
+            print(f"REJECTED {_words_of(error)}")
             code = REJECTED
             continue
         size = " x ".join(f"{mm:.3g}" for mm in volume.grid.voxel_size)
@@ -219,7 +227,7 @@ def _render(options: argparse.Namespace) -> int:
     try:
         render_field(options.field, outputs, scans=options.scans, manner=manner, **how, **size)
     except (OSError, FloatingPointError, RuntimeError) as error:  # the last: SLURM or torch, in words of their own
-        print(f"headsr: {error}", file=sys.stderr)
+        print(f"headsr: {_words_of(error)}", file=sys.stderr)
         return FAILED
     return OK
 
@@ -251,7 +259,7 @@ def _verify_models(options: argparse.Namespace) -> int:
         try:
             print(f"OK {name}: {verify_shipped(name, folder=folder)}")
         except StateError as error:
-            print(f"FAILED {name}: {error}")
+            print(f"FAILED {name}: {_words_of(error)}")
             code = FAILED
     if not names:
         print(f"{folder}: no weights ship here")

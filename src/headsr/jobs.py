@@ -13,6 +13,7 @@ from typing import Any
 import headsr
 from headsr import files
 from headsr.provenance import Record, commit_at, contents_of, plain_params, record_path, write_record
+from headsr.words import PlainFormatter, shown
 
 
 @contextlib.contextmanager
@@ -52,7 +53,7 @@ class _Warnings(logging.Handler):
         self.said: dict[str, None] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        text = shown(record.getMessage(), keep="\n\t")
         self.said[text.splitlines()[0].split(": ", 1)[-1] if record.name == "py.warnings" else text] = None
 
 
@@ -63,5 +64,7 @@ def log_to(path: str) -> None:
     os.dup2(stream.fileno(), 1)
     os.dup2(stream.fileno(), 2)
     sys.stdout = sys.stderr = stream
-    logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(PlainFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.captureWarnings(True)

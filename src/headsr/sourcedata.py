@@ -13,8 +13,6 @@ import logging
 import math
 import os
 import re
-import shutil
-import stat
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headsr import annex
+from headsr.clones import commit_of, git, sync_clone
 from headsr.companions import companions_of, may_be_companion
 from headsr.files import sidecar_of, whole
 from headsr.labelmaps import LabelMapsError, PinnedMap, read_maps, write_maps
@@ -37,19 +36,25 @@ from headsr.scans import (
     read_pins,
     write_scans,
 )
+from headsr.words import is_plain, shown
 
 if TYPE_CHECKING:  # the types only: recipes reads YAML, which no job here needs
     from headsr.recipes import Dataset, LabelMaps
 
 _log = logging.getLogger(__name__)
-_CLONE_S = 3600
 _SIDECAR = re.compile(rf"(?:.*/)?(?:sub-[^/]*_)?(?:{'|'.join(SUFFIXES)})\.json")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SHOWN = 20  # longer lists are cut; the table's diff has them all
 
 
 class SourceDataError(ValueError):
-    """A dataset or one of its scans cannot be had. The message names it and the way out."""
+    """A dataset or one of its scans cannot be had. The message names it and the way out.
+
+    It quotes datasets: it has no passwords, and nothing that a terminal would obey.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message))
 
 
 @dataclass(frozen=True)
@@ -99,10 +104,11 @@ def pin_datasets(
     after = {scan.name: scan for scan in before}
     commits: dict[str, str] = {}
     found: list[Scan] = []
+    remarks: list[str] = []
     for name in _chosen(datasets, only):
         clone = Path(clones, name)
         try:
-            _sync_clone(name, datasets[name], clone)
+            remarks += _synced(name, datasets[name], clone)
             commits[name] = _resolve(name, datasets[name].version, clone)
             here = _scans_at(name, clone, commits[name], datasets[name].bids_names)
         except annex.AnnexError as error:
@@ -112,7 +118,7 @@ def pin_datasets(
         for scan in here:
             after[scan.name] = _merged(scan, after.get(scan.name), splits.get(scan.subject, "unused"))
         found += here
-    return _publish(table, before, after, found=found, commits=commits)
+    return _publish(table, before, after, found=found, commits=commits, remarks=remarks)
 
 
 def pin_label_maps(
@@ -128,16 +134,17 @@ def pin_label_maps(
     as ``unused``. One that the recipe no longer names keeps its row, as ``unused``. Raises SourceDataError.
     """
     before = _read_maps(table)
-    after, found, commits = dict(before), [], {}
+    after, found, commits, remarks = dict(before), [], {}, []
     for name in _chosen(datasets, only):
-        commits[name], maps = _maps_of(name, datasets[name], Path(clones, name))
+        commits[name], maps, remarks_here = _maps_of(name, datasets[name], Path(clones, name))
+        remarks += remarks_here
         first = all(one.dataset != name for one in before.values())
         proposed = {subject: split for split, subjects in datasets[name].splits.items() for subject in subjects}
         for one in maps:
             split = proposed.get(one.subject, "unused") if first else "unused"
             after[one.name] = dataclasses.replace(one, split=before[one.name].split if one.name in before else split)
         found += [one.name for one in maps]
-    return _publish_maps(table, before, after, found=found, commits=commits)
+    return _publish_maps(table, before, after, found=found, commits=commits, remarks=remarks)
 
 
 def fetch_scan(
@@ -162,119 +169,28 @@ def fetch_scan(
         raise SourceDataError(f"{failed}: {error}. {way_out}") from error
 
 
-def _sync_clone(name: str, dataset: Dataset | LabelMaps, clone: Path) -> None:
-    """Clone the dataset, or bring the clone up to date; half a clone is never left."""
-    url = _address(name, dataset.url)
-    if clone.is_dir() and not any(clone.iterdir()):
-        clone.rmdir()
-    if not clone.exists():
-        return _clone(name, url, clone)
-    if not (clone / ".git").exists():
-        raise SourceDataError(f"dataset {name}: {clone} is in the way: it is not a clone. Move it away and pin again")
-    if _config(clone, "headsr.url") != url:
-        _point_to(clone, url)
-    elif _COMMIT.fullmatch(dataset.version) and _commit_of(clone, dataset.version):
-        return None  # a commit never changes, so this works without the network
-    refs = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
-    try:
-        _git(clone, "fetch", "--quiet", "--prune", "origin", *refs, timeout_s=_CLONE_S)
-    except annex.AnnexError as error:
-        raise _unreachable(name, url, error) from error
-    return None
-
-
-def _unreachable(name: str, url: str, error: Exception) -> SourceDataError:
-    way_out = "Check the url in the dataset's entry, the network and your access, then pin again"
-    return SourceDataError(f"dataset {name}: {url} could not be cloned or brought up to date. {way_out}. {error}")
-
-
-def _clone(name: str, url: str, clone: Path) -> None:
-    partial = clone.with_name(f".{clone.name}.partial")
-    _remove(partial)
-    clone.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        annex.run_tool(["datalad", "-l", "error", "clone", url, partial.absolute()], timeout_s=_CLONE_S)
-        _git(partial, "config", "headsr.url", url)
-        partial.rename(clone)
-    except annex.AnnexError as error:
-        raise _unreachable(name, url, error) from error
-    finally:
-        _remove(partial)
-
-
-def _address(name: str, url: str) -> str:
-    """The url as git and DataLad take it: a local path made absolute and checked, anything else as it is."""
-    local = Path(url.removeprefix("file://")).expanduser()
-    if not local.exists() and re.match(r"///|[A-Za-z0-9+.@_-]+:", url):
-        return url
-    where = f"dataset {name}: {url}"
-    if not local.exists():
-        raise SourceDataError(f"{where} does not exist. Correct the url in the dataset's entry")
-    if not local.is_dir():
-        raise SourceDataError(f"{where} is a file, not a DataLad dataset. Name the dataset's folder as its url")
-    bare = (local / "HEAD").is_file() and (local / "objects").is_dir()
-    if not (local / ".git").exists() and not bare:
-        bids = "" if any(local.glob("sub-*")) else ", and it holds no sub-* folder, so it is not BIDS either"
-        raise SourceDataError(
-            f"{where} is a plain folder, not a DataLad dataset{bids}. Make it one, in place and without changing the"
-            f' scans: datalad create --force "{local}" && datalad save -d "{local}" -m "Scans as they are"'
-            " --version-tag v1; then give v1 as its version"
-        )
-    return str(local.resolve())
-
-
-def _point_to(clone: Path, url: str) -> None:
-    """Follow a dataset to its new address, forgetting what git-annex knew about the old one."""
-    if url.startswith(("///", "ria+", "osf:")):
-        raise annex.AnnexError(f"{clone} was cloned from elsewhere, not from {url}. Move the clone away and pin again")
-    _git(clone, "remote", "set-url", "origin", url)
-    for setting in ("annex-uuid", "annex-ignore"):
-        annex.run_tool(["git", "-C", clone, "config", "--unset-all", f"remote.origin.{setting}"], check=False)
-    _git(clone, "config", "headsr.url", url)
+def _synced(name: str, dataset: Dataset | LabelMaps, clone: Path) -> list[str]:
+    """Clone the dataset or bring its clone up to date; says which of its remotes were left off."""
+    # A commit never changes, so one that is here works without the network.
+    commit = dataset.version if _COMMIT.fullmatch(dataset.version) else ""
+    return [f"{name}: {left_off}" for left_off in sync_clone(dataset.url, clone, commit=commit)]
 
 
 def _resolve(name: str, version: str, clone: Path) -> str:
     """The commit of a version: a tag, or a commit itself. A branch is refused, for it moves."""
     where = f"dataset {name}: version {version!r}"
-    commit = _commit_of(clone, f"refs/tags/{version}")
+    commit = commit_of(clone, f"refs/tags/{version}")
     if commit is None and _COMMIT.fullmatch(version):
-        commit = _commit_of(clone, version)
+        commit = commit_of(clone, version)
     if commit is not None:
         return commit
-    branch = _commit_of(clone, f"refs/remotes/origin/{version}") if version else None
+    branch = commit_of(clone, f"refs/remotes/origin/{version}") if version else None
     if branch is not None:
         raise SourceDataError(f"{where} is a branch, which moves. Give a tag or a commit; now it is at {branch}")
-    tags = _git(clone, "tag", "--sort=-creatordate").split()
+    tags = git(clone, "tag", "--sort=-creatordate").split()
     near = difflib.get_close_matches(version, tags, n=1) or tags[:5]
     known = f"It has: {', '.join(near)}" if tags else "It has no tags: make one in it (git tag v1) or give a commit"
     raise SourceDataError(f"{where} is neither a tag nor a commit of it. {known}")
-
-
-def _commit_of(clone: Path, revision: str) -> str | None:
-    words = ["git", "-C", clone, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
-    return annex.run_tool(words, check=False).stdout.decode().strip() or None
-
-
-def _config(clone: Path, setting: str) -> str:
-    words = ["git", "-C", clone, "config", "--get", setting]
-    return os.fsdecode(annex.run_tool(words, check=False).stdout).strip()
-
-
-def _git(clone: Path, *arguments: str, timeout_s: float = 120) -> str:
-    return os.fsdecode(annex.run_tool(["git", "-C", clone, *arguments], timeout_s=timeout_s).stdout)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a half clone, though git-annex write-protects the folders of its content.
-
-    SourceDataError for a link and for a folder that is no clone: not headsr's to remove, nor to change the modes of.
-    """
-    began = not folder.is_symlink() and folder.is_dir() and ((folder / ".git").exists() or not any(folder.iterdir()))
-    if os.path.lexists(folder) and not began:
-        raise SourceDataError(f"{folder}: is in the way: it is no clone that headsr began. Move it away and pin again")
-    for parent, _, _ in os.walk(folder):
-        os.chmod(parent, stat.S_IRWXU)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _scans_at(name: str, clone: Path, commit: str, bids_names: Mapping[str, str]) -> list[Scan]:
@@ -285,6 +201,8 @@ def _scans_at(name: str, clone: Path, commit: str, bids_names: Mapping[str, str]
     own_sidecars = {str(sidecar_of(path)) for path in bids_names}
 
     def wanted(path: str) -> bool:
+        if not is_plain(path):  # no name that BIDS has, and no line of a table
+            return False
         named = path in bids_names or path in own_sidecars
         return named or parse_path(path) is not None or _is_sidecar(path) or may_be_companion(path)
 
@@ -326,10 +244,10 @@ def _companions(
     return companions
 
 
-def _maps_of(name: str, dataset: LabelMaps, clone: Path) -> tuple[str, list[PinnedMap]]:
-    """The commit that a dataset is at, and its label maps there, without splits."""
+def _maps_of(name: str, dataset: LabelMaps, clone: Path) -> tuple[str, list[PinnedMap], list[str]]:
+    """The commit that a dataset is at, its label maps there, without splits, and what a person should know of both."""
     try:
-        _sync_clone(name, dataset, clone)
+        remarks = _synced(name, dataset, clone)
         commit = _resolve(name, dataset.version, clone)
         files = annex.read_commit(clone, commit, dataset.maps.__contains__)
     except annex.AnnexError as error:
@@ -339,14 +257,14 @@ def _maps_of(name: str, dataset: LabelMaps, clone: Path) -> tuple[str, list[Pinn
         PinnedMap(name, subject, path, files[path].key, files[path].bytes, "unused")
         for path, subject in dataset.maps.items()
     ]
-    return commit, maps
+    return commit, maps, remarks
 
 
 def _refuse_absent(name: str, clone: Path, commit: str, absent: Sequence[str], *, key: str = "bids_names") -> None:
     """Every path that the recipe's ``key`` names must be there: else it would silently leave the table."""
     if not absent:
         return
-    paths = _git(clone, "ls-tree", "-rz", "--name-only", "--full-tree", commit).split("\0")
+    paths = git(clone, "ls-tree", "-rz", "--name-only", "--full-tree", commit).split("\0")
     near = difflib.get_close_matches(absent[0], [path for path in paths if path.endswith(".nii.gz")], n=1, cutoff=0)
     hint = f"The nearest that it has is {near[0]}" if near else "It has no .nii.gz files"
     raise SourceDataError(
@@ -392,7 +310,7 @@ def _metadata(file: annex.TreeFile | None) -> dict[str, object] | None:
     try:
         content = json.loads(file.content.decode("utf-8-sig"))
     except ValueError as error:
-        _log.warning("%s is not JSON (%s): its slice thickness counts as unknown", file.path, error)
+        _log.warning("%s is not JSON (%s): its slice thickness counts as unknown", file.path, shown(str(error)))
         return None
     return content if isinstance(content, dict) else None
 
@@ -477,13 +395,15 @@ def _publish(
     *,
     found: Sequence[Scan],
     commits: dict[str, str],
+    remarks: Sequence[str],
 ) -> PinReport:
     """Mark what vanished, write the table if it changed, and report."""
     known, present = {scan.name: scan for scan in before}, {scan.name for scan in found}
     report = _compare(known, after, present=present, commits=commits, written=not os.path.exists(table))
     if report.written:
         write_scans(table, after.values())
-    return dataclasses.replace(report, notes=tuple(_notes([after[name] for name in sorted(present)], known)))
+    here = [after[name] for name in sorted(present)]
+    return dataclasses.replace(report, notes=(*remarks, *_unpinned(here), *_notes(here, known)))
 
 
 def _publish_maps(
@@ -493,14 +413,15 @@ def _publish_maps(
     *,
     found: Sequence[str],
     commits: dict[str, str],
+    remarks: Sequence[str],
 ) -> PinReport:
     """Mark what vanished, write the table if it changed, and report."""
     report = _compare(before, after, present=set(found), commits=commits, written=not os.path.exists(table))
     if report.written:
         write_maps(table, after.values())
     new = sum(after[name].split == "unused" for name in report.added)
-    notes = (f"{new} new label maps are unused until you choose their split in the table",) if new else ()
-    return dataclasses.replace(report, notes=notes)
+    notes = [f"{new} new label maps are unused until you choose their split in the table"] if new else []
+    return dataclasses.replace(report, notes=(*remarks, *_unpinned([after[name] for name in found]), *notes))
 
 
 def _compare(
@@ -525,6 +446,21 @@ def _compare(
         notes=(),
         written=written or after != known,
     )
+
+
+def _unpinned(here: Iterable[Scan | PinnedMap]) -> Iterable[str]:
+    """What is to be said of the keys that do not pin a content."""
+    loose = defaultdict(list)
+    for row in here:
+        if not annex.pins_content(row.key):
+            loose[row.dataset].append(row)
+    for dataset, rows in loose.items():
+        backends = " and ".join(sorted({row.key.partition("-")[0] for row in rows}))
+        yield (
+            f"{dataset}: the keys of {len(rows)} files, such as {rows[0].name}, are of {backends} and hold no hash: "
+            "other content of the same size would be taken for theirs. Ask the dataset's maintainers for keys that do "
+            "(git annex migrate)"
+        )
 
 
 def _notes(here: Sequence[Scan], known: Mapping[str, Scan]) -> Iterable[str]:

@@ -22,8 +22,8 @@ def list_images(repository: Path, commit: str) -> list[tuple[str, str, int]]:
     return sorted((file.path, file.key, file.bytes) for file in files.values())
 
 
-def keys_of(repository: Path) -> dict[str, str]:
-    return {path: key for path, key, _ in list_images(repository, "HEAD")}
+def keys_of(repository: Path, commit: str = "v1") -> dict[str, str]:
+    return {path: key for path, key, _ in list_images(repository, commit)}
 
 
 def object_of(dataset: Path, key: str) -> Path:
@@ -72,7 +72,7 @@ def test_the_key_is_the_same_locked_and_unlocked(tiny_dataset: Path) -> None:
     run_tool(["git", "-C", tiny_dataset, "commit", "-qm", "lock"])
     modes = run_tool(["git", "-C", tiny_dataset, "ls-tree", "HEAD", path]).stdout
     assert modes.startswith(b"120000")
-    assert keys_of(tiny_dataset) == before
+    assert keys_of(tiny_dataset, "HEAD") == before
 
 
 def test_lists_an_older_commit(tiny_dataset: Path) -> None:
@@ -127,21 +127,45 @@ def test_gets_content_and_leaves_the_clone_small(
     assert os.access(got, os.W_OK)
 
 
-def test_content_that_was_there_stays(tiny_clone: Path, tmp_path: Path) -> None:
-    key = keys_of(tiny_clone)["sub-01/anat/sub-01_T1w.nii.gz"]
-    run_tool(["git", "-C", tiny_clone, "annex", "get", f"--key={key}"])
-    before = sizes(tiny_clone)
-    get_content(tiny_clone, key, tmp_path / "got.nii.gz")
-    assert sizes(tiny_clone) == before != (0, 0)
-
-
 def test_gets_content_that_is_in_no_branch_any_more(tiny_dataset: Path, tiny_clone: Path, tmp_path: Path) -> None:
     key = keys_of(tiny_clone)["sub-04/anat/sub-04_T1w.nii.gz"]
     run_tool(["git", "-C", tiny_dataset, "rm", "-rq", "sub-04"])
     run_tool(["git", "-C", tiny_dataset, "commit", "-qm", "without sub-04"])
-    run_tool(["git", "-C", tiny_clone, "pull", "-q", "--ff-only", "origin", "HEAD"])
+    run_tool(["git", "-C", tiny_clone, "fetch", "-q", "origin"])
     get_content(tiny_clone, key, tmp_path / "got.nii.gz")
     verify_content(tmp_path / "got.nii.gz", key)
+
+
+@pytest.mark.parametrize("layout", ["bare", "submodule", "linked work tree"])
+def test_content_is_found_in_every_layout_of_a_folder(
+    layout: str, tiny_dataset: Path, tiny_clone: Path, pristine_dataset: Path, tmp_path: Path
+) -> None:
+    path, folder = "sub-01/anat/sub-01_T1w.nii.gz", tiny_dataset
+    if layout == "bare":
+        folder = tmp_path / "bare.git"
+        run_tool(["git", "clone", "-q", "--bare", tiny_dataset, folder])
+        run_tool(["git", "-C", folder, "annex", "init", "-q"])
+        run_tool(["git", "-C", folder, "annex", "get", "-q", f"--key={keys_of(tiny_clone)[path]}"])
+    elif layout == "submodule":
+        (tiny_dataset / ".git").rename(tmp_path / "modules")
+        (tiny_dataset / ".git").write_text("gitdir: ../modules\n")
+    else:
+        folder = tmp_path / "tree"
+        run_tool(["git", "-C", tiny_dataset, "-c", "annex.private=true", "worktree", "add", "-q", folder, "v1"])
+    run_tool(["git", "-C", tiny_clone, "remote", "set-url", "origin", folder])
+    get_content(tiny_clone, keys_of(tiny_clone)[path], tmp_path / "got.nii.gz", waits_s=())
+    assert (tmp_path / "got.nii.gz").read_bytes() == (pristine_dataset / path).read_bytes()
+
+
+def test_neither_links_nor_pipes_of_a_folder_are_opened(tiny_dataset: Path, tiny_clone: Path, tmp_path: Path) -> None:
+    key = keys_of(tiny_clone)["sub-01/anat/sub-01_T1w.nii.gz"]
+    stored = object_of(tiny_dataset, key)
+    stored.rename(tmp_path / "elsewhere")
+    for plant in (lambda: stored.symlink_to(tmp_path / "elsewhere"), lambda: os.mkfifo(stored)):
+        plant()
+        with pytest.raises(AnnexError, match=r"tiny lacks it; not available"):
+            get_content(tiny_clone, key, tmp_path / "got.nii.gz", waits_s=())
+        stored.unlink()
 
 
 def flip_a_bit(content: bytes) -> bytes:
@@ -155,7 +179,7 @@ def flip_a_bit(content: bytes) -> bytes:
     [
         (flip_a_bit, "not the pinned content.*maintainers"),
         (lambda content: content + b"more", r"not the pinned content .2027 bytes, but its key says 2023.*maintainers"),
-        (lambda content: content[:-8], r"only 2015 of 2023 bytes came.*maintainers"),  # or the line broke there
+        (lambda content: content[:-8], r"not the pinned content .2015 bytes, but its key says 2023.*maintainers"),
     ],
     ids=["flipped bit", "too long", "cut short"],
 )
@@ -174,28 +198,6 @@ def test_damage_at_the_remote_is_caught(
     stored.write_bytes(good)  # repaired upstream: the same clone then gets it
     get_content(tiny_clone, key, tmp_path / "got.nii.gz", waits_s=())
     assert (tmp_path / "got.nii.gz").read_bytes() == good
-
-
-def test_wrong_bytes_are_not_built_upon_when_trying_again(
-    tiny_dataset: Path, tiny_clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key = keys_of(tiny_clone)["sub-01/anat/sub-01_T1w.nii.gz"]
-    stored = object_of(tiny_dataset, key)
-    good = stored.read_bytes()
-    stored.write_bytes(good[:500] + bytes(5000))
-    monkeypatch.setattr(annex, "sleep", lambda seconds: stored.write_bytes(good))
-    get_content(tiny_clone, key, tmp_path / "got.nii.gz", waits_s=(1,))
-    assert (tmp_path / "got.nii.gz").read_bytes() == good
-
-
-def test_a_damaged_copy_in_the_clone_is_replaced(tiny_clone: Path, pristine_dataset: Path, tmp_path: Path) -> None:
-    path = "sub-01/anat/sub-01_T1w.nii.gz"
-    key = keys_of(tiny_clone)[path]
-    run_tool(["git", "-C", tiny_clone, "annex", "get", f"--key={key}"])
-    stored = object_of(tiny_clone, key)
-    stored.write_bytes(flip_a_bit(stored.read_bytes()))
-    get_content(tiny_clone, key, tmp_path / "got.nii.gz", waits_s=(0,))
-    assert (tmp_path / "got.nii.gz").read_bytes() == (pristine_dataset / path).read_bytes()
 
 
 def test_content_that_no_remote_has(tiny_clone: Path, tmp_path: Path) -> None:
@@ -224,19 +226,11 @@ def test_a_remote_that_is_away_is_tried_again(
     away = tiny_dataset.rename(tmp_path / "away")
     waited = []
     monkeypatch.setattr(annex, "sleep", waited.append)
-    with pytest.raises(AnnexError, match=r"Unable to access these remotes: origin.*Check the network"):
+    with pytest.raises(AnnexError, match=r"tiny is not there.*Check the network"):
         get_content(tiny_clone, key, tmp_path / "got.nii.gz", waits_s=(1, 2))
-    assert waited == [1, 2]
+    assert waited == [1, 2]  # a disk may be back soon
     monkeypatch.setattr(annex, "sleep", lambda seconds: away.rename(tiny_dataset))
     get_content(tiny_clone, key, tmp_path / "got.nii.gz", waits_s=(1,))
-
-
-def test_no_space_in_the_clone(tiny_clone: Path, tmp_path: Path) -> None:
-    key = keys_of(tiny_clone)["sub-01/anat/sub-01_T1w.nii.gz"]
-    run_tool(["git", "-C", tiny_clone, "config", "annex.diskreserve", "1000000TB"])
-    with pytest.raises(AnnexError, match=r"not enough free space.*Free space on the disk") as raised:
-        get_content(tiny_clone, key, tmp_path / "got.nii.gz", waits_s=(1000,))
-    assert raised.value.lasting
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

@@ -48,8 +48,11 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
-        if "/annex/objects/" not in self.path or not path.is_file():
+        if "/annex/objects/" not in self.path:
             return super().do_GET()
+        if not path.is_file():  # git-annex looks in two places: who refuses one refuses both
+            refuses = getattr(self.server.answer, "func", None) is refuse
+            return self.server.answer(self, b"") if refuses else super().do_GET()
         self.server.asked.set()
         with self.server.lock:
             self.server.now += 1
@@ -115,7 +118,9 @@ def web(tiny_dataset: Path, tiny_clone: Path) -> Iterator[Web]:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         run_tool(["git", "-C", tiny_clone, "remote", "set-url", "origin", server.url])
+        run_tool(["git", "-C", tiny_clone, "config", "--unset", "remote.origin.annex-ignore"])
         run_tool(["git", "-C", tiny_clone, "config", "annex.security.allowed-ip-addresses", "127.0.0.1"])
+        run_tool(["git", "-C", tiny_clone, "annex", "enableremote", "origin"])
         yield server
         server.over.set()
         server.shutdown()
@@ -149,7 +154,7 @@ def fill(disk: Path) -> None:
 
 
 def key_of(clone: Path, wanted: str = SCAN) -> str:
-    return read_commit(clone, "HEAD", lambda path: path == wanted)[wanted].key
+    return read_commit(clone, "v1", lambda path: path == wanted)[wanted].key
 
 
 def publish(dataset: Path, content: bytes) -> str:
@@ -265,6 +270,39 @@ def test_a_broken_line_is_mended_where_it_broke(web: Web, tiny_clone: Path, resu
     assert contents(tiny_clone) == set()
 
 
+def test_wrong_bytes_are_not_built_upon_when_trying_again(
+    web: Web, tiny_dataset: Path, tiny_clone: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web.answer = partial(send_changed, lambda content: content[:500] + bytes(5000))
+    monkeypatch.setattr(annex, "sleep", lambda seconds: setattr(web, "answer", send))
+    annex.get_content(tiny_clone, key_of(tiny_clone), results / "scan.nii.gz", waits_s=(1,))
+    assert (results / "scan.nii.gz").read_bytes() == (tiny_dataset / SCAN).read_bytes()
+
+
+def test_content_that_was_there_stays(web: Web, tiny_clone: Path, results: Path) -> None:
+    run_tool(["git", "-C", tiny_clone, "annex", "get", f"--key={key_of(tiny_clone)}"])
+    before = contents(tiny_clone)
+    annex.get_content(tiny_clone, key_of(tiny_clone), results / "scan.nii.gz")
+    assert contents(tiny_clone) == before != set()
+
+
+def test_a_damaged_copy_in_the_clone_is_replaced(web: Web, tiny_dataset: Path, tiny_clone: Path, results: Path) -> None:
+    run_tool(["git", "-C", tiny_clone, "annex", "get", f"--key={key_of(tiny_clone)}"])
+    (stored,) = tiny_clone.glob(f".git/annex/objects/*/*/*/{key_of(tiny_clone)}")
+    stored.parent.chmod(0o755)
+    stored.chmod(0o644)
+    stored.write_bytes(flip_a_bit(stored.read_bytes()))
+    annex.get_content(tiny_clone, key_of(tiny_clone), results / "scan.nii.gz", waits_s=(0,))
+    assert (results / "scan.nii.gz").read_bytes() == (tiny_dataset / SCAN).read_bytes()
+
+
+def test_no_space_in_the_clone(web: Web, tiny_clone: Path, results: Path) -> None:
+    run_tool(["git", "-C", tiny_clone, "config", "annex.diskreserve", "1000000TB"])
+    with pytest.raises(annex.AnnexError, match=r"not enough free space.*Free space on the disk") as raised:
+        annex.get_content(tiny_clone, key_of(tiny_clone), results / "scan.nii.gz", waits_s=(1000,))
+    assert raised.value.lasting
+
+
 def test_no_network(web: Web, tiny_clone: Path, results: Path, waited: list) -> None:
     run_tool(["git", "-C", tiny_clone, "remote", "set-url", "origin", "http://127.0.0.1:9/.git"])
     said = failure(tiny_clone, key_of(tiny_clone), results)
@@ -296,7 +334,9 @@ def test_the_disk_of_the_results_is_full(tiny_clone: Path, small_disk: Path, wai
     fetch_scan(small_disk / "scan.nii.gz", clone=tiny_clone, name=NAME, key=key_of(tiny_clone))
 
 
-def test_the_disk_of_the_clone_is_full(tiny_clone: Path, small_disk: Path, results: Path, waited: list) -> None:
+def test_the_disk_of_the_clone_is_full(
+    web: Web, tiny_clone: Path, small_disk: Path, results: Path, waited: list
+) -> None:
     clone = small_disk / "clone"
     subprocess.run(["cp", "-a", tiny_clone, clone], check=True)
     run_tool(["git", "-C", clone, "config", "annex.diskreserve", "0"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "headsr"
-STANDARD_ALONE = ("headsr.scans", "headsr.labelmaps", "headsr.files", "headsr.parts")
+STANDARD_ALONE = ("headsr.scans", "headsr.labelmaps", "headsr.files", "headsr.parts", "headsr.words")
 MODULES = {".".join(path.relative_to(SOURCE.parent).with_suffix("").parts): path for path in SOURCE.rglob("*.py")}
 
 FROM_MONAI = {"headsr.networks.patch_discriminator": {"monai"}}
@@ -42,7 +42,9 @@ def is_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
-@pytest.mark.parametrize("module", ["scans", "labelmaps", "annex", "targets", "stages", "seeds", "files", "parts"])
+@pytest.mark.parametrize(
+    "module", ["scans", "labelmaps", "annex", "words", "targets", "stages", "seeds", "files", "parts"]
+)
 def test_what_every_cluster_job_parses_needs_the_standard_library_only(module):
     for name in imported(SOURCE / f"{module}.py"):
         assert name.split(".")[0] in {*sys.stdlib_module_names, "headsr"}, name

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from headsr import annex, sourcedata
+from headsr import annex, clones, sourcedata
 from headsr.annex import run_tool
 from headsr.recipes import Dataset, load_config, load_recipes
 from headsr.scans import Scan, read_pins, read_scans, write_scans
@@ -298,7 +298,7 @@ def test_a_dataset_that_moved_is_followed(pinned: tuple[Path, Path], tmp_path: P
 def test_a_dataset_made_anew_at_the_same_place_is_followed(pinned: tuple[Path, Path], tmp_path: Path) -> None:
     """As the demo is when its voxel size changes: another history, another git-annex repository, the same tag."""
     dataset, folder = pinned
-    sourcedata._remove(dataset)
+    clones._remove(dataset)
     run_tool(["datalad", "create", dataset])
     replace(dataset / "sub-01/anat/sub-01_T1w.nii.gz", b"made anew")
     save(dataset, "v1")

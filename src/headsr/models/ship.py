@@ -73,7 +73,7 @@ def ship(
     what has this name and is not headsr's; ValueError for facts that cannot be.
     """
     if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name for weights; names are text of letters, digits, '_' and '.'")
+        raise ValueError(f"{name!r} is no name for weights; names are letters, digits and '_', with single '.' between")
     weights = Path(model, "weights.safetensors")
     recipe, history = _recipe_and_history(weights)
     facts_of_training = {

@@ -16,7 +16,10 @@ from dataclasses import MISSING, dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")  # a part of paths and of Snakemake's wildcards
+from headsr.words import without_password
+
+# A part of paths, of Snakemake's wildcards and of the commands that schedulers get; a point stands inside numbers.
+NAME = re.compile(r"(?!.{101})[A-Za-z0-9][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*")
 
 
 class RecipeError(ValueError):
@@ -104,6 +107,10 @@ class ForPeople:
 FOR_PEOPLE = ForPeople()
 
 
+class Address:
+    """An address that may hold a password: no result, record or report ever has it, only who fetches."""
+
+
 class Reference(NamedTuple):
     """Where a recipe names another one, and of which part and kinds that must be."""
 
@@ -130,8 +137,8 @@ def build(hint: Any, value: Any, where: str) -> Any:
 def plain(recipe: Any) -> Any:
     """A recipe as plain sorted data, for JSON: equal recipes give equal text, and build makes it a recipe again."""
     if dataclasses.is_dataclass(recipe):
-        values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
-        return {**_kind_of(recipe), **{name: plain(values[name]) for name in sorted(values)}}
+        names = sorted(field.name for field in dataclasses.fields(recipe))
+        return {**_kind_of(recipe), **{name: plain(_public(recipe, name)) for name in names}}
     return _plain_inside(recipe, plain)
 
 
@@ -334,12 +341,19 @@ def _said(recipe: Any, *, for_people: bool) -> Any:
     if not dataclasses.is_dataclass(recipe):
         return _plain_inside(recipe, lambda item: _said(item, for_people=for_people))
     values = {
-        field.name: _said(getattr(recipe, field.name), for_people=for_people)
+        field.name: _said(_public(recipe, field.name), for_people=for_people)
         for field in dataclasses.fields(recipe)
         if (for_people or not is_for_people(type(recipe), field.name))
         and getattr(recipe, field.name) != _default(field)
     }
     return {**_kind_of(recipe), **{name: values[name] for name in sorted(values)}}
+
+
+def _public(recipe: Any, field: str) -> Any:
+    """The value of a field, an address without its password."""
+    value = getattr(recipe, field)
+    marks = _parted(hints_of(type(recipe))[field])[1]
+    return without_password(value) if any(isinstance(mark, Address) for mark in marks) else value
 
 
 def _default(field: dataclasses.Field) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from headsr import labelmaps
-from headsr.recipes.convert import FOR_PEOPLE, Ascending, Doc, Kinds, Range, RecipeError
+from headsr.recipes.convert import FOR_PEOPLE, Address, Ascending, Doc, Kinds, Range, RecipeError
 from headsr.scans import SPLITS, SUFFIXES
 
 VIEWS = ("axial", "coronal", "sagittal", "isotropic")  # of simulated scans
@@ -55,7 +55,7 @@ class Dataset:
 
     kind: ClassVar[str] = "scans"
     kind_goes_without_saying: ClassVar[bool] = True
-    url: Annotated[str, Doc("Clone URL of the DataLad dataset, or a local folder.")]
+    url: Annotated[str, Address(), Doc("Clone URL of the DataLad dataset, or a local folder.")]
     version: Annotated[str, Doc("Tag or commit to pin.")]
     license: Annotated[str, FOR_PEOPLE, Doc("License of the data.")]
     citation: Annotated[str, FOR_PEOPLE, Doc("What to cite for the data.")]
@@ -79,7 +79,7 @@ class LabelMaps:
     """
 
     kind: ClassVar[str] = "labelmaps"
-    url: Annotated[str, Doc("Clone URL of the repository, or a local folder.")]
+    url: Annotated[str, Address(), Doc("Clone URL of the repository, or a local folder.")]
     version: Annotated[str, Doc("Tag or commit to pin.")]
     license: Annotated[str, FOR_PEOPLE, Doc("License of the label maps.")]
     citation: Annotated[str, FOR_PEOPLE, Doc("What to cite for them.")]

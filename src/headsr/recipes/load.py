@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import graphlib
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,8 +20,10 @@ from headsr.recipes.models import DATA, MODELS, Model, ModelRecipe
 from headsr.recipes.shipped import Shipped
 from headsr.recipes.tables import Table, read_published
 from headsr.recipes.yaml_file import read_yaml
-from headsr.scans import SUFFIXES, may_be_named, parse_companion, parse_name
+from headsr.scans import DATASET_PATTERN, SUFFIXES, may_be_named, parse_companion, parse_name
 from headsr.stages import STAGE_VERSIONS
+
+_NO_PATH = re.compile(r'[\x00-\x1f\x7f{}<>$`"\\]')
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def load_recipes(config: Mapping[str, Any]) -> Recipes:
 
     Raises RecipeError for whatever cannot be used, and for a name that no file defines.
     """
+    for folder in ("results", "clones"):
+        _refuse_no_folder(config[folder], f"config: {folder}")
     files = config["recipes"]
     recipes = Recipes(**{field.name: _load_part(field.name, config) for field in fields(Recipes)})
     for reference in _references(recipes, files):
@@ -189,8 +194,23 @@ def _build_all(part: str, blocks: Mapping[str, Any], file: str) -> dict[str, Any
     }[part]
     for name in blocks:
         if not (isinstance(name, str) and NAME.fullmatch(name)):
-            raise RecipeError(f"{file}: {name!r} is no name; names are text of letters, digits, '_' and '.'")
+            text = "text of letters, digits and '_', with single '.' between, at most 100"
+            raise RecipeError(f"{file}: {name!r} is no name; names are {text}")
+        if part == "datasets" and re.fullmatch(DATASET_PATTERN, name) is None:
+            raise RecipeError(
+                f"{file}: {name!r} is no name of a dataset; it must be letters and digits, as BIDS' labels"
+            )
     return {name: build(hint, block, stated_in(file, name)) for name, block in blocks.items()}
+
+
+def _refuse_no_folder(path: Any, where: str) -> None:
+    """What everything is written to is a folder, and no path in which a shell or Snakemake sees more than a path."""
+    if not isinstance(path, str) or not path.strip():
+        raise RecipeError(f"{where}: {path!r} is no folder; name one, such as {where.rpartition(' ')[2]}")
+    if _NO_PATH.search(path):
+        raise RecipeError(f'{where}: {path!r} has one of {{ }} < > $ ` " \\ or a control character; name it without')
+    if Path(path).absolute() == Path(Path(path).anchor) or (Path(path).exists() and not Path(path).is_dir()):
+        raise RecipeError(f"{where}: {path!r} is no folder for results; name one that is, or is not there yet")
 
 
 def stated_in(file: str, name: str) -> str:

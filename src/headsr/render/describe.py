@@ -13,6 +13,7 @@ from headsr.files import whole, write_json
 from headsr.recipes import VIEWS, Dataset
 from headsr.scans import SCAN_PATTERN, SUFFIXES
 from headsr.volumes import Grid
+from headsr.words import without_password
 
 BIDS_VERSION = "1.11.2"
 # Whatever the method, voxels between the measured ones are an estimate: nobody should take them for measured.
@@ -124,8 +125,8 @@ def _dataset_description(dataset: Dataset, name: str, method: str, degradation: 
                 "Description": "Bias correction and registration, through antspyx",
             },
         ],
-        "SourceDatasets": [{"URL": dataset.url, "Version": dataset.version}],
-        "DatasetLinks": {"raw": dataset.url},
+        "SourceDatasets": [{"URL": without_password(dataset.url), "Version": dataset.version}],
+        "DatasetLinks": {"raw": without_password(dataset.url)},
         "HowToAcknowledge": dataset.citation,
     }
 

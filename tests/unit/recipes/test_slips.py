@@ -116,3 +116,38 @@ def test_models_that_need_each_other_are_refused():
     }
     with pytest.raises(RecipeError, match=r"config/models: (a needs b needs a|b needs a needs b): none of them"):
         load_recipes(config)
+
+
+@pytest.mark.parametrize("part", ["datasets", "degradations", "blind", "models", "methods", "tables"])
+@pytest.mark.parametrize(
+    "name",
+    ["`touch x`", "$(touch x)", "../../x", "x/y", "..", "a..b", "a.", "-x", "a b", "a;b", "a\n", "é", "", "a" * 101],
+)
+def test_what_becomes_part_of_paths_and_commands_is_a_name(part, name):
+    config = load_config([])
+    config.setdefault("overrides", {}).setdefault(part, {})[name] = {}
+    with pytest.raises(RecipeError, match="is no name") as refused:
+        load_recipes(config)
+    assert str(refused.value).startswith(config["recipes"][part]) and "\n" not in str(refused.value)
+
+
+def test_datasets_are_letters_and_digits_before_anything_is_pinned():
+    config = load_config([])
+    config["overrides"] = {"datasets": {"my_heads": {"url": "x", "version": "v1", "license": "x", "citation": "x"}}}
+    with pytest.raises(RecipeError, match=r"datasets\.yaml: 'my_heads' is no name of a dataset; .* letters and digits"):
+        load_recipes(config)
+
+
+@pytest.mark.parametrize("key", ["results", "clones"])
+@pytest.mark.parametrize(
+    "path", ["", "  ", "/", "//", None, 5, "`touch x`", "$(touch x)", "{x}", "a\nb", 'a"b', "pyproject.toml"]
+)
+def test_what_is_written_to_is_a_folder(key, path):
+    config = load_config([]) | {key: path}
+    with pytest.raises(RecipeError, match=rf"^config: {key}: "):
+        load_recipes(config)
+
+
+@pytest.mark.parametrize("path", ["results", "/tmp/my results (2)", "../größe/x", "out/"])
+def test_folders_may_have_any_other_name(path):
+    load_recipes(load_config([]) | {"results": path})
