@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from headsr.files import read_text
+
 SUFFIXES = ("T1w", "T2w", "PDw", "FLAIR")
 SPLITS = ("train", "val", "test", "unused")
 COMPANION_SPLITS = ("used", "unused")  # a companion goes wherever its scan goes, or nowhere
@@ -134,7 +136,7 @@ def read_pins(path: str | os.PathLike[str]) -> tuple[Scan, ...]:
     Raises ScansError naming the file, the line and the way out when a column, split, name or key is wrong.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         raise ScansError(f"{path}: the scan table does not exist. Write it with: headsr pin") from None
     rows = csv.DictReader(io.StringIO(text), delimiter="\t")

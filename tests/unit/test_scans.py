@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headsr.files import NotAFileError
 from headsr.recipes import load_config, load_recipes
 from headsr.scans import (
     COLUMNS,
@@ -272,3 +273,16 @@ def test_the_shipped_table_pins_the_true_content() -> None:
     shipped = {(scan.dataset, scan.path) for scan in scans}
     anatomical = {place for place in true if place[0] in datasets and parse_path(place[1]) is not None}
     assert anatomical <= shipped
+
+
+def test_a_scan_table_that_is_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "scans.tsv")
+    with pytest.raises(NotAFileError, match=r"scans\.tsv: is a pipe or a device"):
+        read_pins(tmp_path / "scans.tsv")
+
+
+def test_a_scan_table_with_line_ends_of_windows_is_read(tmp_path):
+    write_scans(tmp_path / "scans.tsv", [SCAN])
+    text = (tmp_path / "scans.tsv").read_bytes().replace(b"\n", b"\r\n")
+    (tmp_path / "windows.tsv").write_bytes(text)
+    assert read_scans(tmp_path / "windows.tsv") == read_scans(tmp_path / "scans.tsv")
