@@ -32,8 +32,9 @@ def sampler(index, split="train", seed=5):
 
 @pytest.fixture
 def straight(monkeypatch):
-    """Heads in their own size and form, with sharp borders, the block's middle in theirs."""
+    """Heads in their own size and form, with sharp borders and no grain, the block's middle in theirs."""
     monkeypatch.setattr(anatomies, "_SOFT", (0.0, 0.0))
+    monkeypatch.setattr(anatomies, "_GRAINY", 0.0)
     monkeypatch.setattr(anatomies, "_SIZE", 0.0)
     monkeypatch.setattr(anatomies, "_BEND_MM", (0.0, 0.0))
     monkeypatch.setattr(anatomies, "_middle", lambda head, *_: torch.from_numpy(head.size_mm / 2).float())
@@ -122,9 +123,20 @@ def test_diffusion_keeps_the_sum_and_adds_its_variance(variance):
 
 def test_tissues_differ_in_their_borders_and_texture_from_head_to_head():
     drawn = [anatomies._draw_tissue(generator_of(seed)) for seed in range(50)]
-    soft, soft_mm, texture, slow = (np.array(values) for values in zip(*drawn, strict=True))
+    soft, soft_mm, texture, slow, grain = (np.array(values) for values in zip(*drawn, strict=True))
     assert 0 <= soft.min() < 0.1 and 0.6 < soft.max() <= 0.7 and 0.5 <= soft_mm.min() < soft_mm.max() <= 1.5
     assert 0.7 <= texture.min() < 0.9 and 2.0 < texture.max() <= 2.5 and 0 <= slow.min() < slow.max() <= 0.6
+    assert 15 < (grain == 0).sum() < 35 and 0.003 <= grain[grain > 0].min() < 0.006 and 0.015 < grain.max() <= 0.03
+
+
+def test_grain_is_white_noise_of_a_magnitude(head, straight, monkeypatch):
+    plain, _ = paint(head, (40, 40, 40), 2.0, seed=2, device=CPU, suffix="T1w", lesions="none")
+    monkeypatch.setattr(anatomies, "_GRAINY", 1.0)
+    monkeypatch.setattr(anatomies, "_GRAIN", (0.02, 0.02))
+    grainy, _ = paint(head, (40, 40, 40), 2.0, seed=2, device=CPU, suffix="T1w", lesions="none")
+    grain = (grainy - plain)[plain > 0.1]
+    assert grain.std().item() == pytest.approx(0.02, rel=0.03) and abs(grain.mean().item()) < 0.001
+    assert grainy.min() >= 0
 
 
 @pytest.mark.parametrize("suffix", ["T1w", "T2w"])

@@ -45,6 +45,9 @@ _BLUR_MM = 0.25  # so that the steps of the stored structures do not show
 # is, and a slow part of it (correlation length in mm, deviation).
 _SOFT, _SOFT_MM = (0.0, 0.7), (0.5, 1.5)
 _TEXTURE_GAIN, _MOST_TEXTURE, _SLOW_TEXTURE = (0.7, 2.5), 0.25, (6.0, (0.0, 0.6))
+# A fine scan that is taken for the truth has noise of its own. Its thick scans show it, and what they show is to stay:
+# the share of heads that have such grain, and its deviation.
+_GRAINY, _GRAIN = 0.5, (0.003, 0.03)
 _PERCENTILE = 0.999  # what the product divides scans by
 
 
@@ -135,7 +138,10 @@ def paint(
     image = _signal(look, parts, part, mixture, grid, tissue, seed)
     image = (image / _brightest(look, head.shares)).pow_(math.exp(_GAMMA * _normal(generator)))
     image *= torch.exp(_BIAS * _noise(grid, (_BIAS_MM,) * 3, generator_of(seed, "bias"))[0])
-    return image.mul_(_uniform(_BRIGHTNESS, generator)), part
+    image.mul_(_uniform(_BRIGHTNESS, generator))
+    if tissue.grain > 0:  # a magnitude, as scans are
+        image = (image + tissue.grain * torch.randn(shape, generator=generator_of(seed, "grain")).to(device)).abs_()
+    return image, part
 
 
 class _Block(NamedTuple):
@@ -160,12 +166,14 @@ class _Block(NamedTuple):
 
 
 class _Tissue(NamedTuple):
-    """What share of its borders is soft, by which deviation; how strong its texture and the slow part of that are."""
+    """What share of its borders is soft, by which deviation; how strong its texture, the slow part of that and its
+    grain are."""
 
     soft: float = 0.0
     soft_mm: float = 0.0
     texture: float = 1.0
     slow: float = 0.0
+    grain: float = 0.0
 
 
 class _Parts(NamedTuple):
@@ -182,7 +190,8 @@ def _draw_tissue(generator: torch.Generator) -> _Tissue:
     gain = math.exp(_uniform(tuple(map(math.log, _TEXTURE_GAIN)), generator))
     ranges = _SOFT, _SOFT_MM, _SLOW_TEXTURE[1]
     soft, soft_mm, slow = (_uniform(between, generator) for between in ranges)
-    return _Tissue(soft, soft_mm, gain, slow)
+    grain = math.exp(_uniform(tuple(map(math.log, _GRAIN)), generator))
+    return _Tissue(soft, soft_mm, gain, slow, grain if _uniform((0.0, 1.0), generator) < _GRAINY else 0.0)
 
 
 def _placed(head: StoredAnatomy, grid: _Block, generator: torch.Generator) -> Tensor:
