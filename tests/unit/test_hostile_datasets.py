@@ -270,7 +270,8 @@ def test_a_pin_that_is_told_to_end_leaves_no_program_and_no_half_clone(
     number: signal.Signals, tmp_path: Path, started: Callable[..., subprocess.Popen]
 ) -> None:
     program = (
-        "import sys; from headsr.recipes import Dataset; from headsr.sourcedata import pin_datasets\n"
+        "import signal, sys; from headsr.recipes import Dataset; from headsr.sourcedata import pin_datasets\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests may run under nohup, which is for good
         "pin_datasets({'tiny': Dataset(sys.argv[1], 'v1', '', '')}, clones='clones', table='scans.tsv')"
     )
     with socket.create_server(("127.0.0.1", 0)) as server:  # which never answers

@@ -77,6 +77,8 @@ def load_recipes(config: Mapping[str, Any]) -> Recipes:
     Raises RecipeError for whatever cannot be used, and for a name that no file defines.
     """
     for folder in ("results", "clones"):
+        if folder not in config:
+            raise RecipeError(f"config: the key {folder!r} is missing")
         _refuse_no_folder(config[folder], f"config: {folder}")
     files = config["recipes"]
     recipes = Recipes(**{field.name: _load_part(field.name, config) for field in fields(Recipes)})

@@ -148,6 +148,14 @@ def test_what_is_written_to_is_a_folder(key, path):
         load_recipes(config)
 
 
+@pytest.mark.parametrize("key", ["results", "clones"])
+def test_a_folder_that_is_not_said_is_missed_by_its_name(key):
+    config = load_config([])
+    del config[key]
+    with pytest.raises(RecipeError, match=f"^config: the key '{key}' is missing"):
+        load_recipes(config)
+
+
 @pytest.mark.parametrize("path", ["results", "/tmp/my results (2)", "../größe/x", "out/"])
 def test_folders_may_have_any_other_name(path):
     load_recipes(load_config([]) | {"results": path})

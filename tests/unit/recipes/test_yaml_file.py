@@ -50,9 +50,10 @@ def test_what_stands_for_too_much_is_refused_with_the_files_name(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError, match=r"^delta\.yaml: is not valid YAML"):
         load_config(["delta.yaml"])
-    config = {"recipes": dict.fromkeys(("datasets", "degradations", "blind", "methods", "tables"), "delta.yaml")}
+    parts = ("datasets", "degradations", "blind", "methods", "models", "tables")
+    config = {"recipes": dict.fromkeys(parts, "delta.yaml"), "results": "results", "clones": "clones"}
     with pytest.raises(RecipeError, match=r"^delta\.yaml: is not valid YAML"):
-        load_recipes({**config, "recipes": {**config["recipes"], "models": "delta.yaml"}, "overrides": {}})
+        load_recipes(config)
 
 
 def test_aliases_and_merges_are_read_as_they_are_meant(tmp_path):
