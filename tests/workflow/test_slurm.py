@@ -170,15 +170,19 @@ UNITS = (("slice_network", "orthogonal_x4"), ("inr_prior", "orthogonal_x4"))
 
 @pytest.fixture(scope="module")
 def slurm_project(cluster, finished_project, tmp_path_factory):
-    """The project that ran locally, run again from its first step through SLURM, as far as two scores."""
+    """The project that ran locally, run again from its first step through SLURM, as far as two scores.
+
+    And a volume with what is foretold of its errors, which no table of the smoke configuration asks for.
+    """
     project = tmp_path_factory.mktemp("through_slurm") / "project"
     shutil.copytree(finished_project, project, symlinks=True, ignore=shutil.ignore_patterns("results", ".snakemake"))
     shutil.copytree(finished_project / "results/clones", project / "results/clones", symlinks=True)
     scores = [
         f"results/scores/voxels/{method}/{degradation}/demo/sub-03/sub-03_T1w.json" for method, degradation in UNITS
     ]
+    foretold = VOLUME.format(method="unrolled", degradation="orthogonal_x4") + "_res-hi_desc-uncertainty_T1w.nii.gz"
     # The node has two cores, and the rules ask for up to four: what --cores does locally, --max-threads does here.
-    with submitted(cluster, project, *CONFIG, "--max-threads", "2", "--", *scores) as process:
+    with submitted(cluster, project, *CONFIG, "--max-threads", "2", "--", *scores, foretold) as process:
         status, printed = finish(process, project, timeout=600)
     assert status == 0, printed[-6000:]
     return project
