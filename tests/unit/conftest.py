@@ -1,5 +1,6 @@
 """Fixtures shared by the unit tests."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,21 @@ from headsr.acquisition.operator import Acquisition
 from headsr.volumes import AXES, Grid
 
 SCALE = 800.0
+
+
+@pytest.fixture(params=["pipe", "device"])
+def endless(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Path]:
+    """A function that puts what never ends, a pipe or a device, where a file of some name is looked for."""
+
+    def put(name: str) -> Path:
+        path = tmp_path / name
+        if request.param == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/dev/zero")
+        return path
+
+    return put
 
 
 @pytest.fixture(scope="session")

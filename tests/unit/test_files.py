@@ -81,13 +81,8 @@ def test_what_was_put_in_place_is_known_and_what_failed_is_not(tmp_path):
 
 
 @pytest.mark.parametrize("read", [sha256_of, read_json, read_text, read_structures, read_maps])
-@pytest.mark.parametrize("kind", ["pipe", "device"])
-def test_what_is_no_file_is_refused_at_once(tmp_path, read, kind):
-    path = tmp_path / "input"
-    if kind == "pipe":
-        os.mkfifo(path)
-    else:
-        path.symlink_to("/dev/zero")
+def test_what_is_no_file_is_refused_at_once(read, endless):
+    path = endless("input")
     with pytest.raises(ValueError, match=r"input: is a pipe or a device, not a file\. Write its content into a file"):
         read(path)
 

@@ -1,7 +1,5 @@
 """A small YAML file stays small, whatever its aliases stand for."""
 
-import os
-
 import pytest
 import yaml
 
@@ -71,13 +69,8 @@ def test_a_file_too_large_for_a_recipe_is_not_read(tmp_path, monkeypatch):
         read_yaml(tmp_path / "a.yaml")
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device"])
-def test_what_is_no_file_is_refused_at_once(tmp_path, kind):
-    path = tmp_path / "a.yaml"
-    if kind == "pipe":
-        os.mkfifo(path)
-    else:
-        path.symlink_to("/dev/zero")
+def test_what_is_no_file_is_refused_at_once(endless):
+    path = endless("a.yaml")
     with pytest.raises(NotAFileError, match=r"a\.yaml: is a pipe or a device"):
         read_yaml(path)
 
