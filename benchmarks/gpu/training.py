@@ -178,7 +178,7 @@ class Training:
             continues=kept,
             first=self.done,
             last=last,
-            rate=rate_of(recipe, {"decays": decays}, last=last),
+            rate=rate_of(recipe, {"falls": int(decays), "of": 1}, last=last),
             scratch=self.scratch,
             previous=self.previous,
         )

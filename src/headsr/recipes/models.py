@@ -13,6 +13,7 @@ from headsr.recipes.data import Count, Seed, Suffix
 from headsr.recipes.shipped import Shipped
 
 PRECISIONS = ("fp32", "bf16", "auto")
+FALLING = 5  # one part in so many of a training's segments has a falling rate, where its schedule is a decay
 Rate = Annotated[float, Range(0, 1, above=True)]
 Decay = Annotated[float, Range(0, 1, below=True)]
 
@@ -164,7 +165,7 @@ class Schedule:
 
     cosine: half a cosine down to 1 % over the whole training, whose length is part of what it is. constant: may be
     prolonged at any time; the moving average does what a decay would do. decay: constant, then straight down to 0 over
-    the last segment; prolonging it redoes only that one.
+    the last fifth of the segments, at least one; prolonging it redoes only those.
     """
 
     shape: Annotated[Literal["cosine", "constant", "decay"], Doc("Of the learning rate.")]
@@ -221,10 +222,20 @@ class Model:
         """The ``network`` block of every network that is trained, by the turn in which it is."""
         return {"network": self.network}
 
-    def course(self, segment: int) -> dict[str, int | bool]:
-        """What of the number of segments decides the bytes of one: a cosine's length, whether this one decays."""
-        total, last = self.budget.steps * self.budget.segments, segment == self.budget.segments - 1
-        return {"cosine": {"total": total}, "constant": {}, "decay": {"decays": last}}[self.schedule.shape]
+    def course(self, segment: int) -> dict[str, int]:
+        """What of the number of segments decides the bytes of one: a cosine's length, where in a fall it stands.
+
+        ``falls`` counts the segments in which the rate falls, up to this one, of the ``of`` in which it does in the
+        end; before them it is 0.
+        """
+        segments = self.budget.segments
+        falling = math.ceil(segments / FALLING)
+        falls = max(0, segment + 1 - (segments - falling))
+        return {
+            "cosine": {"total": self.budget.steps * segments},
+            "constant": {},
+            "decay": {"falls": falls, "of": falling} if falls else {"falls": 0},
+        }[self.schedule.shape]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,18 +139,23 @@ def _plan(
     scratch: Path,
 ) -> Plan:
     last, lasting = (segment + 1) * recipe.budget.steps, _identity(recipe, sources)
-    earlier = {key: False if key == "decays" else value for key, value in course.items()}
     return Plan(
         label=f"{state.parent.name}, segment {segment}",
         recipe=recipe,
         identity={**lasting, **course},
-        continues={**lasting, **earlier},
+        continues={**lasting, **_before(course)},
         first=segment * recipe.budget.steps,
         last=last,
         rate=rate_of(recipe, course, last=last),
         scratch=scratch,
         previous=None if previous is None else Path(previous),
     )
+
+
+def _before(course: Mapping[str, Any]) -> dict[str, Any]:
+    """The course of the segment before one (Model.course)."""
+    falls = course.get("falls", 0)
+    return {"falls": 0} if falls == 1 else {**course, "falls": falls - 1} if falls else dict(course)
 
 
 def _identity(recipe: Model, sources: Sources) -> dict[str, Any]:

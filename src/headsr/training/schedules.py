@@ -20,8 +20,9 @@ def rate_of(recipe: Model, course: Mapping[str, Any], *, last: int) -> Callable[
         risen = min(1.0, step / schedule.warm_up) if schedule.warm_up else 1.0
         if schedule.shape == "cosine":
             return base * risen * _cosine(step, schedule.warm_up, course["total"])
-        if schedule.shape == "decay" and course["decays"]:
-            return base * risen * (last + 1 - step) / steps
+        if schedule.shape == "decay" and course["falls"]:
+            after = (course["of"] - course["falls"]) * steps
+            return base * risen * (after + last + 1 - step) / (course["of"] * steps)
         return base * risen
 
     return rate

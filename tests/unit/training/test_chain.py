@@ -53,10 +53,18 @@ def test_segments_can_be_added(recipe_of, train):
     assert longer.read_bytes() == train(recipe_of("baseline", steps=6), "whole").read_bytes()
 
 
-def test_prolonging_a_decay_redoes_the_last_segment_only(recipe_of, train):
+def test_a_decay_goes_on_through_its_segments(recipe_of, train):
+    recipe = recipe_of("baseline", steps=1, segments=6, schedule={"shape": "decay"})
+    at_once = train(recipe).read_bytes()
+    assert train(recipe, first=5).read_bytes() == at_once
+    with pytest.raises(StateError, match=r"segment-5.*another training"):
+        train(recipe_of("baseline", steps=1, segments=7, schedule={"shape": "decay"}), first=6)
+
+
+def test_prolonging_a_decay_redoes_its_segments_only(recipe_of, train):
     schedule = {"shape": "decay"}
     short = train(recipe_of("baseline", steps=2, segments=2, schedule=schedule))
-    with pytest.raises(StateError, match=r"segment-1.*another training \(different: decays\)"):
+    with pytest.raises(StateError, match=r"segment-1.*another training \(different: falls, of\)"):
         train(recipe_of("baseline", steps=2, segments=3, schedule=schedule), first=2)
     first = short.with_name("segment-0.safetensors").read_bytes()
     longer = train(recipe_of("baseline", steps=2, segments=3, schedule=schedule), first=1)
