@@ -19,7 +19,7 @@ import nibabel
 import numpy as np
 import torch
 from scipy import ndimage
-from unrolled import HEADS, METHODS, Row, made, measured, network, scores, truth_of
+from unrolled import HEADS, METHODS, Row, made, measured, networks, scores, truth_of
 
 from headsr.files import sha256_of
 from headsr.reconstruct.projected import project_onto
@@ -78,7 +78,7 @@ def main():
         numbers = (alone, f"{found['psnr']:.2f}", f"{found['seam ratio']:.2f}", f"{found['FSC mm']:.2f}")
         print(f"| {' | '.join((name, *numbers, f'{seconds:.0f}'))} |", flush=True)
 
-    learned, models = network(arguments.weights)
+    learned, models = networks(network=arguments.weights)
     for name, method in ({one: METHODS[one] for one in ("spline", "tikhonov")} | learned).items():
         start = time.monotonic()
         volume = made(study, method, models)[0]

@@ -1,12 +1,13 @@
 """What an unrolled network has to beat, and whether it does: on real heads that no training saw.
 
-Run: python benchmarks/unrolled.py SCANS --cache FILE [--weights FILE] [--only orthogonal_x4] [--traces] [--figure DIR]
+Run: python benchmarks/unrolled.py SCANS --cache FILE [--weights FILE] [--slices FILE] [--only orthogonal_x4] [--traces]
+     [--figure DIR]
 
 SCANS is a BIDS folder that holds HEADS. Each is bias-corrected, has 1 at the 99.9th percentile inside the head, and is
 cropped around the middle of the head: the crop is the truth. Its scans are simulated by the acquisition operator with
 Rician noise drawn by the names. Volumes are those that would be published, projected; PSNR in dB inside the head, away
 from the faces of the crop. What the classical methods reach is kept in the cache file by row; with --weights the
-network is measured beside it.
+network is measured beside it, with --slices a 2-D one on the slices of the interpolated scans.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from headsr.evaluate.metrics.voxels import psnr
 from headsr.files import read_json, write_json
 from headsr.preprocess.bias import bias_field_of
 from headsr.preprocess.outline import head_of
-from headsr.recipes import Average, Spline, Stack, Tikhonov, TotalVariation, Unrolled
+from headsr.recipes import Average, SliceNetwork, Spline, Stack, Tikhonov, TotalVariation, Unrolled
 from headsr.reconstruct.estimate import estimate_of
 from headsr.reconstruct.projected import project_onto
 from headsr.seeds import seed_of
@@ -51,6 +52,7 @@ TURNS = (("axial", 0, 15.0), ("coronal", 2, -12.0))
 SPACING_MM, THICKNESS_MM = 5.0, 4.0
 
 METHODS = {"spline": Spline(), "average": Average(), "tikhonov": Tikhonov(iterations=30), "tv": TotalVariation()}
+LEARNED = {"slices": SliceNetwork(model="slices"), "network": Unrolled(model="network")}
 TRACES = {"seam ratio": seam_ratio, "stripe peak": stripe_peak, "FSC mm": fsc_resolution}
 FIGURE = ("orthogonal", 4, 1)
 
@@ -249,13 +251,13 @@ def gain(found, over):
 
 
 HEADER = """\
-| scans | head | spline | average | Tikhonov | TV | network | over spline | over the better | outcomes | s |
-|---|---|---:|---:|---:|---:|---:|---:|---:|---|---|"""
+| scans | head | spline | average | Tikhonov | TV | 2-D | network | over spline | over the better | outcomes | s |
+|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---|"""
 
 
 def line(row, found):
     """One line of the table: PSNR of every method, gains of the network over two of them, how projections ended."""
-    decibels = [f"{found[name]['psnr']:.2f}" if name in found else "" for name in (*METHODS, "network")]
+    decibels = [f"{found[name]['psnr']:.2f}" if name in found else "" for name in (*METHODS, *LEARNED)]
     gains = ["", ""]
     if "network" in found:
         gains = [f"{gain(found, 'spline'):+.2f}", f"{found['network']['psnr'] - better(found):+.2f}"]
@@ -276,11 +278,11 @@ def means(results):
     groups = {}
     for row, found in results.items():
         groups.setdefault(row.degradation, []).append(found)
-    yield f"| scans | heads | {' | '.join(METHODS)} | network |\n|---|---:|{'---:|' * (len(METHODS) + 1)}"
+    yield f"| scans | heads | {' | '.join([*METHODS, *LEARNED])} |\n|---|---:|{'---:|' * len([*METHODS, *LEARNED])}"
     for degradation, group in groups.items():
         cells = [
             f"{np.mean([found[name]['psnr'] for found in group]):.2f}" if all(name in found for found in group) else ""
-            for name in (*METHODS, "network")
+            for name in (*METHODS, *LEARNED)
         ]
         yield f"| {degradation} | {len(group)} | {' | '.join(cells)} |"
 
@@ -364,9 +366,10 @@ def save_estimate(place, name, volume, study):
     return volume_path, check
 
 
-def network(weights):
-    """The learned method and the model that it names."""
-    return {"network": Unrolled(model="unrolled")}, {"unrolled": load_model(weights)}
+def networks(**weights):
+    """The learned methods whose weights are given, and the models that they name."""
+    models = {name: load_model(path) for name, path in weights.items() if path}
+    return {name: LEARNED[name] for name in models}, models
 
 
 def main():
@@ -374,6 +377,7 @@ def main():
     parser.add_argument("scans", nargs="?", help="BIDS folder that holds the heads")
     parser.add_argument("--cache", help="JSON file that keeps what the classical methods reach")
     parser.add_argument("--weights", help="of the network; without them the classical methods alone are measured")
+    parser.add_argument("--slices", help="weights of a 2-D network")
     parser.add_argument("--only", default="", help="rows whose name has this in it: scans/head")
     parser.add_argument("--without", choices=METHODS, action="append", default=[], help="what the cache may lack")
     parser.add_argument("--traces", action="store_true", help="what the slices left along z, too")
@@ -382,7 +386,7 @@ def main():
     if arguments.scans is None or arguments.cache is None:
         print("Nothing measured: name a folder of scans and a cache file")
         return
-    learned, models = network(arguments.weights) if arguments.weights else ({}, {})
+    learned, models = networks(slices=arguments.slices, network=arguments.weights)
     baselines, results = Baselines(arguments.cache), {}
     print(HEADER)
     for row in rows():

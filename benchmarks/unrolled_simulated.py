@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 from scipy.stats import spearmanr
-from unrolled import METHODS, made, network
+from unrolled import METHODS, made, networks
 
 from headsr.acquisition.measurement import Measurement, Study
 from headsr.degrade.lowres import stack_operator
@@ -251,7 +251,7 @@ def main():
         print_intervals(list(errors_of(arguments.index, model, arguments.studies)), model.module)
         print()
     if arguments.heads:
-        learned, models = network(arguments.weights)
+        learned, models = networks(network=arguments.weights)
         for title, views in (("one thick axial scan", ("axial",)), ("three orthogonal scans", tuple(AXES))):
             print(f"\n{title} x{FACTOR}, {NOISE:.0%} of noise\n")
             print_lesions(all_lesions(arguments.index, COMPARED | learned, models, arguments.heads, views))
