@@ -13,11 +13,14 @@ from pathlib import Path
 from headsr import __version__
 from headsr.words import PlainFormatter, shown
 
-OK, FAILED, USAGE, REJECTED = 0, 1, 2, 3
+OK, FAILED, USAGE, REJECTED, RESOURCES = 0, 1, 2, 3, 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong use or configuration, 3 input rejected."""
+    """Run one command and return its exit code.
+
+    0 done, 1 failed, 2 wrong use or configuration, 3 input rejected, 4 too little memory.
+    """
     options = _parser().parse_args(arguments)
     # Children (git-annex, datalad, snakemake) live beside the interpreter that runs this.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -59,6 +62,30 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--deep", action="store_true", help="read all content and compare it with the recorded hashes")
     verify.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
     verify.set_defaults(command=_verify)
+
+    sr = commands.add_parser("sr", help="super-resolve the scans of one head")
+    sr.add_argument(
+        "scans", nargs="+", metavar="SCAN", help="NIfTI files of one head and contrast; the first says where"
+    )
+    sr.add_argument("out", metavar="OUT", help="X.nii.gz; above 512 voxels a side X.ome.zarr, and a preview")
+    voxels = sr.add_mutually_exclusive_group()
+    voxels.add_argument("--voxel", type=float, nargs="+", metavar="MM", help="voxel size in mm: one number or three")
+    voxels.add_argument("--scale", type=float, nargs="+", metavar="S", help="times as many voxels: one number or three")
+    voxels.add_argument("--shape", type=int, nargs="+", metavar="N", help="voxels: one number or three")
+    slices = sr.add_mutually_exclusive_group()
+    slices.add_argument("--thickness", type=float, metavar="MM", help="of the slices, where no sidecar says it")
+    slices.add_argument("--gap", type=float, metavar="MM", help="between the slices: 0 if there is none")
+    sr.add_argument("--profile", choices=("box", "gaussian"), default="box", help="of the slices (default: box)")
+    sr.add_argument(
+        "--method", default="unrolled", help="unrolled, tikhonov, tv, average or spline (default: unrolled)"
+    )
+    sr.add_argument(
+        "--report", action="store_true", help="one page beside OUT: what was added, measured, and is unsure"
+    )
+    sr.add_argument("--mem-gb", type=_gigabytes, help="what it may take at most (default: most of what is free)")
+    sr.add_argument("--force", action="store_true", help="take scans that the weights were not trained on")
+    sr.add_argument("--dry-run", action="store_true", help="say what it would make and take, and make nothing")
+    sr.set_defaults(command=_super_resolve)
 
     simulate = commands.add_parser("simulate", help="make a dataset of heads with known truth from label maps")
     simulate.add_argument("label_maps", metavar="DSEG_FOLDER", help="folder of _dseg.nii.gz files with their table")
@@ -184,6 +211,40 @@ def _verify(options: argparse.Namespace) -> int:
     print(verdict.text())
     wrong = any(finding.state != State.ORPHAN for finding in verdict.findings)
     return FAILED if wrong else OK
+
+
+def _super_resolve(options: argparse.Namespace) -> int:
+    from headsr.sr.cost import ResourcesError, memory_for
+    from headsr.sr.given import Slices
+    from headsr.sr.run import OutsideTrainingError, Request, foretell, super_resolve
+    from headsr.sr.target import Size
+    from headsr.volumes import VolumeError
+
+    try:
+        request = Request(
+            scans=tuple(map(Path, options.scans)),
+            out=Path(options.out),
+            slices=Slices(options.thickness, options.gap, options.profile),
+            size=Size(options.voxel, options.scale, options.shape),
+            method=options.method,
+            memory=memory_for(options.mem_gb),
+            force=options.force,
+            report=options.report,
+        )
+        foretold = foretell(request)
+        print(foretold.words(request.memory), flush=True)
+        if not options.dry_run:
+            super_resolve(request, foretold)
+    except (VolumeError, OutsideTrainingError) as error:
+        print(f"REJECTED {_words_of(error)}", file=sys.stderr)
+        return REJECTED
+    except (ResourcesError, MemoryError) as error:
+        print(f"headsr: {_words_of(error) or 'memory ran out'}", file=sys.stderr)
+        return RESOURCES
+    except (OSError, FloatingPointError, RuntimeError) as error:
+        print(f"headsr: {_words_of(error)}", file=sys.stderr)
+        return FAILED
+    return OK
 
 
 def _simulate(options: argparse.Namespace) -> int:

@@ -29,6 +29,9 @@ _RIDGE = 1.0  # against 200 studies
 _LAPLACE = 0.6  # the scale of errors over their root mean square
 _RHO_RANGE = (1e-3, 30.0)
 _LOG_SPREAD_RANGE, _KNOTS = (-9.0, 1.0), 20
+_MOST_CUTS = 16  # of an axis into tiles
+
+_Cut = list[tuple[slice, slice]]
 
 
 class Refined(NamedTuple):
@@ -72,8 +75,8 @@ class Unrolled(nn.Module):
         self.register_buffer("spreads", knots)
         self.register_buffer("halves", knots + math.log(math.log(10)))
 
-    def forward(self, evidence: Evidence, *, tile: int | None = None, keep_earlier: bool = False) -> Refined:
-        """The heads; corrections are made in tiles of ``tile`` voxels a side, with a halo, where it is not None."""
+    def forward(self, evidence: Evidence, *, at_once: int | None = None, keep_earlier: bool = False) -> Refined:
+        """The heads; corrections are made of ``at_once`` voxels at most at a time where it is not None."""
         device = evidence.scans[0].device
         with in_full_precision(device):
             x, traits, unit = evidence.start, evidence.traits(), self.expected_error(evidence)
@@ -89,7 +92,7 @@ class Unrolled(nn.Module):
             inputs = torch.cat([moving, fixed], dim=1)
             del moving
             correct = partial(self._change, correction, traits, foretell=stage == last)
-            change = in_tiles(correct, inputs, tile=tile, halo=correction.halo)
+            change = in_tiles(correct, inputs, at_once=at_once, halo=correction.halo)
             del inputs
             if keep_earlier and stage:
                 earlier.append(x)
@@ -217,16 +220,16 @@ class Block(nn.Module):
         return features + self.conv2(F.silu(hidden * (1 + scale).to(hidden.dtype) + shift.to(hidden.dtype)))
 
 
-def in_tiles(correct: Callable[[Tensor], Tensor], inputs: Tensor, *, tile: int | None, halo: int) -> Tensor:
-    """``correct(inputs)`` of the whole, made tile by tile with ``halo`` voxels around each.
+def in_tiles(correct: Callable[[Tensor], Tensor], inputs: Tensor, *, at_once: int | None, halo: int) -> Tensor:
+    """``correct(inputs)`` of the whole, made tile by tile with ``halo`` voxels around each, ``at_once`` with them.
 
     Sizes that are no multiple of MULTIPLE are continued by their edge values.
     """
     shape, inputs = inputs.shape[2:], _continued(inputs)
-    if tile is None:
+    if at_once is None or inputs[0, 0].numel() <= at_once:
         return _cut(correct(inputs), shape)
     whole = None
-    for box, around in _tiles(inputs.shape[2:], tile, halo):
+    for box, around in _tiles(inputs.shape[2:], at_once, halo):
         part = correct(inputs[(..., *around)])
         if whole is None:
             whole = part.new_empty(*part.shape[:2], *inputs.shape[2:])
@@ -256,9 +259,29 @@ def _continued(volume: Tensor) -> Tensor:
     return F.pad(volume, (0, z, 0, y, 0, x), mode="replicate") if any(missing) else volume
 
 
-def _tiles(shape: torch.Size, tile: int, halo: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Boxes of at most ``tile`` voxels a side that make up a volume, and each with ``halo`` around it, inside of it."""
-    tile = max(MULTIPLE, tile // MULTIPLE * MULTIPLE)
-    for start in product(*(range(0, n, tile) for n in shape)):
-        box = tuple(slice(a, min(a + tile, n)) for a, n in zip(start, shape, strict=True))
-        yield box, tuple(slice(max(0, b.start - halo), min(n, b.stop + halo)) for b, n in zip(box, shape, strict=True))
+def _tiles(shape: torch.Size, at_once: int, halo: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Boxes that make up a volume, and each with ``halo`` around it, inside of it: of at most ``at_once`` voxels.
+
+    Of all such ways the one with the least to compute; where there is none, that of the smallest tiles.
+    """
+    ways = product(*(_cuts(n, halo) for n in shape))
+    least = min(ways, key=lambda way: (max(at_once, math.prod(map(_longest, way))), math.prod(map(_total, way))))
+    for parts in product(*least):
+        yield tuple(zip(*parts, strict=True))
+
+
+def _cuts(n: int, halo: int) -> list[_Cut]:
+    """The ways to cut an axis into up to _MOST_CUTS parts: each part, and the same with the halo around it."""
+    sizes = sorted({-(-n // (number * MULTIPLE)) * MULTIPLE for number in range(1, _MOST_CUTS + 1)})
+    return [
+        [(slice(a, min(a + size, n)), slice(max(0, a - halo), min(n, a + size + halo))) for a in range(0, n, size)]
+        for size in sizes
+    ]
+
+
+def _longest(cut: _Cut) -> int:
+    return max(around.stop - around.start for _, around in cut)
+
+
+def _total(cut: _Cut) -> int:
+    return sum(around.stop - around.start for _, around in cut)
