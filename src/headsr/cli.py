@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from headsr import __version__
@@ -216,6 +217,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _super_resolve(options: argparse.Namespace) -> int:
     from headsr.sr.cost import ResourcesError, memory_for
     from headsr.sr.given import Slices
+    from headsr.sr.outputs import result_at
     from headsr.sr.run import OutsideTrainingError, Request, foretell, super_resolve
     from headsr.sr.target import Size
     from headsr.volumes import VolumeError
@@ -223,7 +225,7 @@ def _super_resolve(options: argparse.Namespace) -> int:
     try:
         request = Request(
             scans=tuple(map(Path, options.scans)),
-            out=Path(options.out),
+            named=partial(result_at, options.out),
             slices=Slices(options.thickness, options.gap, options.profile),
             size=Size(options.voxel, options.scale, options.shape),
             method=options.method,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headsr.files import sidecar_of
+from headsr.scans import parse_name
 from headsr.volumes import Grid
 
 MOST_OF_NIFTI = 512  # voxels a side: viewers open no larger NIfTI with ease
@@ -34,6 +35,23 @@ class Result:
         yield from (self.volume, self.sidecar, self.report)
         for path in (*self.residuals, self.uncertainty):
             yield from (path, sidecar_of(path))
+
+
+def derivative_at(folder: str | os.PathLike[str], name: str, grid: Grid, views: Sequence[str]) -> Result:
+    """The paths of the result of the scan of this BIDS name (``sub-01_ses-a_T1w``) in a folder of derivatives."""
+    parsed = parse_name(name)
+    if parsed is None:
+        raise ValueError(f"{name}: is not the BIDS name of a scan")
+    subject, scan, suffix = parsed
+    session = [part for part in scan.split("_") if part.startswith("ses-")]
+    place = Path(folder, subject, *session, "anat")
+    return Result(
+        volume=place / f"{scan}_res-hi_desc-sr_{suffix}.nii.gz",
+        store=place / f"{scan}_res-hi_desc-sr_{suffix}{_STORE}" if max(grid.shape) > MOST_OF_NIFTI else None,
+        residuals=tuple(place / f"{scan}_desc-srresidual{view.capitalize()}_{suffix}.nii.gz" for view in views),
+        uncertainty=place / f"{scan}_res-hi_desc-uncertainty_{suffix}.nii.gz",
+        report=place / f"{scan}_desc-report_{suffix}.html",
+    )
 
 
 def result_at(out: str | os.PathLike[str], grid: Grid, views: Sequence[str]) -> Result:

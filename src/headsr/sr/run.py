@@ -29,7 +29,7 @@ from headsr.render.ours import DESCRIPTION
 from headsr.render.publish import Outputs, publish_volume, refuse_foreign
 from headsr.sr.cost import Cost, cost_of, refuse_without_room
 from headsr.sr.given import GivenScan, Slices, read_given, views_of
-from headsr.sr.outputs import Result, result_at
+from headsr.sr.outputs import Result
 from headsr.sr.page import write_page
 from headsr.sr.ranges import outside_of
 from headsr.sr.study import Prepared, prepare
@@ -50,12 +50,13 @@ class OutsideTrainingError(ValueError):
 class Request:
     """What is asked for: the result of some scans of one head, and how.
 
+    ``named`` says where a result on a grid goes, with a residual for each of the scans' views.
     ``memory`` are bytes; ``method`` is unrolled or one that needs no training; ``force`` takes scans that the weights
     were not trained on.
     """
 
     scans: tuple[Path, ...]
-    out: Path
+    named: Callable[[Grid, Sequence[str]], Result]
     memory: int
     slices: Slices = field(default_factory=Slices)
     size: Size = field(default_factory=Size)
@@ -100,9 +101,9 @@ def foretell(request: Request) -> Foretold:
     method = method_named(request.method)
     given = tuple(read_given(path, request.slices) for path in request.scans)
     target = target_of(given[0], request.size)
-    result = result_at(request.out, target, views_of(given))
+    result = request.named(target, views_of(given))
     if any(path.resolve() == scan.path.resolve() for path in result.files() for scan in given):
-        raise ValueError(f"{request.out}: is the scan itself. Name the result otherwise")
+        raise ValueError(f"{result.volume}: the result would lie on the scan itself. Name it otherwise")
     refuse_foreign(result.files())
     cost = cost_of(target, method)
     refuse_without_room(cost, request.memory)
