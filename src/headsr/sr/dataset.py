@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import torch
@@ -71,17 +73,35 @@ def super_resolve_dataset(
         for path in found.scans
     ]
     threads, outcomes = max(1, cores() // workers), []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(_outcome_of, request, threads) for request in requests]
-        for future in as_completed(running):
-            outcome = future.result()
-            outcomes.append(outcome)
-            print(f"{len(outcomes)} of {len(requests)}: {outcome.scan} {outcome.state}. {outcome.words}", flush=True)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
+        running = {pool.submit(_outcome_of, request): request.scans[0] for request in requests}
+        try:
+            for future in as_completed(running):
+                outcomes.append(_of_process(future, running[future]))
+                last = outcomes[-1]
+                print(f"{len(outcomes)} of {len(requests)}: {last.scan} {last.state}. {last.words}", flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()
+            raise
     return sorted(outcomes, key=lambda outcome: outcome.scan)
 
 
-def _outcome_of(request: Request, threads: int) -> Outcome:
+def _begin(threads: int) -> None:
+    """What every process does first: an interrupt is the business of the one that has begun it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+
+
+def _of_process(future: Future[Outcome], scan: Path) -> Outcome:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return Outcome(scan, "failed", f"{scan}: its process was killed, most often for memory. Try --workers 1")
+
+
+def _outcome_of(request: Request) -> Outcome:
     scan = request.scans[0]
     try:
         made = super_resolve(request, foretell(request), say=lambda words: None)

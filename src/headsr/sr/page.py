@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headsr.recipes import Method
 
 _ADDED, _UNSURE = 0.2, 0.15  # the windows, of the brightest in the head
+_BRIGHTEST = 98.0  # percentile
 _OUTCOMES = {
     "agreed": "The result agreed with every scan within its noise before anything was done about it.",
     "met": "The result was made to agree with every scan within its noise.",
@@ -88,10 +89,11 @@ def _details(record: Mapping[str, Any]) -> list[str]:
 
 def _picture(study: Study, estimate: Estimate, title: str) -> str:
     """The picture as a data URI."""
-    head = cut(Volume(head_voxels(study.scans).numpy().astype(np.float32), study.head), study.head)
+    head = cut(Volume(head_voxels(study.scans).cpu().numpy().astype(np.float32), study.head), study.head)
     smooth = average_of(study.scans[:1], study.head)
     added, unsure = estimate.volume - smooth, estimate.uncertainty
-    rows: Rows = [(view, view, _panels(head, view, smooth, estimate.volume, added, unsure)) for view in PLANES]
+    high = float(np.percentile(smooth[head.inside], _BRIGHTEST))  # above it are fat and vessels
+    rows: Rows = [(view, view, _panels(head, view, smooth, estimate.volume, added, unsure, high)) for view in PLANES]
     columns = ["scan, interpolated", "result", "added", *([] if unsure is None else ["unsure"])]
     foot = f"added ±{_ADDED:g}, unsure 0 to {_UNSURE:g}, of the brightest; the subject's right is on the right"
     with tempfile.TemporaryDirectory(prefix="headsr-page-") as folder:
@@ -107,8 +109,9 @@ def _panels(
     result: NDArray[np.float32],
     added: NDArray[np.float32],
     unsure: NDArray[np.float32] | None,
+    high: float,
 ) -> list[Panel | None]:
-    panels: list[Panel | None] = [Panel(head.plane(data, view), 0.0, 1.0) for data in (smooth, result)]
+    panels: list[Panel | None] = [Panel(head.plane(data, view), 0.0, high) for data in (smooth, result)]
     panels.append(Panel(head.plane(added, view), -_ADDED, _ADDED, "RdBu_r"))
     if unsure is not None:
         panels.append(Panel(head.plane(unsure, view), 0.0, _UNSURE, "inferno"))

@@ -27,7 +27,7 @@ from headsr.reconstruct.projected import project_onto
 from headsr.render.describe import describe_residual, describe_volume
 from headsr.render.ours import DESCRIPTION
 from headsr.render.publish import Outputs, publish_volume, refuse_foreign
-from headsr.sr.cost import Cost, cost_of, refuse_without_room
+from headsr.sr.cost import Cost, cost_of, refuse_without_room, seconds_of
 from headsr.sr.given import GivenScan, Slices, read_given, views_of
 from headsr.sr.outputs import Result
 from headsr.sr.page import write_page
@@ -36,6 +36,7 @@ from headsr.sr.study import Prepared, prepare
 from headsr.sr.target import Size, target_of
 from headsr.sr.zeroed import zeroed
 from headsr.volumes import Grid, save_volume
+from headsr.weights import TrainedModel
 
 WEIGHTS = "unrolled"  # that ship in the package
 # What needs nothing but the scans.
@@ -72,14 +73,17 @@ class Foretold:
     given: tuple[GivenScan, ...]
     target: Grid
     method: Method
+    model: TrainedModel | None
     cost: Cost
     result: Result
 
     def words(self, memory: int) -> str:
-        """For people, where so many bytes are allowed."""
+        """For people, where so many bytes are allowed: what it is made of, what it will be, and what that takes."""
         shape, size = (" x ".join(f"{n:.4g}" for n in values) for values in (self.target.shape, self.target.voxel_size))
         made = f"{self.result.store or self.result.volume}: {shape} voxels of {size} mm, by {self.method.kind}"
         takes = f"takes up to {self.cost.within(memory) / 1e9:.2g} GB of memory"
+        if self.model is not None:
+            takes += f" and about {seconds_of(self.target, self.model):.0f} s"
         return "\n".join([*(scan.words() for scan in self.given), made, takes])
 
 
@@ -107,7 +111,8 @@ def foretell(request: Request) -> Foretold:
     refuse_foreign(result.files())
     cost = cost_of(target, method)
     refuse_without_room(cost, request.memory)
-    return Foretold(given, target, method, cost, result)
+    model = load_shipped(WEIGHTS, choose_device()) if isinstance(method, Unrolled) else None
+    return Foretold(given, target, method, model, cost, result)
 
 
 def super_resolve(request: Request, foretold: Foretold, say: Callable[[str], None] = print) -> bool:
@@ -121,9 +126,8 @@ def super_resolve(request: Request, foretold: Foretold, say: Callable[[str], Non
     if is_done(foretold.result, wanted):
         say(f"{foretold.result.sidecar}: is as it should be; nothing to do")
         return False
-    device = choose_device() if foretold.method.gpu else torch.device("cpu")
     say("looking for the head, its noise and, with several scans, their placement")
-    prepared = prepare(foretold.given, foretold.target)
+    prepared = prepare(foretold.given, foretold.target, choose_device() if foretold.method.gpu else torch.device("cpu"))
     outside = _outside(foretold, prepared)
     for what in outside:
         say(f"outside of what the weights were trained on: {what}")
@@ -133,10 +137,11 @@ def super_resolve(request: Request, foretold: Foretold, say: Callable[[str], Non
             "the same, or ask for other voxels, or take --method tikhonov"
         )
     say(f"reconstructing by {foretold.method.kind}")
-    models = {WEIGHTS: load_shipped(WEIGHTS, device)} if isinstance(foretold.method, Unrolled) else {}
+    models = {} if foretold.model is None else {WEIGHTS: foretold.model}
     study = prepared.study
     estimate = estimate_of(study, foretold.method, models, memory=request.memory)
     empty = zeroed(study, prepared.seen[0].data)
+    say("making it agree with what was measured")
     volume, projection = project_onto(_emptied(estimate.volume, empty), study)
     volume = _emptied(volume, empty)
     record = {
@@ -147,6 +152,7 @@ def super_resolve(request: Request, foretold: Foretold, say: Callable[[str], Non
         **_record_of(foretold, prepared),
         **estimate.record,
     }
+    say("writing")
     _publish(foretold, prepared, replace(estimate, volume=volume), record, request)
     return True
 
@@ -225,10 +231,10 @@ def _publish(
     study, result, axes = prepared.study, foretold.result, foretold.given[0].volume.axes
     refuse_foreign(result.files())
     result.sidecar.unlink(missing_ok=True)
-    maps = residuals(torch.as_tensor(estimate.volume), study.scans)
+    maps = residuals(torch.as_tensor(estimate.volume, device=study.scans[0].data.device), study.scans)
     written = []
     for scan, residual, path in zip(study.scans, maps, result.residuals, strict=True):
-        in_units = residual.numpy() * np.float32(study.scale)
+        in_units = residual.cpu().numpy() * np.float32(study.scale)
         described = describe_residual(path.name, scan.view, skull_stripped=study.skull_stripped)
         _write(path, in_units, scan.operator.scan, described, axes, written)
     if estimate.uncertainty is not None:

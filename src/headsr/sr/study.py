@@ -39,8 +39,8 @@ class Prepared:
     alignments: tuple[dict[str, Any], ...]
 
 
-def prepare(scans: Sequence[GivenScan], target: Grid) -> Prepared:
-    """The study of the scans of one head on the grid of the result.
+def prepare(scans: Sequence[GivenScan], target: Grid, device: torch.device) -> Prepared:
+    """The study of the scans of one head on the grid of the result, its tensors on a device.
 
     The first scan gives the unit of intensities and stays where it is. Raises VolumeError for scans without signal, and
     for those that are not of one head and contrast.
@@ -59,7 +59,7 @@ def prepare(scans: Sequence[GivenScan], target: Grid) -> Prepared:
     motions = [np.eye(4), *(alignment.motion for alignment in found)]
     gains = [1.0, *(alignment.after.gain for alignment in found)]
     measurements = [
-        _measured(view, scan.moved(motion), target, head, gain * scale)
+        _measured(view, scan.moved(motion), target, head, gain * scale, device)
         for view, scan, motion, head, gain in zip(views_of(scans), placed, motions, heads, gains, strict=True)
     ]
     study = Study(
@@ -95,10 +95,12 @@ def _placed(scan: GivenScan, volume: Volume) -> PlacedScan:
     return PlacedScan(volume, scan.axis, scan.profile, scan.thickness)
 
 
-def _measured(view: str, scan: PlacedScan, target: Grid, head: NDArray[np.bool_], unit: float) -> Measurement:
+def _measured(
+    view: str, scan: PlacedScan, target: Grid, head: NDArray[np.bool_], unit: float, device: torch.device
+) -> Measurement:
     """What the operator-based methods take; ``unit`` is what becomes 1."""
     grid = scan.volume.grid
-    operator = Acquisition(target, grid, axis=scan.axis, profile=scan.profile, thickness=scan.thickness)
-    data = torch.as_tensor(scan.volume.data / np.float32(unit))
+    operator = Acquisition(target, grid, axis=scan.axis, profile=scan.profile, thickness=scan.thickness, device=device)
+    data = torch.as_tensor(scan.volume.data / np.float32(unit), device=device)
     noise = estimate_noise(scan.volume, head) / unit
-    return Measurement(view, operator, data, noise, torch.as_tensor(head))
+    return Measurement(view, operator, data, noise, torch.as_tensor(head, device=device))
