@@ -82,6 +82,7 @@ class Unrolled(nn.Module):
             x, traits, unit = evidence.start, evidence.traits(), self.expected_error(evidence)
             places = evidence.places().expand(len(x), -1, -1, -1, -1)
             fixed = torch.cat([places, evidence.shown() / evidence.grain], dim=1)
+            del places
         earlier, last = [], len(self.corrections) - 1
         for stage, (correction, trusting) in enumerate(zip(self.corrections, self.trusting, strict=True)):
             with in_full_precision(device):
@@ -89,11 +90,9 @@ class Unrolled(nn.Module):
                 # The noise's variance over that of the estimate's error, times what is learned.
                 learned = trusting(traits).exp()[:, :, None, None, None]
                 rho = (evidence.variance / unit.square() * learned).clamp(*_RHO_RANGE)
-            inputs = torch.cat([moving, fixed], dim=1)
-            del moving
             correct = partial(self._change, correction, traits, foretell=stage == last)
-            change = in_tiles(correct, inputs, at_once=at_once, halo=correction.halo)
-            del inputs
+            change = in_tiles(correct, [moving, fixed], at_once=at_once, halo=correction.halo)
+            del moving
             if keep_earlier and stage:
                 earlier.append(x)
             with in_full_precision(device):
@@ -220,22 +219,29 @@ class Block(nn.Module):
         return features + self.conv2(F.silu(hidden * (1 + scale).to(hidden.dtype) + shift.to(hidden.dtype)))
 
 
-def in_tiles(correct: Callable[[Tensor], Tensor], inputs: Tensor, *, at_once: int | None, halo: int) -> Tensor:
-    """``correct(inputs)`` of the whole, made tile by tile with ``halo`` voxels around each, ``at_once`` with them.
+def in_tiles(
+    correct: Callable[[Tensor], Tensor], inputs: Sequence[Tensor], *, at_once: int | None, halo: int
+) -> Tensor:
+    """``correct`` of the channels of all ``inputs``, tile by tile with ``halo`` voxels around each, ``at_once`` in all.
 
     Sizes that are no multiple of MULTIPLE are continued by their edge values.
     """
-    shape, inputs = inputs.shape[2:], _continued(inputs)
-    if at_once is None or inputs[0, 0].numel() <= at_once:
-        return _cut(correct(inputs), shape)
+    shape = inputs[0].shape[2:]
+    if at_once is None or math.prod(shape) <= at_once:
+        return _cut(correct(_joined(inputs, [slice(None)] * 3)), shape)
     whole = None
-    for box, around in _tiles(inputs.shape[2:], at_once, halo):
-        part = correct(inputs[(..., *around)])
+    for box, around in _tiles([n + -n % MULTIPLE for n in shape], at_once, halo):
+        part = correct(_joined(inputs, around))
         if whole is None:
-            whole = part.new_empty(*part.shape[:2], *inputs.shape[2:])
-        inner = [slice(b.start - a.start, b.stop - a.start) for b, a in zip(box, around, strict=True)]
+            whole = part.new_empty(*part.shape[:2], *shape)
+        inner = [slice(b.start - a.start, min(b.stop, n) - a.start) for b, a, n in zip(box, around, shape, strict=True)]
         whole[(..., *box)] = part[(..., *inner)]
-    return _cut(whole, shape)
+    return whole
+
+
+def _joined(inputs: Sequence[Tensor], part: Sequence[slice]) -> Tensor:
+    """The channels of all inputs in a part of the volume, continued where the volume ends."""
+    return _continued(torch.cat([one[(..., *part)] for one in inputs], dim=1))
 
 
 def _detail(volume: Tensor) -> Tensor:
@@ -259,7 +265,7 @@ def _continued(volume: Tensor) -> Tensor:
     return F.pad(volume, (0, z, 0, y, 0, x), mode="replicate") if any(missing) else volume
 
 
-def _tiles(shape: torch.Size, at_once: int, halo: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+def _tiles(shape: Sequence[int], at_once: int, halo: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
     """Boxes that make up a volume, and each with ``halo`` around it, inside of it: of at most ``at_once`` voxels.
 
     Of all such ways the one with the least to compute; where there is none, that of the smallest tiles.
@@ -273,6 +279,7 @@ def _tiles(shape: torch.Size, at_once: int, halo: int) -> Iterator[tuple[tuple[s
 def _cuts(n: int, halo: int) -> list[_Cut]:
     """The ways to cut an axis into up to _MOST_CUTS parts: each part, and the same with the halo around it."""
     sizes = sorted({-(-n // (number * MULTIPLE)) * MULTIPLE for number in range(1, _MOST_CUTS + 1)})
+    halo = -(-halo // MULTIPLE) * MULTIPLE  # a tile begins where a cell of the coarsest level does
     return [
         [(slice(a, min(a + size, n)), slice(max(0, a - halo), min(n, a + size + halo))) for a in range(0, n, size)]
         for size in sizes

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 12_000_000
 _LEAST_AT_ONCE = 1_500_000  # halos would be most of smaller tiles
 # Bytes (docs/results/sr.md): of each voxel of the head, of each that is corrected at once, and of what is loaded.
-HELD, _CORRECTED, LOADED = 200, 500, 700_000_000
+HELD, _CORRECTED, LOADED = 120, 560, 700_000_000
 
 
 def unrolled(

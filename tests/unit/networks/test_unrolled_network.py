@@ -55,7 +55,7 @@ def test_the_halo_is_as_wide_as_it_must_be(blocks):
 
     halo = correction.halo
     whole, *others = (
-        in_tiles(correct, inputs, at_once=at_once, halo=around)
+        in_tiles(correct, [inputs[:, :5], inputs[:, 5:]], at_once=at_once, halo=around)
         for at_once, around in ((None, 0), (0, halo), (0, halo // 8 * 4))
     )
     assert torch.allclose(whole, others[0], atol=1e-10)
@@ -70,7 +70,7 @@ def test_no_more_voxels_are_corrected_at_once_than_is_said(shape):
         sizes.append(part.numel())
         return part
 
-    assert torch.equal(in_tiles(correct, inputs, at_once=at_once, halo=36), inputs)
+    assert torch.equal(in_tiles(correct, [inputs], at_once=at_once, halo=36), inputs)
     assert max(sizes) <= at_once and sum(sizes) < 2 * inputs.numel()
 
 
