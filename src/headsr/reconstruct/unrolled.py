@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # tile costs more than a small tile, so they are as large as they may be.
 _AT_ONCE = 12_000_000
 _LEAST_AT_ONCE = 1_500_000  # halos would be most of smaller tiles
-# Bytes (docs/results/sr.md): of each voxel of the head, of each that is corrected at once, and of what is loaded.
-HELD, _CORRECTED, LOADED = 120, 560, 700_000_000
+# Bytes (docs/results/sr.md): of each voxel of the head, of what is loaded, and of each voxel that is corrected at once.
+HELD, LOADED, _CORRECTED = 120, 700_000_000, {None: 560, torch.bfloat16: 300}
 
 
 def unrolled(
@@ -32,7 +32,7 @@ def unrolled(
 ) -> Estimate:
     """The estimate of a trained operator-aware network (recipes.Unrolled) and half of its 90 % interval."""
     model = models[method.model]
-    refined = refine(study, model, at_once=_AT_ONCE if memory is None else _fitting(study.head, memory))
+    refined = refine(study, model, at_once=_AT_ONCE if memory is None else _fitting(study, model, memory))
     half = model.module.half_interval(refined.log_spread)
     return Estimate(refined.volume[0, 0].cpu().numpy(), uncertainty=half[0, 0].cpu().numpy())
 
@@ -40,13 +40,14 @@ def unrolled(
 def least_bytes(head: Grid) -> int:
     """What a head takes at least, in small tiles."""
     voxels = math.prod(head.shape)
-    return LOADED + voxels * HELD + min(voxels, _LEAST_AT_ONCE) * _CORRECTED
+    return LOADED + voxels * HELD + min(voxels, _LEAST_AT_ONCE) * _CORRECTED[None]
 
 
-def _fitting(head: Grid, memory: int) -> int:
+def _fitting(study: Study, model: TrainedModel, memory: int) -> int:
     """How many voxels may be corrected at once in so much memory."""
-    room = memory - LOADED - math.prod(head.shape) * HELD
-    return max(_LEAST_AT_ONCE, room // _CORRECTED)
+    precision = choose_precision(model.precision, study.scans[0].data.device)
+    room = memory - LOADED - math.prod(study.head.shape) * HELD
+    return max(_LEAST_AT_ONCE, room // _CORRECTED[precision])
 
 
 @torch.no_grad()
