@@ -24,6 +24,7 @@ from headsr.recipes.convert import unknown
 from headsr.recipes.shipped import card_of
 from headsr.reconstruct.estimate import Estimate, estimate_of
 from headsr.reconstruct.projected import project_onto
+from headsr.render import store as stores
 from headsr.render.describe import describe_residual, describe_volume
 from headsr.render.ours import DESCRIPTION
 from headsr.render.publish import Outputs, publish_volume, refuse_foreign
@@ -182,8 +183,18 @@ def is_done(result: Result, fingerprint: str) -> bool:
         known = {result.volume.with_name(name): digest for name, digest in said["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return False
+    if said.get("fingerprint") != fingerprint or result.volume not in known:
+        return False
     whole = all(path.is_file() and sha256_of(path) == digest for path, digest in known.items())
-    return said.get("fingerprint") == fingerprint and result.volume in known and whole
+    return whole and (result.store is None or _is_whole(result.store / "zarr.json"))
+
+
+def _is_whole(store: Path) -> bool:
+    """Whether a store is as it was written."""
+    try:
+        return stores.is_finished(store, stores.read_record(store)["fingerprint"])
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _outside(foretold: Foretold, prepared: Prepared) -> list[str]:

@@ -139,6 +139,15 @@ def test_several_scans_of_one_head_are_one_study(scan, tmp_path):
     assert {"out_residual-axial.nii.gz", "out_residual-coronal.nii.gz"} <= set(said["files"])
 
 
+def test_a_large_result_is_a_store_with_a_preview(scan, tmp_path):
+    path, out = scan(), tmp_path / "out.ome.zarr"
+    assert make([path], out)[0] and not make([path], out)[0]
+    assert (out / "zarr.json").exists() and load_volume(tmp_path / "out.nii.gz").data.shape == (48, 50, 48)
+    shard = next(out.glob("0/c/*/*/*"))
+    shard.unlink()
+    assert make([path], out)[0] and shard.exists()
+
+
 def test_a_name_that_is_no_volume_s_and_a_method_that_there_is_not_are_refused(scan, tmp_path):
     with pytest.raises(ValueError, match=r"X\.nii\.gz"):
         make([scan()], tmp_path / "out.png")
