@@ -31,7 +31,6 @@ from headsr.render.publish import Outputs, publish_volume, refuse_foreign
 from headsr.sr.cost import Cost, cost_of, refuse_without_room, seconds_of
 from headsr.sr.given import GivenScan, Slices, read_given, views_of
 from headsr.sr.outputs import Result
-from headsr.sr.page import write_page
 from headsr.sr.ranges import outside_of
 from headsr.sr.study import Prepared, prepare
 from headsr.sr.target import Size, target_of
@@ -261,6 +260,8 @@ def _publish(
         )
         _write(result.uncertainty, half, grid, described, axes, written)
     if request.report:
+        from headsr.sr.page import write_page  # a second of imports
+
         write_page(result.report, foretold.method, study, estimate, record)
         written.append(result.report)
     scaled = {"scale": study.scale, "offset": study.offset}
