@@ -1,6 +1,6 @@
 """What the operator-aware network costs: multiplications a voxel, seconds and memory of whole heads, in bf16 and fp32.
 
-Run: python benchmarks/unrolled_speed.py [--shape 128 128 128] [--shape 256 256 160] [--scans 3] [--tile 192]
+Run: python benchmarks/unrolled_speed.py [--shape 128 128 128] [--shape 256 256 160] [--scans 3] [--at-once 4000000]
 
 Weights are random: they cost the same. Every size and type is a process of its own, whose peak memory is measured. The
 rate is that of the network's own products over the whole time, beside what a matrix product of 2048 reaches here.
@@ -58,7 +58,7 @@ def products_per_voxel(network):
         if isinstance(module, (torch.nn.Conv3d, torch.nn.ConvTranspose3d))
     ]
     size = 32
-    refine(study_of((size,) * 3, 1), TrainedModel("unrolled", network, "fp32"), tile=None)
+    refine(study_of((size,) * 3, 1), TrainedModel("unrolled", network, "fp32"), at_once=None)
     for hook in hooks:
         hook.remove()
     return sum(counted) / size**3
@@ -73,12 +73,12 @@ def matrix_rate(dtype):
     return 5 * 2 * 2048**3 / (time.perf_counter() - start)
 
 
-def once(shape, scans, tile, precision):
+def once(shape, scans, at_once, precision):
     """One head in this process, as JSON."""
     study, network = study_of(shape, scans), network_of()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    refine(study, TrainedModel("unrolled", network, precision), tile=tile or None)
+    refine(study, TrainedModel("unrolled", network, precision), at_once=at_once or None)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"seconds": seconds, "added": 1024 * (peak - before), "peak": 1024 * peak}))
@@ -88,11 +88,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs=3, action="append", help="voxels of a head")
     parser.add_argument("--scans", type=int, default=3, choices=(1, 2, 3))
-    parser.add_argument("--tile", type=int, default=0, help="voxels a side that are corrected at once; 0: all")
+    parser.add_argument("--at-once", type=int, default=0, help="voxels that are corrected at once; 0: all")
     parser.add_argument("--once", choices=("bf16", "fp32"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.once:
-        once(arguments.shape[0], arguments.scans, arguments.tile, arguments.once)
+        once(arguments.shape[0], arguments.scans, arguments.at_once, arguments.once)
         return
     products = products_per_voxel(network_of())
     print(f"{products / 1e6:.3f} MMAC a voxel, {torch.get_num_threads()} threads")
@@ -100,7 +100,7 @@ def main():
     print("|---|---|---:|---:|---:|---:|---:|")
     for shape in arguments.shape or [(96, 96, 96)]:
         for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-            size = ["--shape", *map(str, shape), "--scans", str(arguments.scans), "--tile", str(arguments.tile)]
+            size = ["--shape", *map(str, shape), "--scans", str(arguments.scans), "--at-once", str(arguments.at_once)]
             command = [sys.executable, __file__, *size, "--once", precision]
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             voxels = float(np.prod(shape))

@@ -25,7 +25,7 @@ from headsr.training.data.anatomies import paint
 from headsr.volumes import Grid
 from headsr.weights import TrainedModel, load_model
 
-FACTOR, NOISE, TILES = 4, 0.01, (None, 192)
+FACTOR, NOISE, AT_ONCE = 4, 0.01, (None, 4_000_000)
 
 
 def main() -> None:
@@ -37,8 +37,8 @@ def main() -> None:
     device = choose_device()
     model = model_of(arguments.weights, device)
     head, study = painted_study(arguments.index, tuple(arguments.shape), device)
-    for tile in TILES:
-        measure(model, study, head, tile)
+    for at_once in AT_ONCE:
+        measure(model, study, head, at_once)
 
 
 def model_of(weights: Path, device: torch.device) -> TrainedModel:
@@ -65,15 +65,15 @@ def painted_study(index: Path, shape: tuple[int, int, int], device: torch.device
     return head, Study(grid, tuple(scans), 1.0, 0.0, "thick", "painted")
 
 
-def measure(model: TrainedModel, study: Study, head: torch.Tensor, tile: int | None) -> None:
+def measure(model: TrainedModel, study: Study, head: torch.Tensor, at_once: int | None) -> None:
     """The second of two runs: kernels are chosen in the first."""
-    how, device = "whole" if tile is None else f"in tiles of {tile}", head.device
-    refine(study, model, tile=tile)
+    how, device = "whole" if at_once is None else f"{at_once} voxels at once", head.device
+    refine(study, model, at_once=at_once)
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
     begun = time.perf_counter()
-    volume = refine(study, model, tile=tile).volume[0, 0]
+    volume = refine(study, model, at_once=at_once).volume[0, 0]
     quality = psnr(volume[None, None], head[None, None])  # read from the device: it has finished
     say(f"{tuple(head.shape)} voxels, {how}", round(time.perf_counter() - begun, 3), "s")
     say(f"PSNR, {how}", round(float(quality), 2), "dB")

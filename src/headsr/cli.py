@@ -8,16 +8,24 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headsr import __version__
 from headsr.words import PlainFormatter, shown
 
-OK, FAILED, USAGE, REJECTED = 0, 1, 2, 3
+if TYPE_CHECKING:
+    from headsr.sr.run import Request
+
+OK, FAILED, USAGE, REJECTED, RESOURCES = 0, 1, 2, 3, 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong use or configuration, 3 input rejected."""
+    """Run one command and return its exit code.
+
+    0 done, 1 failed, 2 wrong use or configuration, 3 input rejected, 4 too little memory.
+    """
     options = _parser().parse_args(arguments)
     # Children (git-annex, datalad, snakemake) live beside the interpreter that runs this.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -59,6 +67,42 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--deep", action="store_true", help="read all content and compare it with the recorded hashes")
     verify.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
     verify.set_defaults(command=_verify)
+
+    sr = commands.add_parser("sr", help="super-resolve the scans of one head, or each scan of a BIDS folder by itself")
+    sr.add_argument(
+        "scans", nargs="+", metavar="IN", help="NIfTI files of one head and contrast, the first says where; or a folder"
+    )
+    sr.add_argument(
+        "out", metavar="OUT", help="X.nii.gz (above 512 voxels a side X.ome.zarr, and a preview); or a folder"
+    )
+    voxels = sr.add_mutually_exclusive_group()
+    voxels.add_argument("--voxel", type=float, nargs="+", metavar="MM", help="voxel size in mm: one number or three")
+    voxels.add_argument("--scale", type=float, nargs="+", metavar="S", help="times as many voxels: one number or three")
+    voxels.add_argument("--shape", type=int, nargs="+", metavar="N", help="voxels: one number or three")
+    slices = sr.add_mutually_exclusive_group()
+    slices.add_argument("--thickness", type=float, metavar="MM", help="of the slices, where no sidecar says it")
+    slices.add_argument("--gap", type=float, metavar="MM", help="between the slices: 0 if there is none")
+    sr.add_argument("--profile", choices=("box", "gaussian"), default="box", help="of the slices (default: box)")
+    sr.add_argument(
+        "--method", default="unrolled", help="unrolled, tikhonov, tv, average or spline (default: unrolled)"
+    )
+    sr.add_argument(
+        "--report", action="store_true", help="one page beside OUT: what was added, measured, and is unsure"
+    )
+    sr.add_argument("--mem-gb", type=_gigabytes, help="what it may take at most (default: most of what is free)")
+    sr.add_argument("--force", action="store_true", help="take scans that the weights were not trained on")
+    sr.add_argument("--dry-run", action="store_true", help="say what it would make and take, and make nothing")
+    for label, what in (("participant", "people"), ("session", "sessions")):
+        sr.add_argument(
+            f"--{label}-label",
+            f"--{label}_label",
+            nargs="+",
+            default=[],
+            metavar="LABEL",
+            help=f"of a BIDS folder: only these {what}, with or without {label[:3]}-",
+        )
+    sr.add_argument("--workers", type=_count, default=1, help="of a BIDS folder: scans at once (default: 1)")
+    sr.set_defaults(command=_super_resolve)
 
     simulate = commands.add_parser("simulate", help="make a dataset of heads with known truth from label maps")
     simulate.add_argument("label_maps", metavar="DSEG_FOLDER", help="folder of _dseg.nii.gz files with their table")
@@ -184,6 +228,62 @@ def _verify(options: argparse.Namespace) -> int:
     print(verdict.text())
     wrong = any(finding.state != State.ORPHAN for finding in verdict.findings)
     return FAILED if wrong else OK
+
+
+def _super_resolve(options: argparse.Namespace) -> int:
+    from headsr.sr.cost import ResourcesError, memory_for
+    from headsr.sr.given import Slices
+    from headsr.sr.outputs import result_at
+    from headsr.sr.run import OutsideTrainingError, Request, foretell, super_resolve
+    from headsr.sr.target import Size
+    from headsr.volumes import VolumeError
+
+    request = Request(
+        scans=tuple(map(Path, options.scans)),
+        named=partial(result_at, options.out),
+        slices=Slices(options.thickness, options.gap, options.profile),
+        size=Size(options.voxel, options.scale, options.shape),
+        method=options.method,
+        memory=memory_for(options.mem_gb),
+        force=options.force,
+        report=options.report,
+    )
+    if len(request.scans) == 1 and any(request.scans[0].glob("sub-*")):
+        return _super_resolve_dataset(request, options)
+    try:
+        foretold = foretell(request)
+        print(foretold.words(request.memory), flush=True)
+        if not options.dry_run:
+            super_resolve(request, foretold)
+    except (VolumeError, OutsideTrainingError) as error:
+        print(f"REJECTED {_words_of(error)}", file=sys.stderr)
+        return REJECTED
+    except (ResourcesError, MemoryError) as error:
+        print(f"headsr: {_words_of(error) or 'memory ran out'}", file=sys.stderr)
+        return RESOURCES
+    except (OSError, FloatingPointError, RuntimeError) as error:
+        print(f"headsr: {_words_of(error)}", file=sys.stderr)
+        return FAILED
+    return OK
+
+
+def _super_resolve_dataset(asked: Request, options: argparse.Namespace) -> int:
+    from headsr.sr.dataset import scans_in, super_resolve_dataset
+
+    source = asked.scans[0]
+    found = scans_in(source, participants=options.participant_label, sessions=options.session_label)
+    print(f"{source}: {len(found.scans)} scans")
+    for path in found.others:
+        print(f"left out, its name is none of a T1w, T2w, PDw or FLAIR scan: {path}")
+    if options.dry_run:
+        print("\n".join(map(str, found.scans)))
+        return OK
+    outcomes = super_resolve_dataset(found, options.out, asked, source=source, workers=options.workers)
+    bad = [outcome for outcome in outcomes if outcome.state in ("rejected", "failed")]
+    print(f"{len(outcomes) - len(bad)} of {len(outcomes)} scans are done")
+    for outcome in bad:
+        print(f"{outcome.state.upper()} {outcome.words}", file=sys.stderr)
+    return FAILED if bad else OK
 
 
 def _simulate(options: argparse.Namespace) -> int:

@@ -192,11 +192,15 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Intensities, float32 (X, Y, Z), on their grid, and how the file that they come from stored them."""
+    """Intensities, float32 (X, Y, Z), on their grid, and how the file that they come from stored them.
+
+    ``axes`` are the directions that the file's own axes point to, in its order: ``LAS``, or ``PIR`` of sagittal slices.
+    """
 
     data: NDArray[np.float32]
     grid: Grid
     storage: Storage = Storage()
+    axes: str = "RAS"
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what a damaged file makes infinite or NaN is refused by name
@@ -219,7 +223,8 @@ def load_volume(path: str | os.PathLike[str], *, constant: bool = False) -> Volu
     data = nib.apply_orientation(storage.decode(stored.reshape(shape, order="F")), orientation)
     data = np.ascontiguousarray(data)
     _refuse_unusable(path, data, constant=constant)
-    return Volume(data, Grid(data.shape, affine @ nib.orientations.inv_ornt_aff(orientation, shape)), storage)
+    grid = Grid(data.shape, affine @ nib.orientations.inv_ornt_aff(orientation, shape))
+    return Volume(data, grid, storage, "".join(nib.orientations.ornt2axcodes(orientation)))
 
 
 def save_volume(
@@ -229,13 +234,17 @@ def save_volume(
     *,
     description: str = "headsr",
     storage: Storage | None = None,
+    axes: str = "RAS",
 ) -> None:
     """Write a NIfTI volume whole or not at all, with equal sform and qform in mm and the same bytes every time.
 
-    Without ``storage`` the data are kept as they are. Raises ValueError where they do not fit the grid or the storage.
+    Without ``storage`` the data are kept as they are; ``axes`` are the directions that the file's axes point to.
+    Raises ValueError where they do not fit the grid or the storage.
     """
     if data.shape != grid.shape:
         raise ValueError(f"{path}: data of shape {data.shape} do not fit the grid {grid.shape}")
+    if axes != "RAS":
+        data, grid = _turned(data, grid, axes)
     image = nib.Nifti1Image(data if storage is None else _encoded(path, data, storage), grid.affine)
     if storage is not None:
         image.header.set_slope_inter(storage.slope, storage.intercept)
@@ -252,6 +261,15 @@ def save_volume(
             # No name and no time in the gzip header: same data, same bytes.
             content = gzip.compress(content, compresslevel=4, mtime=0)
         partial.write_bytes(content)
+
+
+def _turned(data: NDArray, grid: Grid, axes: str) -> tuple[NDArray, Grid]:
+    """The same voxels in the same places, with array axes that point to other directions."""
+    ras, wanted = (nib.orientations.axcodes2ornt(codes) for codes in ("RAS", axes))
+    turn = nib.orientations.ornt_transform(ras, wanted)
+    affine = grid.affine @ nib.orientations.inv_ornt_aff(turn, grid.shape)
+    data = nib.apply_orientation(data, turn)
+    return data, Grid(data.shape, affine)
 
 
 def cell_average(data: NDArray[np.float32], shape: tuple[int, int, int]) -> NDArray[np.float32]:

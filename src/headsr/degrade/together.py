@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -43,40 +44,55 @@ def align_scan(
     scan, protocol = _load(moving)
     fixed, study = _load(reference)
     head = load_volume(head_mask_of(moving), constant=True).data > 0.5
-    pair = f"{moving_name} cannot be aligned to {reference_name}"
-    before = compare(scan, fixed)
-    motion = rigid_placement(scan.volume, fixed.volume, name=moving_name)
-    placed = scan.moved(motion)
-    roughly = _same_head(compare(placed, fixed), pair)
-    try:
-        motion = refine_placement(placed.divided(roughly.gain), fixed) @ motion
-    except ValueError as error:
-        raise VolumeError(f"{pair}: {error}. {_WAY_OUT}") from error
-    after = _same_head(compare(scan.moved(motion), fixed), pair)
-    matched, head, view = _as_read(scan.moved(motion).divided(after.gain), head, protocol.view)
+    found = align(scan, fixed, moving_name=moving_name, reference_name=reference_name)
+    matched, head, view = _as_read(scan.moved(found.motion).divided(found.after.gain), head, protocol.view)
     same_study = replace(
         study,
         view=view,
         profile=protocol.profile,
         thickness=protocol.thickness,
-        noise=protocol.noise / after.gain,
+        noise=protocol.noise / found.after.gain,
         signed=protocol.signed,
     )
     save_measurement(output, torch.as_tensor(matched.data), matched.grid, same_study, head)
-    record = {
-        "moving": moving_name,
-        "moving_source_key": protocol.source_key,
-        "reference": reference_name,
-        "motion": motion.tolist(),
-        "before": asdict(before),
-        "after": asdict(after),
-    }
-    write_json(sidecar_of(output), read_json(sidecar_of(output)) | {"alignment": record})
+    named = {"moving": moving_name, "moving_source_key": protocol.source_key, "reference": reference_name}
+    write_json(sidecar_of(output), read_json(sidecar_of(output)) | {"alignment": named | found.record()})
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """How a scan lies against another one of the same head: the rigid ``motion`` (4, 4; mm) that takes its points to
+    the other's, and how well the two agree before it and after."""
+
+    motion: NDArray[np.float64]
+    before: Agreement
+    after: Agreement
+
+    def record(self) -> dict[str, Any]:
+        """For the sidecar."""
+        return {"motion": self.motion.tolist(), "before": asdict(self.before), "after": asdict(self.after)}
+
+
+def align(moving: PlacedScan, reference: PlacedScan, *, moving_name: str, reference_name: str) -> Alignment:
+    """Place one scan against another of the same head and contrast, and compare their intensities.
+
+    Raises VolumeError naming both when they are not of one head, or do not share enough of it.
+    """
+    pair = f"{moving_name} cannot be aligned to {reference_name}"
+    before = compare(moving, reference)
+    motion = rigid_placement(moving.volume, reference.volume, name=moving_name)
+    placed = moving.moved(motion)
+    roughly = _same_head(compare(placed, reference), pair)
+    try:
+        motion = refine_placement(placed.divided(roughly.gain), reference) @ motion
+    except ValueError as error:
+        raise VolumeError(f"{pair}: {error}. {_WAY_OUT}") from error
+    return Alignment(motion, before, _same_head(compare(moving.moved(motion), reference), pair))
 
 
 _WAY_OUT = (
-    "Look at both: are they of one person and one contrast, with the head in both? If not, take one of them out of the "
-    "study: its split in the scan table becomes 'unused'; or use a degradation without 'together'"
+    "Look at both: are they of one person and one contrast, with the head in both? If not, leave one of them out (in "
+    "the scan table its split becomes 'unused'), or reconstruct each by itself"
 )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from headsr.evaluate.figures import NOTICE
+from headsr.evaluate.picture import NOTICE
 from headsr.evaluate.score import DATA_RANGE
 from headsr.files import read_json, sidecar_of, whole
 from headsr.volumes import AXES, Volume, load_volume

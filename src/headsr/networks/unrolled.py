@@ -29,6 +29,9 @@ _RIDGE = 1.0  # against 200 studies
 _LAPLACE = 0.6  # the scale of errors over their root mean square
 _RHO_RANGE = (1e-3, 30.0)
 _LOG_SPREAD_RANGE, _KNOTS = (-9.0, 1.0), 20
+_MOST_CUTS = 16  # of an axis into tiles
+
+_Cut = list[tuple[slice, slice]]
 
 
 class Refined(NamedTuple):
@@ -72,13 +75,14 @@ class Unrolled(nn.Module):
         self.register_buffer("spreads", knots)
         self.register_buffer("halves", knots + math.log(math.log(10)))
 
-    def forward(self, evidence: Evidence, *, tile: int | None = None, keep_earlier: bool = False) -> Refined:
-        """The heads; corrections are made in tiles of ``tile`` voxels a side, with a halo, where it is not None."""
+    def forward(self, evidence: Evidence, *, at_once: int | None = None, keep_earlier: bool = False) -> Refined:
+        """The heads; corrections are made of ``at_once`` voxels at most at a time where it is not None."""
         device = evidence.scans[0].device
         with in_full_precision(device):
             x, traits, unit = evidence.start, evidence.traits(), self.expected_error(evidence)
             places = evidence.places().expand(len(x), -1, -1, -1, -1)
             fixed = torch.cat([places, evidence.shown() / evidence.grain], dim=1)
+            del places
         earlier, last = [], len(self.corrections) - 1
         for stage, (correction, trusting) in enumerate(zip(self.corrections, self.trusting, strict=True)):
             with in_full_precision(device):
@@ -86,11 +90,9 @@ class Unrolled(nn.Module):
                 # The noise's variance over that of the estimate's error, times what is learned.
                 learned = trusting(traits).exp()[:, :, None, None, None]
                 rho = (evidence.variance / unit.square() * learned).clamp(*_RHO_RANGE)
-            inputs = torch.cat([moving, fixed], dim=1)
-            del moving
             correct = partial(self._change, correction, traits, foretell=stage == last)
-            change = in_tiles(correct, inputs, tile=tile, halo=correction.halo)
-            del inputs
+            change = in_tiles(correct, [moving, fixed], at_once=at_once, halo=correction.halo)
+            del moving
             if keep_earlier and stage:
                 earlier.append(x)
             with in_full_precision(device):
@@ -217,22 +219,29 @@ class Block(nn.Module):
         return features + self.conv2(F.silu(hidden * (1 + scale).to(hidden.dtype) + shift.to(hidden.dtype)))
 
 
-def in_tiles(correct: Callable[[Tensor], Tensor], inputs: Tensor, *, tile: int | None, halo: int) -> Tensor:
-    """``correct(inputs)`` of the whole, made tile by tile with ``halo`` voxels around each.
+def in_tiles(
+    correct: Callable[[Tensor], Tensor], inputs: Sequence[Tensor], *, at_once: int | None, halo: int
+) -> Tensor:
+    """``correct`` of the channels of all ``inputs``, tile by tile with ``halo`` voxels around each, ``at_once`` in all.
 
     Sizes that are no multiple of MULTIPLE are continued by their edge values.
     """
-    shape, inputs = inputs.shape[2:], _continued(inputs)
-    if tile is None:
-        return _cut(correct(inputs), shape)
+    shape = inputs[0].shape[2:]
+    if at_once is None or math.prod(shape) <= at_once:
+        return _cut(correct(_joined(inputs, [slice(None)] * 3)), shape)
     whole = None
-    for box, around in _tiles(inputs.shape[2:], tile, halo):
-        part = correct(inputs[(..., *around)])
+    for box, around in _tiles([n + -n % MULTIPLE for n in shape], at_once, halo):
+        part = correct(_joined(inputs, around))
         if whole is None:
-            whole = part.new_empty(*part.shape[:2], *inputs.shape[2:])
-        inner = [slice(b.start - a.start, b.stop - a.start) for b, a in zip(box, around, strict=True)]
+            whole = part.new_empty(*part.shape[:2], *shape)
+        inner = [slice(b.start - a.start, min(b.stop, n) - a.start) for b, a, n in zip(box, around, shape, strict=True)]
         whole[(..., *box)] = part[(..., *inner)]
-    return _cut(whole, shape)
+    return whole
+
+
+def _joined(inputs: Sequence[Tensor], part: Sequence[slice]) -> Tensor:
+    """The channels of all inputs in a part of the volume, continued where the volume ends."""
+    return _continued(torch.cat([one[(..., *part)] for one in inputs], dim=1))
 
 
 def _detail(volume: Tensor) -> Tensor:
@@ -256,9 +265,30 @@ def _continued(volume: Tensor) -> Tensor:
     return F.pad(volume, (0, z, 0, y, 0, x), mode="replicate") if any(missing) else volume
 
 
-def _tiles(shape: torch.Size, tile: int, halo: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Boxes of at most ``tile`` voxels a side that make up a volume, and each with ``halo`` around it, inside of it."""
-    tile = max(MULTIPLE, tile // MULTIPLE * MULTIPLE)
-    for start in product(*(range(0, n, tile) for n in shape)):
-        box = tuple(slice(a, min(a + tile, n)) for a, n in zip(start, shape, strict=True))
-        yield box, tuple(slice(max(0, b.start - halo), min(n, b.stop + halo)) for b, n in zip(box, shape, strict=True))
+def _tiles(shape: Sequence[int], at_once: int, halo: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Boxes that make up a volume, and each with ``halo`` around it, inside of it: of at most ``at_once`` voxels.
+
+    Of all such ways the one with the least to compute; where there is none, that of the smallest tiles.
+    """
+    ways = product(*(_cuts(n, halo) for n in shape))
+    least = min(ways, key=lambda way: (max(at_once, math.prod(map(_longest, way))), math.prod(map(_total, way))))
+    for parts in product(*least):
+        yield tuple(zip(*parts, strict=True))
+
+
+def _cuts(n: int, halo: int) -> list[_Cut]:
+    """The ways to cut an axis into up to _MOST_CUTS parts: each part, and the same with the halo around it."""
+    sizes = sorted({-(-n // (number * MULTIPLE)) * MULTIPLE for number in range(1, _MOST_CUTS + 1)})
+    halo = -(-halo // MULTIPLE) * MULTIPLE  # a tile begins where a cell of the coarsest level does
+    return [
+        [(slice(a, min(a + size, n)), slice(max(0, a - halo), min(n, a + size + halo))) for a in range(0, n, size)]
+        for size in sizes
+    ]
+
+
+def _longest(cut: _Cut) -> int:
+    return max(around.stop - around.start for _, around in cut)
+
+
+def _total(cut: _Cut) -> int:
+    return sum(around.stop - around.start for _, around in cut)

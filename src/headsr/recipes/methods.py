@@ -16,7 +16,7 @@ class Method:
 
     ``makes`` says whether its code returns the volume itself or a field that is rendered; ``foretells`` whether it says
     how large the errors of its volume are; ``gpu`` whether it wants a GPU; ``bytes_per_voxel`` what it takes in memory
-    per voxel of the head beside a fixed part.
+    per voxel of the head beside a fixed part; ``tiled`` whether it takes less where less is allowed.
     """
 
     kind: ClassVar[str]
@@ -24,6 +24,7 @@ class Method:
     makes: ClassVar[Literal["volume", "field"]] = "volume"
     foretells: ClassVar[bool] = False
     gpu: ClassVar[bool] = False
+    tiled: ClassVar[bool] = False
     bytes_per_voxel: ClassVar[int]
     title: Annotated[str, FOR_PEOPLE, Doc("What people call it; empty is its name.")] = ""
 
@@ -117,6 +118,7 @@ class Unrolled(Method):
     part: ClassVar[Part] = Part("headsr.reconstruct.unrolled.unrolled")
     foretells: ClassVar[bool] = True
     gpu: ClassVar[bool] = True
+    tiled: ClassVar[bool] = True
     bytes_per_voxel: ClassVar[int] = 700
     model: Annotated[str, Names("models", ("unrolled",)), Doc("The trained network.")]
 

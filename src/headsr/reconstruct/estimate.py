@@ -40,11 +40,14 @@ class FieldEstimate(Estimate):
     history: list[dict[str, float]]
 
 
-def estimate_of(study: Study, method: Method, models: Mapping[str, TrainedModel]) -> Estimate:
+def estimate_of(
+    study: Study, method: Method, models: Mapping[str, TrainedModel], *, memory: int | None = None
+) -> Estimate:
     """What a method makes of a study; a FieldEstimate where it makes a field.
 
-    ``models`` are the trained models that its recipe names, on the device of the study's scans. Raises ValueError for
-    one that is missing or of another kind.
+    ``models`` are the trained models that its recipe names, on the device of the study's scans. ``memory`` is what it
+    may take, in bytes, where it can take less (Method.tiled). Raises ValueError for a model that is missing or of
+    another kind.
     """
     for reference in model_references(method):
         if reference.name not in models:
@@ -54,4 +57,4 @@ def estimate_of(study: Study, method: Method, models: Mapping[str, TrainedModel]
                 f"{reference.name!r} is a model of kind {models[reference.name].kind}; {method.kind} needs one of kind "
                 f"{' or '.join(reference.kinds)}"
             )
-    return method.part.load()(study, method, models)
+    return method.part.load()(study, method, models, **({"memory": memory} if method.tiled else {}))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import headsr
-from headsr.files import whole, write_json
+from headsr.files import read_json, whole, write_json
 from headsr.recipes import VIEWS, Dataset
 from headsr.scans import SCAN_PATTERN, SUFFIXES
 from headsr.volumes import Grid
@@ -38,11 +38,12 @@ DESCRIPTIONS = {
     **{f"srresidual{view.capitalize()}{n}": _residual_of(f"{view}{n}") for view in VIEWS[:3] for n in (2, 3)},
     "field": "Weights of the implicit neural representation that the volume was rendered from (safetensors)",
     "fit": "How the fit of that representation went, one JSON object per line",
+    "report": "One page on the volume: scan and result, what was added, and where it is unsure",
     "check": "What was checked on the finished volume, with the residual of every scan",
 }
 
 # What no BIDS rule knows.
-_IGNORED = ("*_desc-field_*.safetensors", "*_desc-fit_*.jsonl", "*_desc-check_*.json")
+_IGNORED = ("*_desc-field_*.safetensors", "*_desc-fit_*.jsonl", "*_desc-check_*.json", "*_desc-report_*.html")
 
 
 def describe_volume(
@@ -98,13 +99,44 @@ def describe_derivatives(
     ``dataset`` is the dataset that the scans come from and ``name`` what headsr calls it; ``method`` and
     ``degradation`` are names.
     """
-    folder = Path(output).parent
+    _describe_labels(Path(output).parent)
+    write_json(output, _dataset_description(dataset, name, method, degradation))
+
+
+def describe_folder(folder: str | os.PathLike[str], *, source: str | os.PathLike[str], method: str) -> None:
+    """The same of derivatives that ``headsr sr`` makes of the BIDS folder ``source``."""
+    target = Path(folder) / "dataset_description.json"
+    raw = os.path.relpath(source, folder)
+    said = {
+        "Name": f"headsr {method} of {Path(source).resolve().name} (research use only)",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [_generated_by(f"Super-resolution by {method} of each scan by itself")],
+        "SourceDatasets": [{"URL": raw}],
+        "DatasetLinks": {"raw": raw},
+    }
+    if target.exists() and not _is_by_headsr(target):
+        raise ValueError(f"{folder}: holds a dataset that headsr did not make. Name an empty folder")
+    _describe_labels(Path(folder))
+    write_json(target, said)
+
+
+def _describe_labels(folder: Path) -> None:
     with whole(folder / ".bidsignore") as partial:
         partial.write_text("".join(f"{pattern}\n" for pattern in _IGNORED), encoding="utf-8")
     with whole(folder / "descriptions.tsv") as partial:
         rows = "".join(f"{label}\t{text}\n" for label, text in DESCRIPTIONS.items())
         partial.write_text("desc_id\tdescription\n" + rows, encoding="utf-8")
-    write_json(output, _dataset_description(dataset, name, method, degradation))
+
+
+def _generated_by(description: str) -> dict[str, str]:
+    return {"Name": "headsr", "Version": headsr.__version__, "Description": description}
+
+
+def _is_by_headsr(description: Path) -> bool:
+    said = read_json(description)
+    makers = said.get("GeneratedBy") if isinstance(said, dict) else None
+    return isinstance(makers, list) and any(isinstance(one, dict) and one.get("Name") == "headsr" for one in makers)
 
 
 def _dataset_description(dataset: Dataset, name: str, method: str, degradation: str) -> dict[str, Any]:
@@ -114,11 +146,7 @@ def _dataset_description(dataset: Dataset, name: str, method: str, degradation: 
         "DatasetType": "derivative",
         "License": dataset.license,
         "GeneratedBy": [
-            {
-                "Name": "headsr",
-                "Version": headsr.__version__,
-                "Description": f"Super-resolution by {method}, from scans made low-resolution by {degradation}",
-            },
+            _generated_by(f"Super-resolution by {method}, from scans made low-resolution by {degradation}"),
             {
                 "Name": "ANTs",
                 "Version": _version_of("antspyx"),

@@ -18,8 +18,10 @@ from pathlib import Path
 from headsr.files import read_json
 
 DESCRIPTION = "headsr research use only"  # in the header of every NIfTI that is published
+GENERATOR = "headsr (research use only)"  # what every page says that it was made by
 WORK = ".rendering"  # the folder in a store of what is known of an unfinished render
 
+_PAGE_BEGINS = 1000  # bytes
 _DESCRIPTION_AT = slice(148, 228)  # of a NIfTI-1 header: its field descrip
 _SHARD = r"\d+/c/\d+/\d+/\d+"
 _FILES = re.compile(
@@ -33,10 +35,10 @@ _FOLDERS = re.compile(rf"nifti(/c)?|\d+(/c(/\d+){{0,2}})?|{re.escape(WORK)}")
 
 
 def is_ours(path: Path) -> bool:
-    """Whether headsr published the file: a sidecar or a NIfTI that says so, and no link."""
+    """Whether headsr published the file: a sidecar, a NIfTI or a page that says so, and no link."""
     if not stat.S_ISREG(path.lstat().st_mode):
         return False
-    return _says_sidecar(path) if path.suffix == ".json" else _says_nifti(path)
+    return {".json": _says_sidecar, ".html": _says_page}.get(path.suffix, _says_nifti)(path)
 
 
 def foreign_in(root: Path) -> str | None:
@@ -93,6 +95,11 @@ def _holds(path: Path, keys: tuple[str, ...]) -> bool:
             return False
         content = content[key]
     return True
+
+
+def _says_page(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        return f'content="{GENERATOR}"'.encode() in stream.read(_PAGE_BEGINS)
 
 
 def _says_nifti(path: Path) -> bool:

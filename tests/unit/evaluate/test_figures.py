@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headsr.evaluate.figures import _LEVELS, FIGURE_BYTES, Panel, _indexed, _nearest, draw_figure
+from headsr.evaluate.figures import draw_figure
+from headsr.evaluate.picture import _LEVELS, FIGURE_BYTES, Panel, _indexed, _nearest
 from headsr.files import write_json
 from headsr.volumes import Grid, Volume, cell_average, save_volume
 

@@ -31,11 +31,11 @@ def evidence_of(shape, axes=(2,), factor=3.0, noise=0.01, heads=1):
     return Evidence(operators, [operator.forward(head) for operator in operators], [noise] * len(axes))
 
 
-@pytest.mark.parametrize("shape", [(21, 34, 50), (64, 9, 30)])
-@pytest.mark.parametrize("tile", [8, 20])
-def test_tiled_equals_whole(network, shape, tile):
+@pytest.mark.parametrize("shape", [(21, 34, 90), (102, 9, 30)])
+@pytest.mark.parametrize("share", [0.0, 0.75])
+def test_tiled_equals_whole(network, shape, share):
     evidence = evidence_of(shape, axes=(0, 2))
-    whole, tiled = network(evidence), network(evidence, tile=tile)
+    whole, tiled = network(evidence), network(evidence, at_once=int(share * math.prod(shape)))
     assert whole.volume.shape == tiled.volume.shape == (1, 1, *shape)
     assert float(whole.volume.std()) > 0.05
     for one, other in zip(whole[:2], tiled[:2], strict=True):
@@ -55,10 +55,23 @@ def test_the_halo_is_as_wide_as_it_must_be(blocks):
 
     halo = correction.halo
     whole, *others = (
-        in_tiles(correct, inputs, tile=tile, halo=around) for tile, around in ((None, 0), (8, halo), (8, halo // 8 * 4))
+        in_tiles(correct, [inputs[:, :5], inputs[:, 5:]], at_once=at_once, halo=around)
+        for at_once, around in ((None, 0), (0, halo), (0, halo // 8 * 4))
     )
     assert torch.allclose(whole, others[0], atol=1e-10)
     assert not torch.allclose(whole, others[1], atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(256, 256, 160), (60, 12, 700), (33, 35, 37)])
+def test_no_more_voxels_are_corrected_at_once_than_is_said(shape):
+    sizes, inputs, at_once = [], torch.arange(math.prod(shape), dtype=torch.float32).view(1, 1, *shape), 4_000_000
+
+    def correct(part):
+        sizes.append(part.numel())
+        return part
+
+    assert torch.equal(in_tiles(correct, [inputs], at_once=at_once, halo=36), inputs)
+    assert max(sizes) <= at_once and sum(sizes) < 2.5 * inputs.numel()
 
 
 def test_as_many_blocks_as_there_are_ways_down_and_up_are_asked_for():

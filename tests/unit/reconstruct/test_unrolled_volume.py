@@ -59,7 +59,7 @@ def test_without_corrections_it_is_near_to_least_squares(measure, psnr_of) -> No
 
 def test_tiles_change_nothing(measure, models) -> None:
     study = load_study(measure(ORTHOGONAL))
-    whole, tiled = (refine(study, models["unrolled"], tile=tile) for tile in (None, 12))
+    whole, tiled = (refine(study, models["unrolled"], at_once=voxels) for voxels in (None, 0))
     for one, other in zip(whole[:2], tiled[:2], strict=True):
         assert float((one - other).abs().max()) < 1e-4
 
@@ -71,7 +71,7 @@ def test_brighter_scans_give_a_brighter_head(measure, network) -> None:
     study = load_study(measure(["axial"], noise=0.0))
     scans = tuple(dataclasses.replace(scan, data=2 * scan.data) for scan in study.scans)
     one, other = (
-        refine(part, TrainedModel("unrolled", network, "fp32"), tile=None).volume
+        refine(part, TrainedModel("unrolled", network, "fp32"), at_once=None).volume
         for part in (dataclasses.replace(study, scans=study.scans), dataclasses.replace(study, scans=scans))
     )
     # Noise counts for less in a brighter scan: no more than a few percent of the detail.

@@ -1,0 +1,158 @@
+"""A scan as a person gives it: its intensities, how its slices were made, and what says so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headsr.files import open_file, read_json, sha256_of, sidecar_of
+from headsr.volumes import AXES, Volume, VolumeError, load_volume
+
+# Without a stated thickness, slices up to this many in-plane voxels apart are taken to have no gap.
+NEARLY_ISOTROPIC = 1.5
+_THICKNESS_RANGE = (0.1, 4.0)  # of the distance of slices: what a scanner can do
+_DICOM_AT, _DICOM = 128, b"DICM"
+_IMAGES = (".nii", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class Slices:
+    """What a person says of a scan's slices: ``thickness_mm`` or the ``gap_mm`` between them, and their ``profile``.
+
+    None is not said. A gap below zero is an overlap.
+    """
+
+    thickness_mm: float | None = None
+    gap_mm: float | None = None
+    profile: str = "box"
+
+    def __post_init__(self) -> None:
+        if self.thickness_mm is not None and self.gap_mm is not None:
+            raise ValueError("thickness and gap of the slices say the same thing twice. Give one of them")
+
+
+@dataclass(frozen=True, eq=False)
+class GivenScan:
+    """One scan: ``axis`` (RAS) is that of its slices, ``thickness`` theirs in mm; ``thickness_from`` says who says so.
+
+    ``metadata`` is its JSON sidecar, empty where there is none.
+    """
+
+    path: Path
+    volume: Volume
+    axis: int
+    thickness: float
+    thickness_from: str
+    profile: str
+    metadata: dict[str, Any]
+    sha256: str
+
+    @property
+    def spacing(self) -> float:
+        """How far its slices are apart, in mm."""
+        return float(self.volume.grid.voxel_size[self.axis])
+
+    @property
+    def plane(self) -> str:
+        """The plane of its slices: axial, coronal or sagittal."""
+        return next(plane for plane in AXES if AXES[plane] == self.axis)
+
+    @property
+    def is_thick(self) -> bool:
+        """Whether its slices are further apart than its pixels."""
+        in_plane = float(np.delete(self.volume.grid.voxel_size, self.axis).max())
+        return self.spacing > NEARLY_ISOTROPIC * in_plane
+
+    def words(self) -> str:
+        """For people, in a line."""
+        size = " x ".join(f"{mm:.4g}" for mm in self.volume.grid.voxel_size)
+        shape = " x ".join(map(str, self.volume.grid.shape))
+        slices = f"{self.plane} slices {self.thickness:.3g} mm thick ({self.thickness_from})"
+        return f"{self.path}: {shape} voxels of {size} mm, {slices}"
+
+
+def views_of(scans: Sequence[GivenScan]) -> list[str]:
+    """What the scans of a study are called in it: the planes of their slices, numbered where one comes again."""
+    planes = [scan.plane for scan in scans]
+    earlier = [planes[:number].count(plane) for number, plane in enumerate(planes)]
+    return [f"{plane}{count + 1}" if count else plane for plane, count in zip(planes, earlier, strict=True)]
+
+
+def read_given(path: str | os.PathLike[str], slices: Slices) -> GivenScan:
+    """Read one scan and what its sidecar and ``slices`` say of it.
+
+    Raises VolumeError for what is no scan of a head (``load_volume``), DICOM, slices whose thickness nobody says, and a
+    thickness that cannot be.
+    """
+    path = Path(path)
+    _refuse_dicom(path)
+    volume = load_volume(path)
+    metadata = _metadata_of(path)
+    axis = int(np.argmax(volume.grid.voxel_size))
+    thickness, said_by = _thickness_of(path, volume, axis, slices, metadata)
+    return GivenScan(path, volume, axis, thickness, said_by, slices.profile, metadata, sha256_of(path))
+
+
+def _refuse_dicom(path: Path) -> None:
+    if path.is_dir():
+        raise VolumeError(f"{path}: is a folder. If it holds DICOM files, convert them first: {_dcm2niix(path)}")
+    if path.name.endswith(_IMAGES) or not path.is_file():
+        return
+    with open_file(path) as stream:
+        begin = stream.read(_DICOM_AT + len(_DICOM))
+    if begin[_DICOM_AT:] == _DICOM:
+        raise VolumeError(f"{path}: is a DICOM file. Convert its whole folder first: {_dcm2niix(path.parent)}")
+
+
+def _dcm2niix(folder: Path) -> str:
+    return f"dcm2niix -b y -z y -f %p_%s -o nifti '{folder}'"
+
+
+def _metadata_of(path: Path) -> dict[str, Any]:
+    sidecar = sidecar_of(path)
+    if not sidecar.exists():
+        return {}
+    metadata = read_json(sidecar)
+    if not isinstance(metadata, dict):
+        raise VolumeError(f"{sidecar}: holds no JSON object, as a scan's sidecar is one. Repair it or take it away")
+    return metadata
+
+
+def _thickness_of(path: Path, volume: Volume, axis: int, slices: Slices, metadata: dict[str, Any]) -> tuple[float, str]:
+    """The thickness of the slices in mm, and what says so."""
+    spacing = float(volume.grid.voxel_size[axis])
+    if slices.thickness_mm is not None:
+        found = slices.thickness_mm, "as you say"
+    elif slices.gap_mm is not None:
+        found = spacing - slices.gap_mm, "from the gap that you say"
+    elif (stated := metadata.get("SliceThickness")) is not None:
+        found = _stated(path, stated), "as its sidecar says"
+    elif spacing <= NEARLY_ISOTROPIC * float(np.delete(volume.grid.voxel_size, axis).max()):
+        return spacing, "as far as they are apart, for they are nearly as fine as its pixels"
+    else:
+        raise VolumeError(
+            f"{path}: nothing says how thick its slices are; they are {spacing:.3g} mm apart, and there may be gaps or "
+            "overlaps between them. Say it: --thickness MM or --gap MM (0 if there is none)"
+        )
+    thickness, said_by = found
+    low, high = (share * spacing for share in _THICKNESS_RANGE)
+    if not low <= thickness <= high:
+        raise VolumeError(
+            f"{path}: slices {thickness:g} mm thick ({said_by}) cannot be {spacing:.3g} mm apart. "
+            "Say what is right: --thickness MM"
+        )
+    return thickness, said_by
+
+
+def _stated(path: Path, stated: Any) -> float:
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or not np.isfinite(stated) or stated <= 0:
+        raise VolumeError(
+            f"{sidecar_of(path)}: SliceThickness {str(stated)[:40]!r} is no number of mm. Say what is right: "
+            "--thickness MM"
+        )
+    return float(stated)

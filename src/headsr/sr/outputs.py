@@ -1,0 +1,76 @@
+"""Where the result of one command goes, and what lies beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from headsr.files import sidecar_of
+from headsr.scans import parse_name
+from headsr.volumes import Grid
+
+MOST_OF_NIFTI = 512  # voxels a side: viewers open no larger NIfTI with ease
+_STORE, _IMAGES = ".ome.zarr", (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class Result:
+    """``volume`` is the NIfTI; of a volume larger than that a preview, with all of it in ``store``."""
+
+    volume: Path
+    store: Path | None
+    residuals: tuple[Path, ...]
+    uncertainty: Path
+    report: Path
+
+    @property
+    def sidecar(self) -> Path:
+        """The JSON beside the volume, written last: with it the result is whole."""
+        return sidecar_of(self.volume)
+
+    def files(self) -> Iterator[Path]:
+        """Every file that may be written, but for those in the store."""
+        yield from (self.volume, self.sidecar, self.report)
+        for path in (*self.residuals, self.uncertainty):
+            yield from (path, sidecar_of(path))
+
+
+def derivative_at(folder: str | os.PathLike[str], name: str, grid: Grid, views: Sequence[str]) -> Result:
+    """The paths of the result of the scan of this BIDS name (``sub-01_ses-a_T1w``) in a folder of derivatives."""
+    parsed = parse_name(name)
+    if parsed is None:
+        raise ValueError(f"{name}: is not the BIDS name of a scan")
+    subject, scan, suffix = parsed
+    session = [part for part in scan.split("_") if part.startswith("ses-")]
+    place = Path(folder, subject, *session, "anat")
+    return Result(
+        volume=place / f"{scan}_res-hi_desc-sr_{suffix}.nii.gz",
+        store=place / f"{scan}_res-hi_desc-sr_{suffix}{_STORE}" if max(grid.shape) > MOST_OF_NIFTI else None,
+        residuals=tuple(place / f"{scan}_desc-srresidual{view.capitalize()}_{suffix}.nii.gz" for view in views),
+        uncertainty=place / f"{scan}_res-hi_desc-uncertainty_{suffix}.nii.gz",
+        report=place / f"{scan}_desc-report_{suffix}.html",
+    )
+
+
+def result_at(out: str | os.PathLike[str], grid: Grid, views: Sequence[str]) -> Result:
+    """The paths of a result on a grid named ``out``, one residual for each of the scans' ``views``.
+
+    Raises ValueError for a name that is none of a volume.
+    """
+    out = Path(out)
+    ending = next((end for end in (_STORE, *_IMAGES) if out.name.endswith(end) and out.name != end), None)
+    if ending is None:
+        raise ValueError(f"{out}: name the result X.nii.gz, or X.ome.zarr")
+    stem = out.name.removesuffix(ending)
+    large = ending == _STORE or max(grid.shape) > MOST_OF_NIFTI
+    image = ending if ending in _IMAGES else _IMAGES[0]
+    names = ["residual"] if len(views) == 1 else [f"residual-{view}" for view in views]
+    return Result(
+        volume=out.with_name(stem + image),
+        store=out.with_name(stem + _STORE) if large else None,
+        residuals=tuple(out.with_name(f"{stem}_{name}{image}") for name in names),
+        uncertainty=out.with_name(f"{stem}_uncertainty{image}"),
+        report=out.with_name(f"{stem}.html"),
+    )

@@ -1,0 +1,291 @@
+"""From the scans of one head to their super-resolved volume: what is asked, what is foretold, what is made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import headsr
+from headsr.acquisition.consistency import residuals
+from headsr.devices import choose_device
+from headsr.files import read_json, sha256_of, sidecar_of, write_json
+from headsr.models.card import PACKAGE
+from headsr.models.shipped import load_shipped
+from headsr.recipes import Method, MethodRecipe, ModelRecipe, Unrolled, build, plain, versions
+from headsr.recipes.convert import unknown
+from headsr.recipes.shipped import card_of
+from headsr.reconstruct.estimate import Estimate, estimate_of
+from headsr.reconstruct.projected import project_onto
+from headsr.render import store as stores
+from headsr.render.describe import describe_residual, describe_volume
+from headsr.render.ours import DESCRIPTION
+from headsr.render.publish import Outputs, publish_volume, refuse_foreign
+from headsr.sr.cost import Cost, cost_of, refuse_without_room, seconds_of
+from headsr.sr.given import GivenScan, Slices, read_given, views_of
+from headsr.sr.outputs import Result
+from headsr.sr.ranges import outside_of
+from headsr.sr.study import Prepared, prepare
+from headsr.sr.target import Size, target_of
+from headsr.sr.zeroed import zeroed
+from headsr.volumes import Grid, save_volume
+from headsr.weights import TrainedModel
+
+WEIGHTS = "unrolled"  # that ship in the package
+# What needs nothing but the scans.
+_PLAIN = {"spline": {}, "average": {}, "tikhonov": {"iterations": 20}, "tv": {}}
+
+
+class OutsideTrainingError(ValueError):
+    """The scans are none that the weights were trained on. The message says in what, and the way out."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: the result of some scans of one head, and how.
+
+    ``named`` says where a result on a grid goes, with a residual for each of the scans' views.
+    ``memory`` are bytes; ``method`` is unrolled or one that needs no training; ``force`` takes scans that the weights
+    were not trained on.
+    """
+
+    scans: tuple[Path, ...]
+    named: Callable[[Grid, Sequence[str]], Result]
+    memory: int
+    slices: Slices = field(default_factory=Slices)
+    size: Size = field(default_factory=Size)
+    method: str = Unrolled.kind
+    force: bool = False
+    report: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Foretold:
+    """What a request will make, before anything is made."""
+
+    given: tuple[GivenScan, ...]
+    target: Grid
+    method: Method
+    model: TrainedModel | None
+    cost: Cost
+    result: Result
+
+    def words(self, memory: int) -> str:
+        """For people, where so many bytes are allowed: what it is made of, what it will be, and what that takes."""
+        shape, size = (" x ".join(f"{n:.4g}" for n in values) for values in (self.target.shape, self.target.voxel_size))
+        made = f"{self.result.store or self.result.volume}: {shape} voxels of {size} mm, by {self.method.kind}"
+        takes = f"takes up to {self.cost.within(memory) / 1e9:.2g} GB of memory"
+        if self.model is not None:
+            takes += f" and about {seconds_of(self.target, self.model):.0f} s"
+        return "\n".join([*(scan.words() for scan in self.given), made, takes])
+
+
+def method_named(name: str) -> Method:
+    """The recipe of a method that ``headsr sr`` knows. ValueError for another one."""
+    if name == Unrolled.kind:
+        return Unrolled(model=WEIGHTS)
+    if name not in _PLAIN:
+        raise ValueError(f"--method: {unknown('method', name, [Unrolled.kind, *_PLAIN])}")
+    return build(MethodRecipe, {"kind": name, **_PLAIN[name]}, name)
+
+
+def foretell(request: Request) -> Foretold:
+    """Read the scans and say what will be made.
+
+    Raises VolumeError for scans that cannot be used, ValueError for what cannot be asked, ResourcesError where memory
+    is short, StoreError where somebody else's file is in the way.
+    """
+    method = method_named(request.method)
+    given = tuple(read_given(path, request.slices) for path in request.scans)
+    target = target_of(given[0], request.size)
+    result = request.named(target, views_of(given))
+    if any(path.resolve() == scan.path.resolve() for path in result.files() for scan in given):
+        raise ValueError(f"{result.volume}: the result would lie on the scan itself. Name it otherwise")
+    refuse_foreign(result.files())
+    cost = cost_of(target, method)
+    refuse_without_room(cost, request.memory)
+    model = load_shipped(WEIGHTS, choose_device()) if isinstance(method, Unrolled) else None
+    return Foretold(given, target, method, model, cost, result)
+
+
+def super_resolve(request: Request, foretold: Foretold, say: Callable[[str], None] = print) -> bool:
+    """Make what was foretold and write it, the sidecar last; whether anything was to be done.
+
+    A result that follows from the same scans, weights, options and versions, byte for byte, stays as it is. Raises
+    OutsideTrainingError for scans that the weights were not trained on, unless ``request.force``, VolumeError for those
+    without a head, and FloatingPointError for numbers that are not finite.
+    """
+    wanted = fingerprint_of(request, foretold)
+    if is_done(foretold.result, wanted):
+        say(f"{foretold.result.sidecar}: is as it should be; nothing to do")
+        return False
+    say("looking for the head, its noise and, with several scans, their placement")
+    prepared = prepare(foretold.given, foretold.target, choose_device() if foretold.method.gpu else torch.device("cpu"))
+    outside = _outside(foretold, prepared)
+    for what in outside:
+        say(f"outside of what the weights were trained on: {what}")
+    if outside and not request.force:
+        raise OutsideTrainingError(
+            f"{foretold.given[0].path}: {'; '.join(outside)}. What comes of it was never tested: --force makes it all "
+            "the same, or ask for other voxels, or take --method tikhonov"
+        )
+    say(f"reconstructing by {foretold.method.kind}")
+    models = {} if foretold.model is None else {WEIGHTS: foretold.model}
+    study = prepared.study
+    estimate = estimate_of(study, foretold.method, models, memory=request.memory)
+    empty = zeroed(study, prepared.seen[0].data)
+    say("making it agree with what was measured")
+    volume, projection = project_onto(_emptied(estimate.volume, empty), study)
+    volume = _emptied(volume, empty)
+    record = {
+        "fingerprint": wanted,
+        "outside_training": outside,
+        "zeroed_voxels": 0 if empty is None else int(empty.sum()),
+        "consistency": projection,
+        **_record_of(foretold, prepared),
+        **estimate.record,
+    }
+    say("writing")
+    _publish(foretold, prepared, replace(estimate, volume=volume), record, request)
+    return True
+
+
+def fingerprint_of(request: Request, foretold: Foretold) -> str:
+    """Hex SHA-256 of all that a result follows from: scans, weights, options and the versions of the code."""
+    method = foretold.method
+    said = {
+        "scans": [scan.sha256 for scan in foretold.given],
+        "slices": [[scan.thickness, scan.profile] for scan in foretold.given],
+        "target": [list(foretold.target.shape), foretold.target.affine.tolist()],
+        "method": plain(method),
+        "weights": card_of(WEIGHTS, PACKAGE).sha256 if isinstance(method, Unrolled) else "",
+        "versions": versions("reconstruct_volume", [f"method.{method.kind}"]),
+        "headsr": headsr.__version__,
+        "report": request.report,
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def is_done(result: Result, fingerprint: str) -> bool:
+    """Whether a result lies there whole, as ``fingerprint`` names it and as it was written."""
+    if not result.sidecar.exists():
+        return False
+    try:
+        said = read_json(result.sidecar)["headsr"]
+        known = {result.volume.with_name(name): digest for name, digest in said["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    if said.get("fingerprint") != fingerprint or result.volume not in known:
+        return False
+    whole = all(path.is_file() and sha256_of(path) == digest for path, digest in known.items())
+    return whole and (result.store is None or _is_whole(result.store / "zarr.json"))
+
+
+def _is_whole(store: Path) -> bool:
+    """Whether a store is as it was written."""
+    try:
+        return stores.is_finished(store, stores.read_record(store)["fingerprint"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _outside(foretold: Foretold, prepared: Prepared) -> list[str]:
+    if not isinstance(foretold.method, Unrolled):
+        return []
+    training = build(ModelRecipe, dict(card_of(WEIGHTS, PACKAGE).recipe), WEIGHTS).data
+    return outside_of(training, prepared.study, foretold.given)
+
+
+def _emptied(volume: NDArray[np.float32], empty: torch.Tensor | None) -> NDArray[np.float32]:
+    return volume if empty is None else np.where(empty.numpy(), np.float32(0), volume)
+
+
+def _record_of(foretold: Foretold, prepared: Prepared) -> dict[str, Any]:
+    """What the sidecar says of the scans and of how the volume was made of them."""
+    study, method = prepared.study, foretold.method
+    scans = [
+        {
+            "file": given.path.name,
+            "sha256": given.sha256,
+            "view": scan.view,
+            "spacing_mm": given.spacing,
+            "thickness_mm": given.thickness,
+            "thickness_from": given.thickness_from,
+            "profile": given.profile,
+            "noise": scan.noise * study.scale,
+            "affine": scan.operator.scan.affine.tolist(),
+            "shape": list(scan.operator.scan.shape),
+        }
+        for given, scan in zip(foretold.given, study.scans, strict=True)
+    ]
+    for scan, alignment in zip(scans[1:], prepared.alignments, strict=True):
+        scan["alignment"] = alignment
+    weights = {}
+    if isinstance(method, Unrolled):
+        card = card_of(WEIGHTS, PACKAGE)
+        weights = {"weights": {"name": WEIGHTS, "sha256": card.sha256, "license": card.license}}
+    return {"scans": scans, "method": plain(method), "skull_stripped": study.skull_stripped, **weights}
+
+
+def _publish(
+    foretold: Foretold, prepared: Prepared, estimate: Estimate, record: dict[str, Any], request: Request
+) -> None:
+    """Write the result: what lies beside the volume first, the sidecar, which says that all is whole, last."""
+    study, result, axes = prepared.study, foretold.result, foretold.given[0].volume.axes
+    refuse_foreign(result.files())
+    result.sidecar.unlink(missing_ok=True)
+    maps = residuals(torch.as_tensor(estimate.volume, device=study.scans[0].data.device), study.scans)
+    written = []
+    for scan, residual, path in zip(study.scans, maps, result.residuals, strict=True):
+        in_units = residual.cpu().numpy() * np.float32(study.scale)
+        described = describe_residual(path.name, scan.view, skull_stripped=study.skull_stripped)
+        _write(path, in_units, scan.operator.scan, described, axes, written)
+    if estimate.uncertainty is not None:
+        half, grid = estimate.uncertainty * np.float32(study.scale), foretold.target
+        described = describe_volume(
+            result.uncertainty.name,
+            grid,
+            preview=grid,
+            scale=study.scale,
+            offset=0.0,
+            record=record,
+            label="uncertainty",
+        )
+        _write(result.uncertainty, half, grid, described, axes, written)
+    if request.report:
+        from headsr.sr.page import write_page  # a second of imports
+
+        write_page(result.report, foretold.method, study, estimate, record)
+        written.append(result.report)
+    scaled = {"scale": study.scale, "offset": study.offset}
+    if result.store is not None:
+        outputs = Outputs(result.store / "zarr.json", result.volume, result.sidecar)
+        publish_volume(estimate.volume, None, foretold.target, outputs, **scaled, record=record)
+    else:
+        data = estimate.volume * np.float32(study.scale) + np.float32(study.offset)
+        save_volume(result.volume, data, foretold.target, description=DESCRIPTION, axes=axes)
+    files = {path.name: sha256_of(path) for path in (result.volume, *written)}
+    sidecar = describe_volume(
+        result.volume.name.removesuffix(".gz").removesuffix(".nii"),
+        foretold.target,
+        preview=foretold.target,
+        record=record | {"files": files},
+        label="sr",
+        **scaled,
+    )
+    write_json(result.sidecar, sidecar)
+
+
+def _write(
+    path: Path, data: NDArray[np.float32], grid: Grid, described: dict[str, Any], axes: str, written: list[Path]
+) -> None:
+    write_json(sidecar_of(path), described)
+    save_volume(path, data, grid, description=DESCRIPTION, axes=axes)
+    written += [path, sidecar_of(path)]

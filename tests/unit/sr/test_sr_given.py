@@ -1,0 +1,69 @@
+"""What is known of the slices of a scan, who says so, and what is no scan."""
+
+import numpy as np
+import pytest
+
+from headsr.sr.given import Slices, read_given, views_of
+from headsr.volumes import VolumeError
+
+
+def test_the_sidecar_says_how_thick_slices_are(scan):
+    given = read_given(scan(metadata={"SliceThickness": 3.5}), Slices())
+    assert (given.axis, given.plane, given.spacing, given.thickness) == (2, "axial", 4.0, 3.5)
+    assert "sidecar" in given.thickness_from and "3.5 mm thick" in given.words()
+
+
+@pytest.mark.parametrize(
+    ("slices", "thickness"), [(Slices(thickness_mm=5), 5.0), (Slices(gap_mm=1), 3.0), (Slices(gap_mm=-1), 5.0)]
+)
+def test_what_a_person_says_counts_for_more(scan, slices, thickness):
+    given = read_given(scan(metadata={"SliceThickness": 3.5}), slices)
+    assert given.thickness == thickness and "you say" in given.thickness_from
+
+
+def test_both_thickness_and_gap_are_one_too_many():
+    with pytest.raises(ValueError, match="twice"):
+        Slices(thickness_mm=4, gap_mm=0)
+
+
+def test_slices_as_fine_as_pixels_have_no_gap(scan):
+    given = read_given(scan(size=(1, 1, 1.4)), Slices())
+    assert given.thickness == pytest.approx(1.4) and not given.is_thick
+
+
+def test_slices_of_unknown_thickness_are_refused_with_the_way_out(scan):
+    with pytest.raises(VolumeError, match=r"sub-01_T1w.*4 mm apart.*--thickness MM"):
+        read_given(scan(), Slices())
+
+
+@pytest.mark.parametrize("said", ["4", True, [4], 0, -1, float("nan")])
+def test_a_thickness_that_is_no_number_is_refused_by_the_name_of_the_sidecar(scan, said):
+    with pytest.raises(VolumeError, match=r"sub-01_T1w\.json: SliceThickness"):
+        read_given(scan(metadata={"SliceThickness": said}), Slices())
+
+
+@pytest.mark.parametrize("thickness", [0.1, 17.0])
+def test_a_thickness_that_cannot_be_is_refused(scan, thickness):
+    with pytest.raises(VolumeError, match="cannot be 4 mm apart"):
+        read_given(scan(), Slices(thickness_mm=thickness))
+
+
+def test_dicom_is_refused_with_the_line_that_converts_it(tmp_path):
+    with pytest.raises(VolumeError, match="dcm2niix"):
+        read_given(tmp_path, Slices())
+    file = tmp_path / "IM0001"
+    file.write_bytes(bytes(128) + b"DICM" + bytes(100))
+    with pytest.raises(VolumeError, match=r"IM0001: is a DICOM file.*dcm2niix"):
+        read_given(file, Slices())
+
+
+def test_scans_along_one_axis_have_names_of_their_own(scan):
+    axial = read_given(scan("a.nii.gz"), Slices(gap_mm=0))
+    sagittal = read_given(scan("b.nii.gz", shape=(12, 50, 48), size=(4, 1, 1)), Slices(gap_mm=0))
+    assert views_of([axial, sagittal, axial, axial]) == ["axial", "sagittal", "axial2", "axial3"]
+
+
+def test_slices_are_those_of_the_head_whatever_the_order_of_the_file_s_axes(scan):
+    given = read_given(scan(axes="SLP"), Slices(gap_mm=0))
+    assert (given.plane, given.volume.axes) == ("axial", "SLP")
+    assert np.allclose(given.volume.grid.voxel_size, [1, 1, 4])
