@@ -32,7 +32,6 @@ from headsr.render.ahead import Lanes
 from headsr.render.air import Air, find_air, no_air
 from headsr.render.describe import RESEARCH_ONLY
 from headsr.render.disk import kept_when_full, refuse_small_disk
-from headsr.render.lock import writing
 from headsr.render.plan import (
     PlannedVolume,
     RenderCost,
@@ -157,7 +156,7 @@ def render(
     field = opened(source)
     refuse_other_scans(field, scans)
     storage = choose_storage(field, manner.dtype)
-    with kept_when_full(outputs), writing(outputs.store, shared=manner.part is not None):
+    with kept_when_full(outputs), stores.writing(outputs.store, shared=manner.part is not None):
         _render(source, outputs, field.grid if grid is None else grid, storage, identity, scans, manner)
 
 

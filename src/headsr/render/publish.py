@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from headsr.files import partials_of, sidecar_of, write_json
 from headsr.render import store as stores
 from headsr.render.describe import RESEARCH_ONLY, describe_volume
-from headsr.render.lock import writing
 from headsr.render.ours import DESCRIPTION, is_ours
 from headsr.render.plan import PlannedVolume, plan_volume
 from headsr.render.preview import write_preview
 from headsr.render.pyramid import halve, preview_level
 from headsr.render.shard import Written, compress, write_shard
-from headsr.render.store import StoreError
+from headsr.render.store import StoreError, writing
 from headsr.volumes import Grid, Storage, save_volume
 
 

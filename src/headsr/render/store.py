@@ -21,7 +21,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from zarr.errors import ContainsArrayError
 
 from headsr.files import read_json, sha256_of, tree_files, tree_hash, write_json
+from headsr.lock import holding
 from headsr.render.ours import DESCRIPTION, WORK, foreign_in, is_leftover
 from headsr.render.shard import Written, codecs
 from headsr.render.tiles import Layout
@@ -50,6 +51,15 @@ _ORIENTATIONS = {
 
 class StoreError(ValueError):
     """A folder cannot become, or is not, a finished store. The message names it and the way out."""
+
+
+def writing(store: Path, *, shared: bool = False) -> AbstractContextManager[None]:
+    """Hold a store for this process alone, or ``shared`` with others that write parts of the same volume.
+
+    ``store`` is the root ``zarr.json``; the lock lies beside its folder, which is moved as a whole. Raises HeldError
+    where another process holds the store.
+    """
+    return holding(store.parent.with_name(f".{store.parent.name}.lock"), what=store.parent, shared=shared)
 
 
 def begin(store: Path, fingerprint: str, *, replace: bool = True) -> bool:
