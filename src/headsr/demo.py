@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from headsr.annex import leaving_when_told
+from headsr.files import read_json
 from headsr.lock import holding_results
 from headsr.recipes import Recipes, load_config, load_recipes
 
@@ -148,4 +149,7 @@ def _say_where(config: dict, code: int, seconds: float) -> None:
     print(f"Done in {seconds:.0f} s.")
     print(f"  report   {results}/report/report.html")
     print(f"  volumes  {results}/reconstructions/demo/")
-    print(f"  MLflow   mlflow ui --backend-store-uri sqlite:///{config['mlflow']}")
+    if read_json(f"{results}/mlflow.json")["synced"] is None:
+        print(f"  MLflow   was not updated ({results}/logs/sync_mlflow.log says why): the next run tries again")
+    else:
+        print(f"  MLflow   mlflow ui --backend-store-uri sqlite:///{config['mlflow']}")

@@ -1,4 +1,4 @@
-"""One run writes in a results folder; one that was killed goes on by the same command."""
+"""One run writes in a results folder; one that was killed, and a mirror that failed, are made good by the next run."""
 
 import signal
 import subprocess
@@ -8,11 +8,13 @@ import pytest
 from project import ROOT, SNAKEMAKE, copy_project, delta, environment, made_up_scans, planned, snakemake
 
 from headsr.demo import run_demo
+from headsr.files import read_json
 from headsr.lock import HeldError, holding_results
 
 DATASETS = {"demo": {"url": "none", "version": "v1", "license": "none", "citation": "none"}}
 CONFIG = ("--configfile", "tests/config/smoke/config.yaml", "made_up.yaml")
 FIGURE = "results/figures/rulegraph.png"
+RECORD = "results/mlflow.json"
 
 
 @pytest.fixture
@@ -67,6 +69,22 @@ def test_a_run_that_was_killed_goes_on_by_the_same_command(project):
     again = run(project, "--", FIGURE)
     assert again.returncode == 0, again.stdout
     assert (project / FIGURE).stat().st_size > 0 and not (project / "results/.headsr.lock").exists()
+
+
+def test_a_mirror_that_failed_is_tried_again_until_it_is_there(project):
+    delta(project, "no_tables", {"tables": []})
+    one = ("no_tables.yaml", "--", RECORD)
+    (project / "results").mkdir()
+    (project / "results/db").write_text("in the way")
+    assert run(project, *one).returncode == 0  # no result depends on it
+    assert read_json(project / RECORD)["synced"] is None
+    assert planned(project, *CONFIG, *one)["sync_mlflow"] == 1
+    assert run(project, *one).returncode == 0
+    assert read_json(project / RECORD)["synced"] is None
+    (project / "results/db").unlink()
+    assert run(project, *one).returncode == 0
+    assert read_json(project / RECORD)["synced"] == {"written": 0, "unchanged": 0}
+    assert not planned(project, *CONFIG, *one)
 
 
 def test_a_second_demo_is_refused_in_words(project, monkeypatch):

@@ -29,6 +29,7 @@ from headsr.scans import (
     SUFFIXES,
     read_pins,
 )
+from headsr.training.tracking import failed_mirrors
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
