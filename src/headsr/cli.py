@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from headsr import __version__
+from headsr.files import unwritable
 from headsr.words import PlainFormatter, shown
 
 OK, FAILED, USAGE, REJECTED = 0, 1, 2, 3
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"headsr: {_words_of(error)}", file=sys.stderr)
         return USAGE
+    except OSError as error:
+        print(f"headsr: {_words_of(unwritable(error, 'what it writes') or error)}", file=sys.stderr)
+        return FAILED
 
 
 def _words_of(error: Exception) -> str:
