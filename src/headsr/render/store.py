@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -38,6 +39,7 @@ from headsr.render.shard import Written, codecs
 from headsr.render.tiles import Layout
 from headsr.volumes import Grid, Storage, read_header
 
+_DELETE = "zarr.json and say the same again to make the volume anew"
 _PATIENCE = 60.0  # seconds: a node of a cluster may not see at once what another one has written (NFS)
 _ORIENTATIONS = {
     "R": "left-to-right",
@@ -99,7 +101,7 @@ def is_finished(store: Path, fingerprint: str) -> bool:
 
     Every file is read: a damaged shard may have the size that it was written with.
     """
-    held = _attributes(store).get("headsr", {}) if store.exists() else {}
+    held = attributes_of(store)["headsr"] if store.exists() else {}
     if held.get("fingerprint") != fingerprint or lost_shards(store.parent, held["shards"]):
         return False
     return tree_hash(store.parent, leaving_out={WORK, store.name}) == held.get("content")
@@ -210,7 +212,9 @@ def commit(
         "shards": sizes,
         "storage": dataclasses.asdict(storage),
     }
+    held["metadata"] = {key: sha256_of(root / key) for key in _metadata_of(len(grids))}
     attributes = {"ome": {"version": "0.5", "multiscales": [_multiscale(grids, name)]}, "headsr": held}
+    held["seal"] = _sum_of(attributes)
     write_json(store, {"zarr_format": 3, "node_type": "group", "attributes": attributes})
     shutil.rmtree(root / WORK)
 
@@ -221,7 +225,10 @@ def open_level(store: str | os.PathLike[str], level: int = 0) -> zarr.Array:
 
 
 def read_level(store: str | os.PathLike[str], level: int = 0) -> NDArray[np.float32]:
-    """One level of a finished store as (x, y, z) float32, in scan units."""
+    """One level of a finished store as (x, y, z) float32, in scan units. StoreError where a shard of it is lost."""
+    sizes = {key: size for key, size in read_record(store)["shards"].items() if key.startswith(f"{level}/")}
+    if lost := lost_shards(Path(store).parent, sizes):
+        raise StoreError(f"{Path(store).parent / lost[0]}: is gone or cut short. Delete the store's {_DELETE}")
     return np.ascontiguousarray(read_storage(store).decode(open_level(store, level)[:].T))
 
 
@@ -232,11 +239,12 @@ def read_storage(store: str | os.PathLike[str]) -> Storage:
 
 def read_record(store: str | os.PathLike[str]) -> dict[str, Any]:
     """What a finished store says of itself beyond OME-Zarr: how it was rendered, its storage and its content's hash."""
-    return _attributes(store)["headsr"]
+    return attributes_of(store)["headsr"]
 
 
 def read_grid(store: str | os.PathLike[str]) -> Grid:
     """The grid of a finished store, from the NIfTI header in it."""
+    attributes_of(store)
     shape = open_level(store).shape[::-1]
     place = Path(store).parent / "nifti"
     header = read_header(place, zarr.open_array(place, mode="r")[:].tobytes())
@@ -245,7 +253,7 @@ def read_grid(store: str | os.PathLike[str]) -> Grid:
 
 def read_scales(store: str | os.PathLike[str]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Scale and translation (each x, y, z in mm) of every level, as viewers read them."""
-    datasets = _attributes(store)["ome"]["multiscales"][0]["datasets"]
+    datasets = attributes_of(store)["ome"]["multiscales"][0]["datasets"]
     steps = [dataset["coordinateTransformations"] for dataset in datasets]
     return [(np.array(s["scale"][::-1]), np.array(t["translation"][::-1])) for s, t in steps]
 
@@ -275,12 +283,40 @@ def nifti_header(grid: Grid, storage: Storage) -> nib.Nifti1Header:
     return header
 
 
-def _attributes(store: str | os.PathLike[str]) -> dict[str, Any]:
-    content = read_json(store)
-    attributes = content.get("attributes", {}) if isinstance(content, dict) else None
-    if not isinstance(attributes, dict):
-        raise StoreError(f"{store}: holds no metadata of a store. Delete it and say the same again to write it anew")
+def attributes_of(store: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the root ``zarr.json`` of a finished store says: ``ome`` and ``headsr``.
+
+    Raises StoreError where that is not what was written, nor what the metadata of its arrays are. Shards are not looked
+    at: their sizes are in it (``lost_shards``), and each of their chunks has its CRC.
+    """
+    try:
+        attributes = read_json(store)["attributes"]
+        held = attributes["headsr"]
+        seal, metadata = held.pop("seal", None), held.get("metadata")
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{store}: is not a volume that headsr wrote, or is damaged ({error!r:.200}). If it was headsr's, delete "
+            f"{_DELETE}"
+        ) from error
+    if seal is None and metadata is None:  # from before there were seals
+        return attributes
+    if seal != _sum_of(attributes):
+        raise StoreError(f"{store}: is not as it was written (SHA-256). Delete {_DELETE}")
+    root = Path(store).parent
+    for key, known in metadata.items():
+        if not (root / key).is_file() or sha256_of(root / key) != known:
+            raise StoreError(f"{root / key}: is gone or not as it was written (SHA-256). Delete the store's {_DELETE}")
     return attributes
+
+
+def _metadata_of(levels: int) -> list[str]:
+    """What a store of so many levels holds beside its shards and its root."""
+    return ["nifti/zarr.json", "nifti/c/0", *(f"{level}/zarr.json" for level in range(levels))]
+
+
+def _sum_of(attributes: Mapping[str, Any]) -> str:
+    """The SHA-256 of a root's attributes as JSON, however it is laid out."""
+    return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()
 
 
 def _fingerprint(root: Path) -> str | None:
@@ -341,7 +377,7 @@ def _create_empty(root: Path, fingerprint: str) -> None:
 
 def _remove_strays(root: Path, levels: int, shards: Mapping[str, Written]) -> None:
     """Delete what a kill left behind: files half-written, and a shard that has no line yet."""
-    kept = {*shards, "nifti/zarr.json", "nifti/c/0", *(f"{level}/zarr.json" for level in range(levels))}
+    kept = {*shards, *_metadata_of(levels)}
     for path in tree_files(root, leaving_out={WORK}):
         if path.relative_to(root).as_posix() not in kept:
             path.unlink()
