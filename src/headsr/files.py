@@ -187,5 +187,5 @@ def tree_hash(
     tree, known = hashlib.sha256(), known or {}
     for path in tree_files(folder, leaving_out=leaving_out):
         name = path.relative_to(folder).as_posix()
-        tree.update(f"{name}\0{known.get(name) or sha256_of(path)}\n".encode())
+        tree.update(os.fsencode(f"{name}\0{known.get(name) or sha256_of(path)}\n"))
     return tree.hexdigest()

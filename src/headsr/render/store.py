@@ -143,7 +143,9 @@ def lost_shards(root: Path, sizes: Mapping[str, int]) -> list[str]:
     def is_there(key: str, size: int) -> bool:
         try:
             return (root / key).stat().st_size == size
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
             return False
 
     return [key for key, size in sizes.items() if not is_there(key, size)]
@@ -204,18 +206,18 @@ def commit(
     zarr.create_array(root / "nifti", **layout, fill_value=0, overwrite=True)[:] = header
     _remove_strays(root, len(grids), shards)
     # With the hash of what it stands for, the mark changes whenever a voxel does: Snakemake compares its bytes alone.
-    content = tree_hash(root, leaving_out={WORK}, known={key: shard.sha256 for key, shard in shards.items()})
     held = {
         **record,
-        "content": content,
+        "content": tree_hash(root, leaving_out={WORK}, known={key: shard.sha256 for key, shard in shards.items()}),
         "fingerprint": fingerprint,
+        "metadata": {key: sha256_of(root / key) for key in _metadata_of(len(grids))},
         "shards": sizes,
         "storage": dataclasses.asdict(storage),
     }
-    held["metadata"] = {key: sha256_of(root / key) for key in _metadata_of(len(grids))}
     attributes = {"ome": {"version": "0.5", "multiscales": [_multiscale(grids, name)]}, "headsr": held}
-    held["seal"] = _sum_of(attributes)
-    write_json(store, {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    content = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    held["seal"] = _sum_of(content)
+    write_json(store, content)
     shutil.rmtree(root / WORK)
 
 
@@ -290,17 +292,17 @@ def attributes_of(store: str | os.PathLike[str]) -> dict[str, Any]:
     at: their sizes are in it (``lost_shards``), and each of their chunks has its CRC.
     """
     try:
-        attributes = read_json(store)["attributes"]
-        held = attributes["headsr"]
+        content = read_json(store)
+        attributes, held = content["attributes"], content["attributes"]["headsr"]
         seal, metadata = held.pop("seal", None), held.get("metadata")
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except (IsADirectoryError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{store}: is not a volume that headsr wrote, or is damaged ({error!r:.200}). If it was headsr's, delete "
             f"{_DELETE}"
         ) from error
     if seal is None and metadata is None:  # from before there were seals
         return attributes
-    if seal != _sum_of(attributes):
+    if seal != _sum_of(content):
         raise StoreError(f"{store}: is not as it was written (SHA-256). Delete {_DELETE}")
     root = Path(store).parent
     for key, known in metadata.items():
@@ -314,15 +316,15 @@ def _metadata_of(levels: int) -> list[str]:
     return ["nifti/zarr.json", "nifti/c/0", *(f"{level}/zarr.json" for level in range(levels))]
 
 
-def _sum_of(attributes: Mapping[str, Any]) -> str:
-    """The SHA-256 of a root's attributes as JSON, however it is laid out."""
-    return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()
+def _sum_of(root: Mapping[str, Any]) -> str:
+    """The SHA-256 of what a root ``zarr.json`` says beside its seal, however it is laid out."""
+    return hashlib.sha256(json.dumps(root, sort_keys=True).encode()).hexdigest()
 
 
 def _fingerprint(root: Path) -> str | None:
     try:
         return read_json(root / WORK / "fingerprint.json")["fingerprint"]
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError, KeyError, TypeError):
         return None
 
 
