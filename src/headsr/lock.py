@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from headsr.files import unwritable
+
 _TRIES, _PAUSE = 20, 0.05  # seconds: another part that ends asks for a moment whether it is the last one
 _HELD = re.compile(r"(?:process (?P<pid>\d{1,9}) on (?P<host>[^\n]*?)(?P<since> since [^\n]*)?)?")  # or nothing yet
 _UNKNOWN = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -42,28 +44,32 @@ def holding(lock: Path, *, what: str | os.PathLike[str], shared: bool = False, b
     The lock is one of the system's on the file ``lock``: it ends with its process, however that ends, on whichever
     node. A file system without locks (some Lustre mounts) goes without, or ``by_note``: then what stands in the file
     counts, unless its process has ended on this machine. Raises HeldError where another process holds the lock, and
-    where a file of that name is no such lock.
+    where a file of that name is no such lock; UnwritableError where the disk is full or not to be written on.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     descriptor, is_known = _locked(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, what)
-    try:
-        if by_note and not is_known and not _is_free(_note(lock)):
-            raise HeldError(
-                f"{what}: is being written by {_note(lock)}, if that still runs: this file system has no locks. If it "
-                f"does not, delete {lock}"
-            )
-        os.truncate(descriptor, 0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
-    except BaseException:
+    if by_note and not is_known and not _is_free(note := _note(lock)):
         os.close(descriptor)
-        raise
+        raise HeldError(
+            f"{what}: is being written by {note}, if that still runs: this file system has no locks. If it does not, "
+            f"delete {lock}"
+        )
     try:
+        _write_note(lock, descriptor)
         yield
     finally:
         if _is_last(descriptor):
             lock.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _write_note(lock: Path, descriptor: int) -> None:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
+    except OSError as error:  # it names no file
+        raise unwritable(error, lock) or error from None
 
 
 def _locked(lock: Path, kind: int, what: str | os.PathLike[str]) -> tuple[int, bool]:

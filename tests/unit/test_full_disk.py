@@ -1,5 +1,6 @@
 """A disk that is full or not to be written on: one sentence that names the file, and nothing half-written."""
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from headsr import cli
 from headsr.files import UnwritableError, unwritable, whole, write_json
+from headsr.lock import holding_results
 from headsr.scans import write_scans
 
 # The kernel itself refuses: no file may be larger than 4 kB. In a process of its own, since it holds for all of it.
@@ -93,6 +95,22 @@ def test_a_small_disk_is_full_and_nothing_is_left_on_it(small_disk):
     assert list(small_disk.iterdir()) == []
 
 
+def fill(disk):
+    """Leave no room at all on a disk."""
+    with (disk / "filling").open("ab", buffering=0) as stream, contextlib.suppress(OSError):
+        while stream.write(bytes(4096)):
+            pass
+
+
+def test_a_run_that_has_no_room_for_its_lock_says_so_and_leaves_none(small_disk):
+    (small_disk / "results").mkdir()
+    fill(small_disk)
+    lock = small_disk / "results/.headsr.lock"
+    with pytest.raises(UnwritableError, match=f"^{lock}: the disk is full"), holding_results(lock.parent):
+        pass
+    assert not lock.exists()
+
+
 def test_the_table_of_scans_is_whole_or_as_it_was(tmp_path, monkeypatch):
     write_scans(tmp_path / "scans.tsv", [])
     before = (tmp_path / "scans.tsv").read_bytes()
@@ -150,16 +168,9 @@ with job(SimpleNamespace(
     ],
 )
 def test_a_job_says_to_its_run_what_its_log_has_no_room_for(small_disk, what, said, full):
-    filling = small_disk / "filling"
     if full:
         (small_disk / "results/logs").mkdir(parents=True)
-        filling.write_bytes(b"")
-        with filling.open("ab", buffering=0) as stream:
-            try:
-                while stream.write(bytes(4096)):
-                    pass
-            except OSError:
-                pass
+        fill(small_disk)
     run = subprocess.run([sys.executable, "-c", JOB, "results", what], cwd=small_disk, capture_output=True, text=True)
     assert run.returncode != 0
     assert f"Error in fit_field: {said}\n" == run.stderr

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from headsr import targets
+from headsr.files import unwritable
 from headsr.labelmaps import FILE_PATTERN, SUBJECT_PATTERN, read_maps, synthseg_labels
 from headsr.lock import HeldError, hold_results
 from headsr.parts import METRICS
@@ -74,11 +75,11 @@ def one_of(names):
 
 
 def hold_results_of_run():
-    """Keep other runs out of the results folder until this process ends; WorkflowError where one is in it."""
+    """Keep other runs out of the results folder until this process ends; WorkflowError where that cannot be."""
     try:
         hold_results(RESULTS)
-    except HeldError as error:
-        raise WorkflowError(str(error)) from None
+    except (HeldError, OSError) as error:
+        raise WorkflowError(str(unwritable(error, RESULTS) or error)) from None
 
 
 def scan_of(wildcards):

@@ -150,7 +150,8 @@ def render(
     it is not the projected volume that says so (``agreement_of``). Says what it will do before it starts, then how far
     it is. RenderPlanError for what cannot fit; DiskFullError, after which the same call goes on; FloatingPointError for
     intensities that are not finite or that uint16 or float16 cannot hold; StoreError for a folder that is not to be
-    replaced, and a file that headsr did not write; ValueError for scans of another head.
+    replaced, and a file that headsr did not write; HeldError where another process writes; ValueError for scans of
+    another head.
     """
     share_one_heap()
     field = opened(source)

@@ -83,8 +83,8 @@ def publish_volume(
     ``uncertainty`` half of the interval that holds 90 % of its errors; each and its path in ``outputs`` come together.
     The same input gives the same bytes.
     Raises ValueError for a shape that is not the grid's, FloatingPointError for values that are not finite, StoreError
-    for a folder that is not to be replaced or that another process writes, and for a file that headsr did not write
-    where one of the outputs goes.
+    for a folder that is not to be replaced and for a file that headsr did not write where one of the outputs goes,
+    HeldError where another process writes.
     """
     data = _in_scan_units(volume, grid, outputs.name, scale, offset)
     beside = {}

@@ -65,7 +65,7 @@ class TestOneVolumeIsMadeByOne:
     def test_the_last_call_waits_until_all_parts_have_ended(self, tmp_path):
         with writing(outputs_in(tmp_path).store, shared=True):
             rendered(tmp_path, manner=dataclasses.replace(SMALL, part=(1, 2)))
-            with pytest.raises(StoreError, match="being written"):
+            with pytest.raises(HeldError, match="being written"):
                 rendered(tmp_path)
         rendered(tmp_path)
 
