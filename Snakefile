@@ -37,6 +37,12 @@ localrules:
     sync_mlflow,
 
 
+# One run writes in a results folder. Called by the run itself and before its first job: not by a dry run, nor by the
+# processes that its jobs are in, here or on other nodes.
+onstart:
+    hold_results_of_run()
+
+
 # The targets, by the nouns that people ask for. The first is what a bare `snakemake` makes.
 rule all:
     input:

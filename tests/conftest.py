@@ -89,6 +89,18 @@ def started() -> Iterator[Callable[..., subprocess.Popen]]:
         yield start
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of 2 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, text=True)
+    if mount.returncode != 0:
+        pytest.skip(f"no disk can be mounted here: {mount.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
 def gzipped(seed: int) -> bytes:
     """About 2 kB of gzip that is the same for the same seed: enough of an image for git-annex, which opens none."""
     return gzip.compress(random.Random(seed).randbytes(2000), mtime=0)

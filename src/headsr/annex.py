@@ -32,10 +32,12 @@ from typing import IO, NamedTuple
 from headsr.words import is_plain, shown
 
 _log = logging.getLogger(__name__)
-_KEY = re.compile(r"(?P<backend>[A-Z0-9_]+)(?:-s(?P<bytes>\d+))?(?:-[mSC]\d+)*--(?P<hash>[^.]*).*", re.DOTALL)
+_KEY = re.compile(
+    r"(?P<backend>[A-Z0-9_]+)(?:-s(?P<bytes>\d{1,18}))?(?:-[mSC]\d{1,18})*--(?P<hash>[^.]*).*", re.DOTALL | re.ASCII
+)
 # The backends whose keys hash the content. Others name a file (WORM) or an address (URL), and those that begin with X
 # of their own are programs that a dataset names (git-annex-backend-XNAME).
-_HASH = re.compile(r"(?:MD5|SHA\d+|SHA3_\d+|SKEIN\d+|BLAKE2[BS]P?\d+|BLAKE3(?:_\d+)?|XXH3)E?|GIT")
+_HASH = re.compile(r"(?:MD5|SHA\d+|SHA3_\d+|SKEIN\d+|BLAKE2[BS]P?\d+|BLAKE3(?:_\d+)?|XXH3)E?|GIT", re.ASCII)
 _PROGRAM = re.compile(r"X(?!XH3E?$)")
 _TEXT_BYTES = 2**20  # a larger blob in git is an image, never a link, a pointer or a sidecar
 _QUICK_S = 120  # what answers from the disk

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headsr import __version__
+from headsr.files import unwritable
 from headsr.words import PlainFormatter, shown
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"headsr: {_words_of(error)}", file=sys.stderr)
         return USAGE
+    except OSError as error:
+        print(f"headsr: {_words_of(unwritable(error, 'what it writes') or error)}", file=sys.stderr)
+        return FAILED
 
 
 def _words_of(error: Exception) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headsr import annex
-from headsr.words import shown
+from headsr.words import is_plain, shown
 
 _FETCH_S = 3600
 _REFS = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
@@ -256,6 +256,10 @@ def _enable(clone: Path, remote: _Remote) -> str:
 
 def _refusal(remote: _Remote) -> str:
     """Why a remote is not enabled, '' where it may be."""
+    if not _NAME.fullmatch(remote.name):
+        return "it has no plain name"
+    if not all(map(is_plain, remote.settings.values())):  # git cannot be told them, or takes them for more
+        return "its settings hold characters that no text has"
     if remote.kind == "external":
         return f"it would start the program git-annex-remote-{remote.settings.get('externaltype', '')}"
     if remote.kind == "git" and not _transport(location := remote.settings.get("location", "")):
@@ -264,7 +268,7 @@ def _refusal(remote: _Remote) -> str:
         return f"remotes of type {remote.kind} are not among {', '.join(_ENABLED)} and git"
     if remote.settings.get("encryption", "none") != "none":
         return "it is encrypted"
-    return "" if _NAME.fullmatch(remote.name) else "it has no plain name"
+    return ""
 
 
 def _has_remote(clone: Path, name: str) -> bool:

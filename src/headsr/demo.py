@@ -8,6 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from headsr.annex import leaving_when_told
+from headsr.files import read_json
+from headsr.lock import holding_results
 from headsr.recipes import Recipes, load_config, load_recipes
 
 DELTA = "config/demo.yaml"
@@ -32,15 +35,19 @@ Nothing is downloaded. Interrupt it when you like: the same command goes on.
 
 
 def run_demo(*, cores: int) -> int:
-    """Run the demo to its end; returns Snakemake's exit code. Run again, it finds nothing to do."""
+    """Run the demo to its end; returns Snakemake's exit code. Run again, it finds nothing to do.
+
+    Raises HeldError where another demo runs.
+    """
     began = time.monotonic()
     config = load_config([DELTA])
     recipes = load_recipes(config)
     dataset = Path(recipes.datasets["demo"].url)
-    if not dataset.exists():
-        print(_PLAN, flush=True)
-        _make_dataset(dataset)
-    _pin(config, recipes)
+    with holding_results(config["results"]):  # for the dataset; Snakemake takes it over for its own run
+        if not dataset.exists():
+            print(_PLAN, flush=True)
+            _make_dataset(dataset)
+        _pin(config, recipes)
     code = _run_workflow(cores)
     _say_where(config, code, time.monotonic() - began)
     return code
@@ -61,11 +68,18 @@ def _run_workflow(cores: int) -> int:
     threads = ["--set-threads", "train_segment=1"]
     command = [sys.executable, "-m", "snakemake", *profile, *threads, "--configfile", DELTA]
     progress = WorkflowProgress()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout:
-            said = progress.read(line.rstrip())
-            if said:
-                print(said, flush=True)
+    with (
+        leaving_when_told(),
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
+        try:
+            for line in process.stdout:
+                said = progress.read(line.rstrip())
+                if said:
+                    print(said, flush=True)
+        except SystemExit:
+            process.terminate()  # it ends once the jobs that run have ended
+            raise
     return process.returncode
 
 
@@ -135,4 +149,7 @@ def _say_where(config: dict, code: int, seconds: float) -> None:
     print(f"Done in {seconds:.0f} s.")
     print(f"  report   {results}/report/report.html")
     print(f"  volumes  {results}/reconstructions/demo/")
-    print(f"  MLflow   mlflow ui --backend-store-uri sqlite:///{config['mlflow']}")
+    if read_json(f"{results}/mlflow.json")["synced"] is None:
+        print(f"  MLflow   was not updated ({results}/logs/sync_mlflow.log says why): the next run tries again")
+    else:
+        print(f"  MLflow   mlflow ui --backend-store-uri sqlite:///{config['mlflow']}")

@@ -19,6 +19,40 @@ class NotAFileError(ValueError):
     """What was named as an input is a pipe or a device. The message names it and the way out."""
 
 
+class UnwritableError(OSError):
+    """A file cannot be written, or not be reached, whatever would be in it. The message names it and the way out."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
+_AGAIN = "and run the same again"
+_PERMIT = f"permission denied. Change who may use it and its folder, {_AGAIN}"
+_UNWRITABLE = {
+    errno.ENOSPC: f"the disk is full. Make room on it {_AGAIN}",
+    errno.EDQUOT: f"your quota on this disk is used up. Make room {_AGAIN}",
+    errno.EFBIG: f"it would be larger than a file of yours may be (ulimit -f). Raise that {_AGAIN}",
+    errno.EROFS: f"the disk may only be read. Have it mounted for writing {_AGAIN}",
+    errno.EACCES: _PERMIT,
+    errno.EPERM: _PERMIT,
+}
+_IN_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors says it so, in an error of its own
+
+
+def unwritable(error: BaseException, path: str | os.PathLike[str]) -> UnwritableError | None:
+    """What an error says of a disk that is full or not to be written on; None for an error of another kind.
+
+    ``path`` is what was being written, where the error itself names no file.
+    """
+    if isinstance(error, UnwritableError):
+        return error
+    if not isinstance(error, OSError):
+        found = _IN_RUST.search(str(error))
+        error = OSError(int(found[1]), "") if found else OSError()
+    said = _UNWRITABLE.get(error.errno)
+    return said and UnwritableError(error.errno, said, os.fspath(error.filename or path))
+
+
 _completed: list[Path] = []
 
 
@@ -29,12 +63,32 @@ def completed() -> tuple[Path, ...]:
 
 @contextmanager
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a partial path beside ``path`` to write to; in place when the block ends, removed if it fails."""
+    """Give a partial path beside ``path`` to write to; in place when the block ends, removed if it fails.
+
+    Raises UnwritableError naming ``path`` where the disk is full or not to be written on.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _in_place_when_done(target) as partial:
+            yield partial
+    except Exception as error:
+        said = unwritable(error, target)
+        if said is None or said is error:
+            raise
+        said.filename = said.filename.replace(_partial_of(target).name, target.name)
+        raise said from error
+
+
+def _partial_of(target: Path) -> Path:
     # On a disk that nodes share, a process's number alone is not its own. The name keeps its endings, since libraries
     # choose the format by them.
-    partial = target.with_name(f".{socket.gethostname()}.{os.getpid()}.partial.{target.name}")
+    return target.with_name(f".{socket.gethostname()}.{os.getpid()}.partial.{target.name}")
+
+
+@contextmanager
+def _in_place_when_done(target: Path) -> Iterator[Path]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_of(target)
     partial.unlink(missing_ok=True)  # of an earlier process of this number, or a link: never written through
     try:
         yield partial
@@ -133,5 +187,5 @@ def tree_hash(
     tree, known = hashlib.sha256(), known or {}
     for path in tree_files(folder, leaving_out=leaving_out):
         name = path.relative_to(folder).as_posix()
-        tree.update(f"{name}\0{known.get(name) or sha256_of(path)}\n".encode())
+        tree.update(os.fsencode(f"{name}\0{known.get(name) or sha256_of(path)}\n"))
     return tree.hexdigest()

@@ -12,6 +12,7 @@ from typing import Any
 
 import headsr
 from headsr import files
+from headsr.files import unwritable
 from headsr.provenance import Record, commit_at, contents_of, plain_params, record_path, write_record
 from headsr.words import PlainFormatter, shown
 
@@ -21,9 +22,30 @@ def job(snakemake: Any) -> Iterator[None]:
     """Run the block as the job that Snakemake's ``snakemake`` object describes.
 
     All output goes to the rule's log, and when the block ends well, what it read and wrote is recorded beside that log
-    (headsr.provenance). A block that fails leaves no record.
+    (headsr.provenance). A block that fails leaves no record. Where it fails by a disk that is full or not to be written
+    on, one sentence goes to the run itself: the log is on that disk, too.
     """
-    log_to(snakemake.log[0])
+    run = os.dup(2)
+    try:
+        log_to(snakemake.log[0])
+        with _recorded(snakemake):
+            yield
+    except Exception as error:
+        if said := _said_of_disk(error, snakemake.log[0]):
+            os.write(run, f"Error in {snakemake.rule}: {shown(said)}\n".encode())
+        raise
+
+
+def _said_of_disk(error: BaseException, log: str) -> str:
+    """What an error says, where a disk that is full or not to be written on is behind it; else ''."""
+    if said := unwritable(error, log):
+        return str(said)
+    return str(error) if error.__cause__ is not None and _said_of_disk(error.__cause__, log) else ""
+
+
+@contextlib.contextmanager
+def _recorded(snakemake: Any) -> Iterator[None]:
+    """Write down what the block read and wrote, when it ends well."""
     warnings = _Warnings()
     logging.getLogger().addHandler(warnings)
     yield

@@ -11,9 +11,8 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
-from headsr.files import read_text
+from headsr.files import read_text, whole
 
 SUFFIXES = ("T1w", "T2w", "PDw", "FLAIR")
 SPLITS = ("train", "val", "test", "unused")
@@ -151,16 +150,13 @@ def read_pins(path: str | os.PathLike[str]) -> tuple[Scan, ...]:
 
 def write_scans(path: str | os.PathLike[str], scans: Iterable[Scan]) -> None:
     """Write the table whole or not at all, sorted by dataset, path: a diff shows what changed and nothing else."""
-    target = Path(path)
     buffer = io.StringIO()
     writer = csv.writer(buffer, delimiter="\t", lineterminator="\n")
     writer.writerow(COLUMNS)
     for scan in sorted(scans, key=lambda scan: (scan.dataset, scan.path, scan.name)):
         writer.writerow([getattr(scan, column) for column in COLUMNS])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.write_text(buffer.getvalue(), encoding="utf-8")
-    partial.replace(target)
+    with whole(path) as partial:
+        partial.write_text(buffer.getvalue(), encoding="utf-8")
 
 
 def _read_row(path: str | os.PathLike[str], line: int, row: dict[str, str], columns: Sequence[str]) -> Scan:

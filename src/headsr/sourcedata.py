@@ -309,7 +309,7 @@ def _metadata(file: annex.TreeFile | None) -> dict[str, object] | None:
         return None
     try:
         content = json.loads(file.content.decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         _log.warning("%s is not JSON (%s): its slice thickness counts as unknown", file.path, shown(str(error)))
         return None
     return content if isinstance(content, dict) else None

@@ -248,7 +248,7 @@ def test_without_a_clone(tmp_path: Path) -> None:
         get_content(tmp_path / "nosuch", "MD5E-s1--aa.nii.gz", tmp_path / "got.nii.gz")
 
 
-@pytest.mark.parametrize("key", ["", "--force", "sub-01_T1w.nii.gz"])
+@pytest.mark.parametrize("key", ["", "--force", "sub-01_T1w.nii.gz", "MD5-s\u0663--a", f"MD5-s{10**30}--a"])
 def test_what_is_no_key_is_refused(key: str, tiny_clone: Path, tmp_path: Path) -> None:
     with pytest.raises(AnnexError, match="not a git-annex key"):
         get_content(tiny_clone, key, tmp_path / "got.nii.gz")

@@ -87,6 +87,9 @@ def drop(dataset: Path) -> None:
         ("type=bup buprepo=payload:/x encryption=none", "remotes of type bup are not among"),
         ("type=directory directory=/tmp encryption=none", "remotes of type directory are not among"),
         ("type=S3 bucket=x encryption=pubkey", "it is encrypted"),
+        ("type=git location=http://127.0.0.1:9/&55296;", "its settings hold characters that no text has"),
+        ("type=git location=http://127.0.0.1:9/&0;x", "its settings hold characters that no text has"),
+        ("type=S3 bucket=&10;[core]fsmonitor=payload encryption=none", "its settings hold characters that no text has"),
     ],
 )
 def test_a_remote_that_needs_a_program_is_left_off_and_named(

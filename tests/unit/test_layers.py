@@ -43,7 +43,7 @@ def is_for_types(node: ast.AST) -> bool:
 
 
 @pytest.mark.parametrize(
-    "module", ["scans", "labelmaps", "annex", "words", "targets", "stages", "seeds", "files", "parts"]
+    "module", ["scans", "labelmaps", "annex", "words", "targets", "stages", "seeds", "files", "parts", "lock"]
 )
 def test_what_every_cluster_job_parses_needs_the_standard_library_only(module):
     for name in imported(SOURCE / f"{module}.py"):

@@ -4,7 +4,9 @@ import hashlib
 from pathlib import Path
 
 from headsr import targets
+from headsr.files import unwritable
 from headsr.labelmaps import FILE_PATTERN, SUBJECT_PATTERN, read_maps, synthseg_labels
+from headsr.lock import HeldError, hold_results
 from headsr.parts import METRICS
 from headsr.provenance import commit_at
 from headsr.recipes import (
@@ -28,6 +30,7 @@ from headsr.scans import (
     SUFFIXES,
     read_pins,
 )
+from headsr.training.tracking import failed_mirrors
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
@@ -69,6 +72,14 @@ UNITS_OF_HEAD = targets.units_of_heads(UNITS, TABLES.values())
 def one_of(names):
     """A wildcard constraint: one of these names, or nothing at all when there is none."""
     return "|".join(sorted(names, key=len, reverse=True)) or r"(?!)"
+
+
+def hold_results_of_run():
+    """Keep other runs out of the results folder until this process ends; WorkflowError where that cannot be."""
+    try:
+        hold_results(RESULTS)
+    except (HeldError, OSError) as error:
+        raise WorkflowError(str(unwritable(error, RESULTS) or error)) from None
 
 
 def scan_of(wildcards):

@@ -187,6 +187,8 @@ rule sync_mlflow:
         recipes=lambda w, output: plain(targets.recipes_of_training(MODELS, UNITS, RECIPES)),
         content_keys=lambda w: keys_of_training(),
         commit=commit_of_code,
+        # A mirror that fails fails no run. But it counts, and so the next run, for which the count is another, tries again.
+        failures=lambda w: failed_mirrors(f"{RESULTS}/mlflow.json"),
         stage=versions("sync_mlflow"),
     message:
         "Mirror histories, scores and checks to MLflow"

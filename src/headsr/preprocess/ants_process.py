@@ -7,15 +7,20 @@ bytes.
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from headsr.files import unwritable
+
 PROGRAMS = ("N4BiasFieldCorrection", "antsRegistration")
 _DETERMINISTIC = {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1", "ANTS_RANDOM_SEED": "1", "OMP_NUM_THREADS": "1"}
 _TIMEOUT_S = 3600
+_LITTLE = 2**20  # bytes: with less left, a disk was too small for what a program wrote
 
 
 class AntsError(RuntimeError):
@@ -33,6 +38,9 @@ def run_ants(program: str, arguments: Sequence[str], *, output: str | os.PathLik
         print(f"{scan}: {program} was killed by signal {-done.returncode}; trying once more", flush=True)
         done = _run_child(program, arguments, scan=scan)
     if done.returncode or not Path(output).is_file():
+        if shutil.disk_usage(Path(output).parent).free < _LITTLE:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(output))  # ITK says it in many words
+            raise unwritable(full, output)
         how = f"killed by signal {-done.returncode}, twice" if done.returncode < 0 else f"exit code {done.returncode}"
         said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
         raise AntsError(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from headsr.fields.field import Field
+from headsr.files import UnwritableError
 from headsr.render import store as stores
 from headsr.render.plan import PlannedVolume
 from headsr.render.publish import Outputs
@@ -20,7 +21,7 @@ from headsr.render.tiles import Tile
 _SAMPLES, _SIDE = 8, 32  # blocks, and voxels a side, that tell how well the volume compresses
 
 
-class DiskFullError(OSError):
+class DiskFullError(UnwritableError):
     """The disk is full. What was rendered so far is kept."""
 
 

@@ -32,7 +32,6 @@ from headsr.render.ahead import Lanes
 from headsr.render.air import Air, find_air, no_air
 from headsr.render.describe import RESEARCH_ONLY
 from headsr.render.disk import kept_when_full, refuse_small_disk
-from headsr.render.lock import writing
 from headsr.render.plan import (
     PlannedVolume,
     RenderCost,
@@ -151,13 +150,14 @@ def render(
     it is not the projected volume that says so (``agreement_of``). Says what it will do before it starts, then how far
     it is. RenderPlanError for what cannot fit; DiskFullError, after which the same call goes on; FloatingPointError for
     intensities that are not finite or that uint16 or float16 cannot hold; StoreError for a folder that is not to be
-    replaced, and a file that headsr did not write; ValueError for scans of another head.
+    replaced, and a file that headsr did not write; HeldError where another process writes; ValueError for scans of
+    another head.
     """
     share_one_heap()
     field = opened(source)
     refuse_other_scans(field, scans)
     storage = choose_storage(field, manner.dtype)
-    with kept_when_full(outputs), writing(outputs.store, shared=manner.part is not None):
+    with kept_when_full(outputs), stores.writing(outputs.store, shared=manner.part is not None):
         _render(source, outputs, field.grid if grid is None else grid, storage, identity, scans, manner)
 
 

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from headsr.files import partials_of, sidecar_of, write_json
 from headsr.render import store as stores
 from headsr.render.describe import RESEARCH_ONLY, describe_volume
-from headsr.render.lock import writing
 from headsr.render.ours import DESCRIPTION, is_ours
 from headsr.render.plan import PlannedVolume, plan_volume
 from headsr.render.preview import write_preview
 from headsr.render.pyramid import halve, preview_level
 from headsr.render.shard import Written, compress, write_shard
-from headsr.render.store import StoreError
+from headsr.render.store import StoreError, writing
 from headsr.volumes import Grid, Storage, save_volume
 
 
@@ -84,8 +83,8 @@ def publish_volume(
     ``uncertainty`` half of the interval that holds 90 % of its errors; each and its path in ``outputs`` come together.
     The same input gives the same bytes.
     Raises ValueError for a shape that is not the grid's, FloatingPointError for values that are not finite, StoreError
-    for a folder that is not to be replaced or that another process writes, and for a file that headsr did not write
-    where one of the outputs goes.
+    for a folder that is not to be replaced and for a file that headsr did not write where one of the outputs goes,
+    HeldError where another process writes.
     """
     data = _in_scan_units(volume, grid, outputs.name, scale, offset)
     beside = {}

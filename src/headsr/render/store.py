@@ -15,13 +15,14 @@ from __future__ import annotations
 import dataclasses
 import errno
 import glob
+import hashlib
 import json
 import os
 import shutil
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,13 @@ from numpy.typing import NDArray
 from zarr.errors import ContainsArrayError
 
 from headsr.files import read_json, sha256_of, tree_files, tree_hash, write_json
+from headsr.lock import holding
 from headsr.render.ours import DESCRIPTION, WORK, foreign_in, is_leftover
 from headsr.render.shard import Written, codecs
 from headsr.render.tiles import Layout
 from headsr.volumes import Grid, Storage, read_header
 
+_DELETE = "zarr.json and say the same again to make the volume anew"
 _PATIENCE = 60.0  # seconds: a node of a cluster may not see at once what another one has written (NFS)
 _ORIENTATIONS = {
     "R": "left-to-right",
@@ -50,6 +53,15 @@ _ORIENTATIONS = {
 
 class StoreError(ValueError):
     """A folder cannot become, or is not, a finished store. The message names it and the way out."""
+
+
+def writing(store: Path, *, shared: bool = False) -> AbstractContextManager[None]:
+    """Hold a store for this process alone, or ``shared`` with others that write parts of the same volume.
+
+    ``store`` is the root ``zarr.json``; the lock lies beside its folder, which is moved as a whole. Raises HeldError
+    where another process holds the store.
+    """
+    return holding(store.parent.with_name(f".{store.parent.name}.lock"), what=store.parent, shared=shared)
 
 
 def begin(store: Path, fingerprint: str, *, replace: bool = True) -> bool:
@@ -89,7 +101,7 @@ def is_finished(store: Path, fingerprint: str) -> bool:
 
     Every file is read: a damaged shard may have the size that it was written with.
     """
-    held = _attributes(store).get("headsr", {}) if store.exists() else {}
+    held = attributes_of(store)["headsr"] if store.exists() else {}
     if held.get("fingerprint") != fingerprint or lost_shards(store.parent, held["shards"]):
         return False
     return tree_hash(store.parent, leaving_out={WORK, store.name}) == held.get("content")
@@ -131,7 +143,9 @@ def lost_shards(root: Path, sizes: Mapping[str, int]) -> list[str]:
     def is_there(key: str, size: int) -> bool:
         try:
             return (root / key).stat().st_size == size
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
             return False
 
     return [key for key, size in sizes.items() if not is_there(key, size)]
@@ -192,16 +206,18 @@ def commit(
     zarr.create_array(root / "nifti", **layout, fill_value=0, overwrite=True)[:] = header
     _remove_strays(root, len(grids), shards)
     # With the hash of what it stands for, the mark changes whenever a voxel does: Snakemake compares its bytes alone.
-    content = tree_hash(root, leaving_out={WORK}, known={key: shard.sha256 for key, shard in shards.items()})
     held = {
         **record,
-        "content": content,
+        "content": tree_hash(root, leaving_out={WORK}, known={key: shard.sha256 for key, shard in shards.items()}),
         "fingerprint": fingerprint,
+        "metadata": {key: sha256_of(root / key) for key in _metadata_of(len(grids))},
         "shards": sizes,
         "storage": dataclasses.asdict(storage),
     }
     attributes = {"ome": {"version": "0.5", "multiscales": [_multiscale(grids, name)]}, "headsr": held}
-    write_json(store, {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    content = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    held["seal"] = _sum_of(content)
+    write_json(store, content)
     shutil.rmtree(root / WORK)
 
 
@@ -211,7 +227,10 @@ def open_level(store: str | os.PathLike[str], level: int = 0) -> zarr.Array:
 
 
 def read_level(store: str | os.PathLike[str], level: int = 0) -> NDArray[np.float32]:
-    """One level of a finished store as (x, y, z) float32, in scan units."""
+    """One level of a finished store as (x, y, z) float32, in scan units. StoreError where a shard of it is lost."""
+    sizes = {key: size for key, size in read_record(store)["shards"].items() if key.startswith(f"{level}/")}
+    if lost := lost_shards(Path(store).parent, sizes):
+        raise StoreError(f"{Path(store).parent / lost[0]}: is gone or cut short. Delete the store's {_DELETE}")
     return np.ascontiguousarray(read_storage(store).decode(open_level(store, level)[:].T))
 
 
@@ -222,11 +241,12 @@ def read_storage(store: str | os.PathLike[str]) -> Storage:
 
 def read_record(store: str | os.PathLike[str]) -> dict[str, Any]:
     """What a finished store says of itself beyond OME-Zarr: how it was rendered, its storage and its content's hash."""
-    return _attributes(store)["headsr"]
+    return attributes_of(store)["headsr"]
 
 
 def read_grid(store: str | os.PathLike[str]) -> Grid:
     """The grid of a finished store, from the NIfTI header in it."""
+    attributes_of(store)
     shape = open_level(store).shape[::-1]
     place = Path(store).parent / "nifti"
     header = read_header(place, zarr.open_array(place, mode="r")[:].tobytes())
@@ -235,7 +255,7 @@ def read_grid(store: str | os.PathLike[str]) -> Grid:
 
 def read_scales(store: str | os.PathLike[str]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Scale and translation (each x, y, z in mm) of every level, as viewers read them."""
-    datasets = _attributes(store)["ome"]["multiscales"][0]["datasets"]
+    datasets = attributes_of(store)["ome"]["multiscales"][0]["datasets"]
     steps = [dataset["coordinateTransformations"] for dataset in datasets]
     return [(np.array(s["scale"][::-1]), np.array(t["translation"][::-1])) for s, t in steps]
 
@@ -265,18 +285,46 @@ def nifti_header(grid: Grid, storage: Storage) -> nib.Nifti1Header:
     return header
 
 
-def _attributes(store: str | os.PathLike[str]) -> dict[str, Any]:
-    content = read_json(store)
-    attributes = content.get("attributes", {}) if isinstance(content, dict) else None
-    if not isinstance(attributes, dict):
-        raise StoreError(f"{store}: holds no metadata of a store. Delete it and say the same again to write it anew")
+def attributes_of(store: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the root ``zarr.json`` of a finished store says: ``ome`` and ``headsr``.
+
+    Raises StoreError where that is not what was written, nor what the metadata of its arrays are. Shards are not looked
+    at: their sizes are in it (``lost_shards``), and each of their chunks has its CRC.
+    """
+    try:
+        content = read_json(store)
+        attributes, held = content["attributes"], content["attributes"]["headsr"]
+        seal, metadata = held.pop("seal", None), held.get("metadata")
+    except (IsADirectoryError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{store}: is not a volume that headsr wrote, or is damaged ({error!r:.200}). If it was headsr's, delete "
+            f"{_DELETE}"
+        ) from error
+    if seal is None and metadata is None:  # from before there were seals
+        return attributes
+    if seal != _sum_of(content):
+        raise StoreError(f"{store}: is not as it was written (SHA-256). Delete {_DELETE}")
+    root = Path(store).parent
+    for key, known in metadata.items():
+        if not (root / key).is_file() or sha256_of(root / key) != known:
+            raise StoreError(f"{root / key}: is gone or not as it was written (SHA-256). Delete the store's {_DELETE}")
     return attributes
+
+
+def _metadata_of(levels: int) -> list[str]:
+    """What a store of so many levels holds beside its shards and its root."""
+    return ["nifti/zarr.json", "nifti/c/0", *(f"{level}/zarr.json" for level in range(levels))]
+
+
+def _sum_of(root: Mapping[str, Any]) -> str:
+    """The SHA-256 of what a root ``zarr.json`` says beside its seal, however it is laid out."""
+    return hashlib.sha256(json.dumps(root, sort_keys=True).encode()).hexdigest()
 
 
 def _fingerprint(root: Path) -> str | None:
     try:
         return read_json(root / WORK / "fingerprint.json")["fingerprint"]
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError, KeyError, TypeError):
         return None
 
 
@@ -331,7 +379,7 @@ def _create_empty(root: Path, fingerprint: str) -> None:
 
 def _remove_strays(root: Path, levels: int, shards: Mapping[str, Written]) -> None:
     """Delete what a kill left behind: files half-written, and a shard that has no line yet."""
-    kept = {*shards, "nifti/zarr.json", "nifti/c/0", *(f"{level}/zarr.json" for level in range(levels))}
+    kept = {*shards, *_metadata_of(levels)}
     for path in tree_files(root, leaving_out={WORK}):
         if path.relative_to(root).as_posix() not in kept:
             path.unlink()

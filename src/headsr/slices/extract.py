@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from headsr.files import read_json, sidecar_of, tree_hash, write_json
+from headsr.files import read_json, sidecar_of, tree_hash, unwritable, write_json
 from headsr.volumes import Volume, VolumeError, load_volume
 
 # plane -> the volume's axes in the order slice, row, column.
@@ -66,16 +66,22 @@ def _write_store(mark: Path, planes: dict[str, NDArray[np.float32]], attributes:
     mark.unlink(missing_ok=True)
     if store.exists():
         shutil.rmtree(store)
-    for plane, slices in planes.items():
-        array = zarr.create_array(
-            store=str(store / plane),
-            shape=slices.shape,
-            dtype="float32",
-            chunks=(1, *slices.shape[1:]),
-            shards=slices.shape,
-            compressors=zarr.codecs.ZstdCodec(level=3),
-        )
-        array[:] = slices
-    # With the hash of what it stands for, the mark changes whenever a slice does: Snakemake compares its bytes alone.
-    attributes["content"] = tree_hash(store)
-    write_json(mark, {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    try:
+        for plane, slices in planes.items():
+            array = zarr.create_array(
+                store=str(store / plane),
+                shape=slices.shape,
+                dtype="float32",
+                chunks=(1, *slices.shape[1:]),
+                shards=slices.shape,
+                compressors=zarr.codecs.ZstdCodec(level=3),
+            )
+            array[:] = slices
+        # With the hash of what it stands for, the mark changes whenever a slice does: Snakemake compares its bytes.
+        attributes["content"] = tree_hash(store)
+        write_json(mark, {"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    except BaseException as error:
+        shutil.rmtree(store, ignore_errors=True)
+        if said := unwritable(error, store):
+            raise said from error
+        raise

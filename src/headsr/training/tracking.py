@@ -123,7 +123,8 @@ def mirror_results(
 
     ``histories``, ``recipes`` (plain data) and ``keys`` (the annex keys that it was trained on) are by the name of what
     was trained: a model, or ``method degradation dataset/scan_suffix`` for a fit. ``checks`` are by volume, named so.
-    ``record`` is a JSON file that says which database was written, or that none was.
+    ``record`` is a JSON file that says which database was written, or that none was; then ``failed_mirrors`` is one
+    more.
     """
     synced = None
     try:
@@ -141,8 +142,22 @@ def mirror_results(
         _LOG.warning("MLflow was not updated: %s", error)
     else:
         synced = sync_mlflow(database, experiment=experiment, runs=runs)
+    if synced is None:
+        write_json(_failures_beside(record), {"failures": failed_mirrors(record) + 1})
     write_json(record, {"database": str(database), "synced": None if synced is None else asdict(synced)})
     return synced
+
+
+def failed_mirrors(record: str | os.PathLike[str]) -> int:
+    """How often mirroring to the database of a record failed so far, whatever became of it since."""
+    try:
+        return int(read_json(_failures_beside(record))["failures"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _failures_beside(record: str | os.PathLike[str]) -> Path:
+    return Path(record).with_name("mlflow-failures.json")
 
 
 def mirror_trainings(

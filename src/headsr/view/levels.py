@@ -18,7 +18,6 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from headsr.files import read_json
 from headsr.render import store as stores
 from headsr.render.pyramid import level_grids
 from headsr.render.tiles import Layout, Tile
@@ -40,10 +39,15 @@ class ReplacedError(ValueError):
     """A store is no longer the one that was opened, or no longer whole. The message names it and the way out."""
 
 
+class DamagedError(ValueError):
+    """Voxels of a store are not as they were written. The message names it and the way out."""
+
+
 class StoredVolume:
     """A finished store, to look at. ``path`` is the folder ``X.ome.zarr`` or the root ``zarr.json`` in it.
 
-    Raises ValueError where that is not a finished volume, and where some of its shards are gone or cut short.
+    Raises ValueError where that is not a finished volume, where what describes it is not as it was written, and where
+    some of its shards are gone, cut short or damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -59,9 +63,9 @@ class StoredVolume:
                 "goes on where it stopped, and then look at it"
             )
         try:
-            attributes = read_json(self._root)["attributes"]
+            attributes = stores.attributes_of(self._root)
             count = len(attributes["ome"]["multiscales"][0]["datasets"])
-            self._sizes = dict(attributes.get("headsr", {}).get("shards", {}))
+            self._sizes = dict(attributes["headsr"]["shards"])
             self._arrays = [stores.open_level(self._root, level) for level in range(count)]
             header = zarr.open_array(self.folder / "nifti", mode="r")[:].tobytes()
         except (KeyError, IndexError, TypeError, AttributeError, FileNotFoundError) as error:
@@ -142,12 +146,23 @@ class StoredVolume:
             slab = np.empty((height, shape[1], shape[0]), kind)
             for low, high in _cuts(z, z_end, height):
                 for front, back in _cuts(y, y_end, array.chunks[1]):
-                    slab[: high - low, front - y : back - y] = array[low:high, front:back, x:x_end]
+                    box = slice(low, high), slice(front, back), slice(x, x_end)
+                    slab[: high - low, front - y : back - y] = self._read(level, box)
                 self.check_same()
                 self.check_shards(shards)
                 yield slab[: high - low].data.cast("B")
 
         return size, pieces()
+
+    def _read(self, level: int, box: Any) -> NDArray:
+        """Voxels of a level as they are stored. DamagedError where its shards are not as they were written."""
+        try:
+            return self._arrays[level][box]
+        except Exception as error:  # zarr, its codecs and the operating system each raise their own
+            raise DamagedError(
+                f"{self.folder.name}: level {level} cannot be read ({type(error).__name__}: {error}). Delete "
+                f"{self._root} and make it with the same command again"
+            ) from error
 
     def _shards_of(self, level: int, start: Triple, shape: Triple) -> list[str]:
         """The keys of the shards that a box of a level lies in."""
@@ -177,7 +192,7 @@ class StoredVolume:
 
     def _usual_window(self) -> tuple[float, float]:
         slope, intercept = self._slope_and_intercept
-        values = self._arrays[-1][:].astype(np.float32) * slope + intercept
+        values = self._read(len(self._arrays) - 1, ...).astype(np.float32) * slope + intercept
         low, high = (float(f"{value:.3g}") for value in np.percentile(values, _WINDOW))
         return (low, high) if low < high else (low, low + 1)
 

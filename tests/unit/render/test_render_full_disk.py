@@ -1,7 +1,6 @@
 import hashlib
 import re
 import shutil
-import subprocess
 
 import pytest
 from known_fields import Noise
@@ -13,18 +12,6 @@ from headsr.render.publish import Outputs
 SHAPE = (48, 48, 80)
 SHARDS, CHUNKS, CHUNKS_OF_A_SHARD = 2 * 2 * 3 + 2, 3 * 3 * 5, 8
 PAGE = 4096
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real disk of 2 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, text=True)
-    if mount.returncode != 0:
-        pytest.skip(f"no disk can be mounted here: {mount.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
 
 
 def outputs_in(folder):

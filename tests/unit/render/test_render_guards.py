@@ -15,14 +15,14 @@ from headsr.fields.consistent import ConsistentField
 from headsr.fields.dense import DenseField
 from headsr.fields.lattice import level_shape
 from headsr.fields.load import FieldError, save_field
+from headsr.lock import HeldError
 from headsr.render import field as rendering
 from headsr.render import source
 from headsr.render import store as stores
 from headsr.render.field import FieldFile, Manner, render, render_field
-from headsr.render.lock import writing
 from headsr.render.plan import target_grid
 from headsr.render.publish import Outputs
-from headsr.render.store import StoreError
+from headsr.render.store import StoreError, writing
 from headsr.volumes import Grid, save_volume
 
 SMALL = Manner(chunk=16, shard=32)
@@ -58,14 +58,14 @@ class TestOneVolumeIsMadeByOne:
     def test_another_render_of_it_is_refused_and_harms_nothing(self, tmp_path):
         rendered(tmp_path)
         before = digest(tmp_path)
-        with writing(outputs_in(tmp_path).store), pytest.raises(StoreError, match="being written by process"):
+        with writing(outputs_in(tmp_path).store), pytest.raises(HeldError, match="being written by process"):
             rendered(tmp_path, identity="other waves")
         assert digest(tmp_path) == before
 
     def test_the_last_call_waits_until_all_parts_have_ended(self, tmp_path):
         with writing(outputs_in(tmp_path).store, shared=True):
             rendered(tmp_path, manner=dataclasses.replace(SMALL, part=(1, 2)))
-            with pytest.raises(StoreError, match="being written"):
+            with pytest.raises(HeldError, match="being written"):
                 rendered(tmp_path)
         rendered(tmp_path)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
-from headsr.files import read_json, sha256_of, tree_hash
+from headsr.files import read_json, sha256_of, tree_hash, write_json
 from headsr.render import store as stores
 from headsr.render.plan import plan_volume
 from headsr.render.pyramid import level_grids
@@ -268,12 +268,71 @@ def harm(root, how):
     return shard.write_bytes(content[:-1] if how == "cut short" else bytes([content[0] ^ 1]) + content[1:])
 
 
+def test_what_is_strange_in_a_store_is_no_traceback(root):
+    write(root, np.ones((16, 16, 16), np.float32), Grid((16, 16, 16), np.eye(4)))
+    odd = root.parent / "caf\udce9"  # a name that is not UTF-8
+    odd.write_text("thesis")
+    assert not stores.is_finished(root, "a")
+    odd.unlink()
+    assert stores.is_finished(root, "a")
+    shard = root.parent / "0/c/0/0/0"
+    shard.unlink()
+    shard.symlink_to(shard.name)
+    assert stores.lost_shards(root.parent, {"0/c/0/0/0": 9}) == ["0/c/0/0/0"]
+    root.unlink()
+    root.mkdir()
+    with pytest.raises(stores.StoreError, match=r"zarr\.json: is not a volume that headsr wrote, or is damaged"):
+        stores.is_finished(root, "a")
+
+
 @pytest.mark.parametrize("how", ["gone", "cut short", "another bit"])
 def test_a_store_that_lost_a_shard_is_not_finished(root, how):
     write(root, np.ones((16, 16, 16), np.float32), Grid((16, 16, 16), np.eye(4)))
     assert stores.is_finished(root, "a")
     harm(root, how)
     assert not stores.is_finished(root, "a")
+
+
+@pytest.mark.parametrize("how", ["gone", "cut short"])
+def test_a_level_that_lost_a_shard_is_not_read_as_empty_space(root, how):
+    write(root, np.ones((16, 16, 16), np.float32), Grid((16, 16, 16), np.eye(4)))
+    harm(root, how)
+    with pytest.raises(stores.StoreError, match=r"0/c/0/0/0: is gone or cut short\. Delete .*zarr\.json"):
+        stores.read_level(root)
+
+
+@pytest.mark.parametrize("reading", [stores.read_level, stores.read_grid, stores.read_scales, stores.read_record])
+@pytest.mark.parametrize("name", ["zarr.json", "0/zarr.json", "nifti/zarr.json", "nifti/c/0"])
+def test_what_describes_a_store_is_as_it_was_written_or_refused(root, name, reading):
+    write(root, np.ones((16, 16, 16), np.float32), Grid((16, 16, 16), np.eye(4)))
+    reading(root)
+    described = root.parent / name
+    content = described.read_bytes()
+    for place in range(len(content) // 2, len(content), len(content) // 7):
+        described.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        with pytest.raises(ValueError, match=r"ome\.zarr/.*(?:is not as it was written|gone or not as it was|damaged)"):
+            reading(root)
+    described.unlink()
+    with pytest.raises((stores.StoreError, FileNotFoundError)):
+        reading(root)
+
+
+def test_a_store_without_a_seal_is_read_and_one_that_lost_it_is_not(root):
+    write(root, np.ones((16, 16, 16), np.float32), Grid((16, 16, 16), np.eye(4)))
+    content = read_json(root)
+    held = content["attributes"]["headsr"]
+    seal, metadata = held.pop("seal"), held["metadata"]
+    write_json(root, content)
+    with pytest.raises(stores.StoreError, match="is not as it was written"):
+        stores.read_level(root)
+    del held["metadata"]
+    write_json(root, content)
+    assert stores.read_level(root).all()
+    held["seal"] = seal
+    write_json(root, content)
+    with pytest.raises(stores.StoreError, match="is not as it was written"):
+        stores.read_level(root)
+    assert metadata
 
 
 @pytest.mark.parametrize("how", ["gone", "cut short"])

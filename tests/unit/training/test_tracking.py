@@ -11,6 +11,7 @@ from headsr.training.tracking import (
     RunRecord,
     Synced,
     content_hash,
+    failed_mirrors,
     flat,
     keys_hash,
     mirror_results,
@@ -143,6 +144,18 @@ def test_a_file_that_cannot_be_read_is_a_warning(tmp_path, caplog):
     assert mirror_results(tmp_path / "m.db", record=record, experiment="x", scores=scores, **nothing) is None
     assert read_json(record)["synced"] is None
     assert "none.json" in caplog.text
+
+
+def test_failures_are_counted_and_a_success_leaves_their_number(tmp_path, monkeypatch):
+    record, answers = tmp_path / "mlflow.json", [None, None, Synced(0, 0)]
+    monkeypatch.setattr("headsr.training.tracking.sync_mlflow", lambda *_, **__: answers.pop(0))
+    nothing = {"histories": {}, "recipes": {}, "keys": {}, "checks": {}, "scores": []}
+    counted = [failed_mirrors(record)]
+    while answers:
+        mirror_results(tmp_path / "m.db", record=record, experiment="x", **nothing)
+        counted.append(failed_mirrors(record))
+        record.unlink()  # as Snakemake does before it runs the job again
+    assert counted == [0, 1, 2, 2]
 
 
 def test_the_hash_is_of_everything_shown(tmp_path):

@@ -38,6 +38,8 @@ def write_store(root, data, grid, *, dtype="float32", slope=1.0, intercept=0.0, 
     raw = np.frombuffer(header.binaryblock, np.uint8)
     zarr.create_array(root / "nifti", shape=raw.shape, dtype="uint8", compressors=None)[:] = raw
     datasets = [{"path": str(number)} for number in range(len(stored))]
-    attributes = {"ome": {"version": "0.5", "multiscales": [{"datasets": datasets}]}}
+    shards = [path for number in range(len(stored)) for path in root.glob(f"{number}/c/*/*/*")]
+    held = {"shards": {path.relative_to(root).as_posix(): path.stat().st_size for path in shards}}
+    attributes = {"ome": {"version": "0.5", "multiscales": [{"datasets": datasets}]}, "headsr": held}
     (root / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}))
     return stored

@@ -1,20 +1,23 @@
+import errno
 import fcntl
 import multiprocessing
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
-from headsr.render.lock import writing
-from headsr.render.store import StoreError
+from headsr.lock import HeldError, holding_results
+from headsr.render.store import writing
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from headsr.render.lock import writing
+from headsr.render.store import writing
 with writing(Path(sys.argv[1]), shared=len(sys.argv) > 2):
     print("held", flush=True)
     time.sleep(100)
@@ -46,7 +49,7 @@ def hold(store):
 @pytest.mark.parametrize(("theirs", "ours"), [((), False), ((), True), (("shared",), False)])
 def test_who_writes_a_store_keeps_others_out(store, hold, theirs, ours):
     process = hold(*theirs)
-    others = pytest.raises(StoreError, match=f"a.ome.zarr: is being written by process {process.pid} on ")
+    others = pytest.raises(HeldError, match=f"a.ome.zarr: is being written by process {process.pid} on ")
     with others, writing(store, shared=ours):
         pass
 
@@ -93,7 +96,7 @@ def take_and_let_go(store, log):
                 assert log.read_text() == mine
                 log.unlink()
                 entered += 1
-        except StoreError:  # too many others, for a second
+        except HeldError:  # too many others, for a second
             pass
     return entered
 
@@ -136,7 +139,7 @@ def plant(lock, how):
 def test_what_is_no_lock_of_headsr_is_neither_truncated_nor_deleted(store, how):
     lock = store.parent.with_name(".a.ome.zarr.lock")
     target = plant(lock, how)
-    with pytest.raises(StoreError, match=r"\.a\.ome\.zarr\.lock: is in the way.*Move it away"), writing(store):
+    with pytest.raises(HeldError, match=r"\.a\.ome\.zarr\.lock: is in the way.*Move it away"), writing(store):
         pass
     assert os.path.lexists(lock) and target.read_text() == "my own"
 
@@ -146,3 +149,43 @@ def test_a_lock_that_a_killed_process_left_is_taken(store, hold):
     lock.write_text("process 12 on node-3.cluster")
     with writing(store):
         assert lock.read_text().startswith(f"process {os.getpid()} on ")
+
+
+def no_locks(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+NO_PROCESS = 2**22 + 1  # above the kernel's largest
+HOST = socket.gethostname()
+
+
+def test_the_results_folder_of_a_process_that_ended_is_taken(tmp_path):
+    (tmp_path / ".headsr.lock").write_text(f"process {NO_PROCESS} on {HOST} since 2026-01-01 00:00:00")
+    with holding_results(tmp_path):
+        own = rf"process {os.getpid()} on {HOST} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
+        assert re.fullmatch(own, (tmp_path / ".headsr.lock").read_text())
+        others = pytest.raises(HeldError, match=f"{tmp_path}: is being written by {own}. Wait until that has ended")
+        with others, holding_results(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("pid", "host"), [(os.getpid(), HOST), (12, "node-3.cluster")])
+def test_without_locks_what_stands_in_the_file_keeps_others_out_of_a_results_folder(tmp_path, monkeypatch, pid, host):
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    note = f"process {pid} on {host} since 2026-01-01 00:00:00"
+    (tmp_path / ".headsr.lock").write_text(note)
+    with (
+        pytest.raises(HeldError, match=f"written by {note}, if that still runs.*delete .*lock"),
+        holding_results(tmp_path),
+    ):
+        pass
+    assert (tmp_path / ".headsr.lock").read_text() == note
+
+
+def test_without_locks_too_a_process_that_ended_here_holds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    (tmp_path / ".headsr.lock").write_text(f"process {NO_PROCESS} on {HOST} since 2026-01-01 00:00:00")
+    with holding_results(tmp_path):
+        assert f"process {os.getpid()} on" in (tmp_path / ".headsr.lock").read_text()
+    assert list(tmp_path.iterdir()) == []
