@@ -17,6 +17,7 @@ import headsr
 from headsr.acquisition.consistency import residuals
 from headsr.devices import choose_device
 from headsr.files import read_json, sha256_of, sidecar_of, write_json
+from headsr.lock import holding
 from headsr.models.card import PACKAGE
 from headsr.models.shipped import load_shipped
 from headsr.recipes import Method, MethodRecipe, ModelRecipe, Unrolled, build, plain, versions
@@ -120,7 +121,7 @@ def super_resolve(request: Request, foretold: Foretold, say: Callable[[str], Non
 
     A result that follows from the same scans, weights, options and versions, byte for byte, stays as it is. Raises
     OutsideTrainingError for scans that the weights were not trained on, unless ``request.force``, VolumeError for those
-    without a head, and FloatingPointError for numbers that are not finite.
+    without a head, FloatingPointError for numbers that are not finite, HeldError where another process writes there.
     """
     wanted = fingerprint_of(request, foretold)
     if is_done(foretold.result, wanted):
@@ -153,7 +154,9 @@ def super_resolve(request: Request, foretold: Foretold, say: Callable[[str], Non
         **estimate.record,
     }
     say("writing")
-    _publish(foretold, prepared, replace(estimate, volume=volume), record, request)
+    lock = foretold.result.volume.with_name(f".{foretold.result.volume.name}.lock")
+    with holding(lock, what=foretold.result.volume):
+        _publish(foretold, prepared, replace(estimate, volume=volume), record, request)
     return True
 
 
