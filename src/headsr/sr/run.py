@@ -52,9 +52,8 @@ class OutsideTrainingError(ValueError):
 class Request:
     """What is asked for: the result of some scans of one head, and how.
 
-    ``named`` says where a result on a grid goes, with a residual for each of the scans' views.
-    ``memory`` are bytes; ``method`` is unrolled or one that needs no training; ``force`` takes scans that the weights
-    were not trained on.
+    ``named`` says where a result on a grid goes, with a residual for each of the scans' views. ``memory`` are bytes;
+    ``method`` is unrolled or one that needs no training; ``force`` takes scans that the weights were not trained on.
     """
 
     scans: tuple[Path, ...]
