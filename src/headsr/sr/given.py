@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from headsr.acquisition.thickness import estimate_thickness
 from headsr.files import open_file, read_json, sha256_of, sidecar_of
+from headsr.preprocess.outline import brain_of, head_of
+from headsr.preprocess.skull import is_skull_stripped
 from headsr.volumes import AXES, Volume, VolumeError, load_volume
 
 # Without a stated thickness, slices up to this many in-plane voxels apart are taken to have no gap.
@@ -86,8 +89,8 @@ def views_of(scans: Sequence[GivenScan]) -> list[str]:
 def read_given(path: str | os.PathLike[str], slices: Slices) -> GivenScan:
     """Read one scan and what its sidecar and ``slices`` say of it.
 
-    Raises VolumeError for what is no scan of a head (``load_volume``), DICOM, slices whose thickness nobody says, and a
-    thickness that cannot be.
+    Where neither says how thick its slices are, the scan is asked. Raises VolumeError for what is no scan of a head
+    (``load_volume``), DICOM, slices whose thickness nobody tells, and a thickness that cannot be.
     """
     path = Path(path)
     _refuse_dicom(path)
@@ -135,10 +138,7 @@ def _thickness_of(path: Path, volume: Volume, axis: int, slices: Slices, metadat
     elif spacing <= NEARLY_ISOTROPIC * float(np.delete(volume.grid.voxel_size, axis).max()):
         return spacing, "as far as they are apart, for they are nearly as fine as its pixels"
     else:
-        raise VolumeError(
-            f"{path}: nothing says how thick its slices are; they are {spacing:.3g} mm apart, and there may be gaps or "
-            "overlaps between them. Say it: --thickness MM or --gap MM (0 if there is none)"
-        )
+        found = _estimated(path, volume, axis, slices.profile)
     thickness, said_by = found
     low, high = (share * spacing for share in _THICKNESS_RANGE)
     if not low <= thickness <= high:
@@ -147,6 +147,21 @@ def _thickness_of(path: Path, volume: Volume, axis: int, slices: Slices, metadat
             "Say what is right: --thickness MM"
         )
     return thickness, said_by
+
+
+def _estimated(path: Path, volume: Volume, axis: int, profile: str) -> tuple[float, str]:
+    """What the scan itself tells of the thickness of its slices."""
+    head = brain_of(volume) if is_skull_stripped(volume) else head_of(volume)
+    found = estimate_thickness(volume, axis, head, profile=profile)
+    if found.thickness_mm is None:
+        raise VolumeError(
+            f"{path}: nothing says how thick its slices are, which are {float(volume.grid.voxel_size[axis]):.3g} mm "
+            f"apart, and the scan does not tell it: {found.why_not}. Say it: --thickness MM or --gap MM (0 if there is "
+            "none)"
+        )
+    low, high = found.interval_mm
+    said_by = f"estimated from the scan, {low:.2g} to {high:.2g} mm; if you know better, say --thickness MM"
+    return found.thickness_mm, said_by
 
 
 def _stated(path: Path, stated: Any) -> float:

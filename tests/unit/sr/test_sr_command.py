@@ -24,7 +24,7 @@ def test_it_says_beforehand_what_it_will_make_and_a_dry_run_makes_nothing(sr, sc
     [
         (["--gap", "0", "--method", "spline"], 0, ""),
         (["--gap", "0", "--method", "splin"], 2, "did you mean 'spline'"),
-        (["--method", "spline"], 3, "REJECTED"),
+        (["--thickness", "40", "--method", "spline"], 3, "REJECTED"),
         (["--gap", "0", "--voxel", "0.25"], 3, "voxels of 0.25 x 0.25 x 0.25 mm (trained: 0.5 to 2)"),
         (["--gap", "0", "--mem-gb", "0.1"], 4, "at least"),
     ],

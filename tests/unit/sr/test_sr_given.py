@@ -3,22 +3,24 @@
 import numpy as np
 import pytest
 
+from headsr.acquisition.thickness import ThicknessEstimate
+from headsr.sr import given
 from headsr.sr.given import Slices, read_given, views_of
 from headsr.volumes import VolumeError
 
 
 def test_the_sidecar_says_how_thick_slices_are(scan):
-    given = read_given(scan(metadata={"SliceThickness": 3.5}), Slices())
-    assert (given.axis, given.plane, given.spacing, given.thickness) == (2, "axial", 4.0, 3.5)
-    assert "sidecar" in given.thickness_from and "3.5 mm thick" in given.words()
+    one = read_given(scan(metadata={"SliceThickness": 3.5}), Slices())
+    assert (one.axis, one.plane, one.spacing, one.thickness) == (2, "axial", 4.0, 3.5)
+    assert "sidecar" in one.thickness_from and "3.5 mm thick" in one.words()
 
 
 @pytest.mark.parametrize(
     ("slices", "thickness"), [(Slices(thickness_mm=5), 5.0), (Slices(gap_mm=1), 3.0), (Slices(gap_mm=-1), 5.0)]
 )
 def test_what_a_person_says_counts_for_more(scan, slices, thickness):
-    given = read_given(scan(metadata={"SliceThickness": 3.5}), slices)
-    assert given.thickness == thickness and "you say" in given.thickness_from
+    one = read_given(scan(metadata={"SliceThickness": 3.5}), slices)
+    assert one.thickness == thickness and "you say" in one.thickness_from
 
 
 def test_both_thickness_and_gap_are_one_too_many():
@@ -27,13 +29,26 @@ def test_both_thickness_and_gap_are_one_too_many():
 
 
 def test_slices_as_fine_as_pixels_have_no_gap(scan):
-    given = read_given(scan(size=(1, 1, 1.4)), Slices())
-    assert given.thickness == pytest.approx(1.4) and not given.is_thick
+    one = read_given(scan(size=(1, 1, 1.4)), Slices())
+    assert one.thickness == pytest.approx(1.4) and not one.is_thick
 
 
-def test_slices_of_unknown_thickness_are_refused_with_the_way_out(scan):
-    with pytest.raises(VolumeError, match=r"sub-01_T1w.*4 mm apart.*--thickness MM"):
-        read_given(scan(), Slices())
+def test_a_scan_that_nobody_describes_is_asked_itself(scan, monkeypatch):
+    asked = []
+
+    def estimate(volume, axis, head, *, profile):
+        asked.append((volume.data.shape, axis, head.shape, profile))
+        return ThicknessEstimate(4.4, (4.0, 5.0))
+
+    monkeypatch.setattr(given, "estimate_thickness", estimate)
+    found = read_given(scan(), Slices(profile="gaussian"))
+    assert asked == [((48, 50, 12), 2, (48, 50, 12), "gaussian")]
+    assert found.thickness == 4.4 and "estimated from the scan, 4 to 5 mm" in found.words()
+
+
+def test_slices_of_which_nobody_tells_the_thickness_are_refused_with_the_way_out(scan):
+    with pytest.raises(VolumeError, match=r"sub-01_T1w.*4 mm apart.*only 8 slices.*--thickness MM"):
+        read_given(scan(shape=(48, 50, 8)), Slices())
 
 
 @pytest.mark.parametrize("said", ["4", True, [4], 0, -1, float("nan")])
@@ -64,6 +79,6 @@ def test_scans_along_one_axis_have_names_of_their_own(scan):
 
 
 def test_slices_are_those_of_the_head_whatever_the_order_of_the_file_s_axes(scan):
-    given = read_given(scan(axes="SLP"), Slices(gap_mm=0))
-    assert (given.plane, given.volume.axes) == ("axial", "SLP")
-    assert np.allclose(given.volume.grid.voxel_size, [1, 1, 4])
+    one = read_given(scan(axes="SLP"), Slices(gap_mm=0))
+    assert (one.plane, one.volume.axes) == ("axial", "SLP")
+    assert np.allclose(one.volume.grid.voxel_size, [1, 1, 4])
