@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from headsr.recipes import Recipes, load_config, load_recipes
+from headsr.recipes import Recipes, config_files, load_config, load_recipes
 
 DELTA = "config/demo.yaml"
 VOXEL_MM = 2.5
@@ -35,7 +35,7 @@ def run_demo(*, cores: int) -> int:
     """Run the demo to its end; returns Snakemake's exit code. Run again, it finds nothing to do."""
     began = time.monotonic()
     config = load_config([DELTA])
-    recipes = load_recipes(config)
+    recipes = load_recipes(config, config_files([DELTA]))
     dataset = Path(recipes.datasets["demo"].url)
     if not dataset.exists():
         print(_PLAN, flush=True)
