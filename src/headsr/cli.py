@@ -189,11 +189,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pin(options: argparse.Namespace) -> int:
-    from headsr.recipes import Dataset, LabelMaps, load_config, load_recipes
+    from headsr.recipes import Dataset, LabelMaps, config_files, load_config, load_recipes
     from headsr.sourcedata import pin_datasets, pin_label_maps
 
     config = load_config(options.configfile)
-    datasets = load_recipes(config).datasets
+    datasets = load_recipes(config, config_files(options.configfile)).datasets
     unknown = set(options.datasets) - set(datasets)
     if unknown:
         raise ValueError(f"{', '.join(sorted(unknown))}: not in {config['recipes']['datasets']}. Add it there first")
@@ -373,14 +373,14 @@ def _verify_models(options: argparse.Namespace) -> int:
 def _ship_model(options: argparse.Namespace) -> int:
     from headsr.models.card import PACKAGE, table_of
     from headsr.models.ship import read_facts, ship
-    from headsr.recipes import load_config, load_datasets
+    from headsr.recipes import config_files, load_config, load_datasets
 
-    name = options.name or Path(options.model).resolve().name
+    name, deltas = options.name or Path(options.model).resolve().name, options.configfile
     card = ship(
         options.model,
         read_facts(options.facts),
         name=name,
-        datasets=load_datasets(load_config(options.configfile)),  # a recipe may name what ships only now
+        datasets=load_datasets(load_config(deltas), config_files(deltas)),  # a recipe may name what ships only now
         folder=options.folder or PACKAGE,
     )
     print(table_of({name: card}))
@@ -391,12 +391,13 @@ def _mlflow(options: argparse.Namespace) -> int:
     from headsr import targets
     from headsr.labelmaps import read_maps
     from headsr.provenance import commit_at
-    from headsr.recipes import load_config, load_recipes, plain
+    from headsr.recipes import config_files, load_config, load_recipes, plain
     from headsr.scans import read_scans
     from headsr.training.tracking import mirror_trainings
 
     config = load_config(options.configfile)
-    recipes, scans, maps = load_recipes(config), read_scans(config["scans"]), read_maps(config["labelmaps"])
+    recipes = load_recipes(config, config_files(options.configfile))
+    scans, maps = read_scans(config["scans"]), read_maps(config["labelmaps"])
     units = targets.all_units(config["tables"], recipes, scans)
     models = targets.models_of(config["tables"], recipes)
     synced = mirror_trainings(

@@ -11,7 +11,7 @@ from pathlib import Path
 from headsr.annex import leaving_when_told
 from headsr.files import read_json
 from headsr.lock import holding_results
-from headsr.recipes import Recipes, load_config, load_recipes
+from headsr.recipes import Recipes, config_files, load_config, load_recipes
 
 DELTA = "config/demo.yaml"
 VOXEL_MM = 2.5
@@ -41,7 +41,7 @@ def run_demo(*, cores: int) -> int:
     """
     began = time.monotonic()
     config = load_config([DELTA])
-    recipes = load_recipes(config)
+    recipes = load_recipes(config, config_files([DELTA]))
     dataset = Path(recipes.datasets["demo"].url)
     with holding_results(config["results"]):  # for the dataset; Snakemake takes it over for its own run
         if not dataset.exists():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
+import math
 import os
 import re
 import socket
@@ -14,8 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+MOST_BYTES = 64 * 2**20  # of a text that is read whole; what JSON stands for in memory is up to twenty times as much
+_MOST_DIGITS = 300  # of a whole number: it must be a float as well
 
-class NotAFileError(ValueError):
+
+class UnreadableError(ValueError):
+    """A file is not what it should be. The message names it, what is wrong and the way out."""
+
+
+class NotAFileError(UnreadableError):
     """What was named as an input is a pipe or a device. The message names it and the way out."""
 
 
@@ -133,17 +143,85 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
-    """The text of a file (``open_file``)."""
+    """The text of a file (``open_file``). UnreadableError for what is no text in this encoding, or too long."""
     with open_file(path) as stream:
-        return stream.read().decode(encoding)
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise UnreadableError(f"{path}: has more than {MOST_BYTES:,} bytes. Is it the file that you mean?")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UnreadableError(
+            f"{path}: is no text in UTF-8: byte {error.start} is {content[error.start]:#04x}. Save it as UTF-8"
+        ) from None
+
+
+def read_rows(
+    path: str | os.PathLike[str], *, delimiter: str = "\t", encoding: str = "utf-8", stripped: bool = False
+) -> tuple[tuple[str, ...], list[tuple[str, dict[str, str]]]]:
+    """The columns of a table, and of each row where it stands (``path, line 2``) and its values by column.
+
+    UnreadableError as ``read_text``, and for a row that does not have as many values as there are columns;
+    ``stripped`` lets it lack empty ones at its end.
+    """
+    rows = csv.reader(io.StringIO(read_text(path, encoding), newline=""), delimiter=delimiter)
+    try:
+        columns = tuple(next(rows, ()))
+        found = []
+        for row in filter(None, rows):
+            where = f"{path}, line {rows.line_num}"
+            row += [""] * (len(columns) - len(row) if stripped else 0)
+            if len(row) != len(columns):
+                raise UnreadableError(f"{where}: the row does not have {len(columns)} columns. Repair that line")
+            found.append((where, dict(zip(columns, row, strict=True))))
+    except csv.Error as error:
+        raise UnreadableError(
+            f"{path}, line {rows.line_num}: cannot be read as a table ({error}). Repair that line"
+        ) from None
+    return columns, found
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read one JSON file; the error names the file."""
+    """Read one JSON file. UnreadableError as ``read_text``, and for what ``parse_json`` refuses."""
     try:
-        return json.loads(read_text(path))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}). Delete it and run again to make it anew") from error
+        return parse_json(read_text(path))
+    except UnreadableError:
+        raise
+    except ValueError as error:
+        raise UnreadableError(f"{path}: not valid JSON ({error}). Delete it and run again to make it anew") from error
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text stands for; ValueError for one that is no JSON.
+
+    NaN and infinity are none, nor is a number that no float can be, nor half a character (a lone surrogate): they
+    would fail where they are computed with or written, far from their file.
+    """
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant, parse_int=_whole, parse_float=_finite)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("its blocks lie too deep in one another") from None
+    except UnicodeEncodeError:
+        raise ValueError("half a character, \\ud800 to \\udfff") from None
+    return content
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number
 
 
 def sidecar_of(path: str | os.PathLike[str]) -> Path:

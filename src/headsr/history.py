@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from headsr.files import whole
+from headsr.files import UnreadableError, parse_json, read_text, whole
 
 
 def write_history(path: str | os.PathLike[str], history: list[dict[str, float]]) -> None:
@@ -17,9 +17,26 @@ def write_history(path: str | os.PathLike[str], history: list[dict[str, float]])
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The lines of a history; one that is still being written does not count yet."""
-    whole_lines, _, _ = Path(path).read_text(encoding="utf-8").rpartition("\n")
-    return [json.loads(line) for line in whole_lines.splitlines()]
+    """The lines of a history; one that is still being written does not count yet.
+
+    UnreadableError names a line that is none: no block of numbers, or one without its step.
+    """
+    whole_lines, _, _ = read_text(path).rpartition("\n")
+    return [_line(text, f"{path}, line {number}") for number, text in enumerate(whole_lines.split("\n"), 1) if text]
+
+
+def _line(text: str, where: str) -> dict[str, float]:
+    try:
+        line = parse_json(text)
+    except ValueError as error:
+        raise UnreadableError(f"{where}: is no line of a history ({error}). {_WAY_OUT}") from error
+    values = isinstance(line, dict) and all(type(value) in (int, float, str) for value in line.values())
+    if not (values and type(line.get("step")) is int):
+        raise UnreadableError(f"{where}: is no line of a history: numbers by name, with their step. {_WAY_OUT}")
+    return line
+
+
+_WAY_OUT = "Delete the file and run again to make it anew"
 
 
 def history_so_far(paths: Iterable[str | os.PathLike[str]]) -> list[dict[str, float]]:

@@ -14,15 +14,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from headsr.files import read_text, whole
-from headsr.scans import DATASET_PATTERN
+from headsr.files import UnreadableError, read_rows, whole
+from headsr.scans import BYTES_PATTERN, DATASET_PATTERN
 
 SPLITS = ("train", "val", "unused")
 SUBJECT_PATTERN = r"sub-[A-Za-z0-9]+"
 FILE_PATTERN = rf"{SUBJECT_PATTERN}_dseg"  # of a fetched map, without its ending
 
 
-class LabelMapsError(ValueError):
+class LabelMapsError(UnreadableError):
     """The table of label maps is not what headsr needs. The message names the file and the way out."""
 
 
@@ -60,15 +60,14 @@ def synthseg_labels() -> Path:
 
 
 def read_maps(path: str | os.PathLike[str]) -> tuple[PinnedMap, ...]:
-    """Read and check the table of label maps. LabelMapsError names the file, the line and the way out."""
+    """Read and check the table of label maps. LabelMapsError or UnreadableError names file, line and way out."""
     try:
-        text = read_text(path)
+        columns, rows = read_rows(path)
     except FileNotFoundError:
         raise LabelMapsError(f"{path}: the table of label maps does not exist. Write it with: headsr pin") from None
-    rows = csv.DictReader(io.StringIO(text), delimiter="\t")
-    if tuple(rows.fieldnames or ()) != COLUMNS:
+    if columns != COLUMNS:
         raise LabelMapsError(f"{path}: its columns must be {' '.join(COLUMNS)}. Write it again with: headsr pin")
-    maps = tuple(_read_row(f"{path}, line {line}", row) for line, row in enumerate(rows, start=2))
+    maps = tuple(_read_row(where, row) for where, row in rows)
     seen: dict[str, PinnedMap] = {}
     for one in maps:
         if (first := seen.setdefault(one.name, one)) is not one:
@@ -88,14 +87,12 @@ def write_maps(path: str | os.PathLike[str], maps: Iterable[PinnedMap]) -> None:
 
 
 def _read_row(where: str, row: dict[str, str]) -> PinnedMap:
-    if None in row or None in row.values():
-        raise LabelMapsError(f"{where}: the row does not have {len(COLUMNS)} columns. Repair that line")
     for column, pattern in (("dataset", DATASET_PATTERN), ("subject", SUBJECT_PATTERN)):
         if re.fullmatch(pattern, row[column]) is None:
             raise LabelMapsError(f"{where}: {row[column]!r} is no {column}; it must be of the form {pattern}")
     if row["split"] not in SPLITS:
         raise LabelMapsError(f"{where}: split {row['split']!r} must be one of {', '.join(SPLITS)}")
-    if not row["key"] or not row["bytes"].isdigit():
+    if not row["key"] or not re.fullmatch(BYTES_PATTERN, row["bytes"]):
         raise LabelMapsError(
             f"{where}: key or bytes is missing. Repair that line from git, or move the table away and run: headsr pin"
         )

@@ -1,8 +1,7 @@
 """What was made from what: one record per job, beside its log, and the content of files.
 
 A record holds what Snakemake's own metadata hold and what they do not: the hash of every file that a job read and
-wrote. It lies in the results tree, so it survives the loss of ``.snakemake`` and travels with the results. Standard
-library only.
+wrote. It lies in the results tree, so it survives the loss of ``.snakemake`` and travels with the results.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headsr.files import read_json, sha256_of, tree_files, write_json
+from headsr.files import UnreadableError, read_json, sha256_of, tree_files, write_json
+from headsr.recipes.convert import RecipeError, build
 
 STORE_MARK = "zarr.json"
 
@@ -36,7 +36,8 @@ class Content:
 class Record:
     """What one job made, and from what. Paths are relative to the results folder.
 
-    ``stage`` holds the versions of the job's stage and parts by name (headsr.stages), ``params`` its other parameters
+    ``stage`` holds the versions of the job's stage and parts by name (headsr.stages; one number in records from before
+    there were parts), ``params`` its other parameters
     as plain JSON data, ``sources`` the SHA-256 of each file that it read,
     ``outputs`` the content of each file that its rule declares, ``beside`` of the others that it wrote. ``version``
     and ``commit`` say which headsr it was, ``warnings`` what was logged as such; they are for people and
@@ -44,7 +45,7 @@ class Record:
     """
 
     rule: str
-    stage: dict[str, int]
+    stage: Any
     params: dict[str, Any]
     sources: dict[str, str]
     outputs: dict[str, Content]
@@ -67,16 +68,11 @@ def write_record(path: str | os.PathLike[str], record: Record) -> None:
 def read_record(path: str | os.PathLike[str]) -> Record | None:
     """Read a record; None where there is none. Raises RecordError naming a file that is not one."""
     try:
-        fields = read_json(path)
-        contents = {part: {name: Content(**held) for name, held in fields.pop(part).items()} for part in _CONTENTS}
-        return Record(**fields, **contents)
+        return build(Record, read_json(path), "its content")
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (RecipeError, UnreadableError) as error:
         raise RecordError(f"{path}: not a record of a job ({error})") from error
-
-
-_CONTENTS = ("outputs", "beside")
 
 
 def commit_at(folder: str | os.PathLike[str]) -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
-from headsr.files import read_text, whole
+from headsr.files import UnreadableError, read_rows, whole
 
 SUFFIXES = ("T1w", "T2w", "PDw", "FLAIR")
 SPLITS = ("train", "val", "test", "unused")
@@ -22,6 +23,7 @@ COMPANION_SPLITS = ("used", "unused")  # a companion goes wherever its scan goes
 FOLDER_PATTERN = r"sub-[A-Za-z0-9]+(?:/ses-[A-Za-z0-9]+)?"
 SCAN_PATTERN = r"sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?(?:_(?:acq|ce|rec|run)-[A-Za-z0-9]+)*"
 DATASET_PATTERN = r"[A-Za-z0-9]+"
+BYTES_PATTERN = r"[0-9]{1,18}"  # of the tables' sizes
 
 _SUFFIX = "|".join(SUFFIXES)
 # What stands after the stem of its scan in the name of a companion, and the suffix that it ends with.
@@ -36,7 +38,7 @@ _COMPANION = re.compile(
 _IMAGE = ".nii.gz"
 
 
-class ScansError(ValueError):
+class ScansError(UnreadableError):
     """The scan table, or a name in it, is not what headsr needs. The message names the file and the way out."""
 
 
@@ -125,24 +127,23 @@ def may_be_named(path: str, name: str) -> bool:
 
 
 def read_scans(path: str | os.PathLike[str]) -> tuple[Scan, ...]:
-    """The scans of the scan table, without their companions; raises ScansError as ``read_pins``."""
+    """The scans of the scan table, without their companions; raises errors as ``read_pins``."""
     return tuple(pin for pin in read_pins(path) if not pin.of)
 
 
 def read_pins(path: str | os.PathLike[str]) -> tuple[Scan, ...]:
     """Read and check the scan table: every scan and every companion. One without the column ``of`` has scans alone.
 
-    Raises ScansError naming the file, the line and the way out when a column, split, name or key is wrong.
+    Raises ScansError naming the file, the line and the way out when a column, split, name or key is wrong, and
+    UnreadableError for what is no table.
     """
     try:
-        text = read_text(path)
+        columns, rows = read_rows(path)
     except FileNotFoundError:
         raise ScansError(f"{path}: the scan table does not exist. Write it with: headsr pin") from None
-    rows = csv.DictReader(io.StringIO(text), delimiter="\t")
-    columns = tuple(rows.fieldnames or ())
     if columns not in (COLUMNS, tuple(name for name in COLUMNS if name != "of")):
         raise ScansError(f"{path}: its columns must be {' '.join(COLUMNS)}. Write it again with: headsr pin")
-    pins = tuple(_read_row(path, line, row, columns) for line, row in enumerate(rows, start=2))
+    pins = tuple(_read_row(where, row) for where, row in rows)
     _refuse_repeats(path, pins)
     _refuse_lonely(path, pins)
     return pins
@@ -159,10 +160,7 @@ def write_scans(path: str | os.PathLike[str], scans: Iterable[Scan]) -> None:
         partial.write_text(buffer.getvalue(), encoding="utf-8")
 
 
-def _read_row(path: str | os.PathLike[str], line: int, row: dict[str, str], columns: Sequence[str]) -> Scan:
-    where = f"{path}, line {line}"
-    if None in row or None in row.values():
-        raise ScansError(f"{where}: the row does not have {len(columns)} columns. Repair that line")
+def _read_row(where: str, row: dict[str, str]) -> Scan:
     name, of = f"{row['scan']}_{row['suffix']}", row.get("of", "")
     _refuse_misnamed(where, name, row["subject"], of.removeprefix(f"{row['dataset']}/"))
     if not may_be_named(row["path"], name):
@@ -172,11 +170,20 @@ def _read_row(path: str | os.PathLike[str], line: int, row: dict[str, str], colu
     splits = COMPANION_SPLITS if of else SPLITS
     if row["split"] not in splits:
         raise ScansError(f"{where}: split {row['split']!r} must be one of {', '.join(splits)}")
-    if not row["key"] or not row["bytes"].isdigit():
+    if not row["key"] or not re.fullmatch(BYTES_PATTERN, row["bytes"]):
         raise ScansError(
             f"{where}: key or bytes is missing. Repair that line from git, or move the table away and run: headsr pin"
         )
+    if row["thickness"] and not _is_size(row["thickness"]):
+        raise ScansError(f"{where}: thickness {row['thickness']!r} is no size in mm. Leave empty what is not known")
     return Scan(**{**row, "bytes": int(row["bytes"])})
+
+
+def _is_size(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
 
 
 def _refuse_misnamed(where: str, name: str, subject: str, of: str) -> None:

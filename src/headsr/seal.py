@@ -13,7 +13,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from headsr.files import open_file
+import safetensors
+
+from headsr.files import open_file, parse_json
 
 KEY = "headsr"  # of the one text in the metadata: safetensors writes several in random order
 _NAME, _NO_SUM, _PIECE = "file_sha256", b"0" * 64, 2**20
@@ -61,11 +63,25 @@ def refuse_broken_seal(path: str | os.PathLike[str]) -> None:
         raise SealError(f"its bytes have the SHA-256 {found}, and were {said.decode(errors='replace')}")
 
 
+def metadata_of(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What ``sealable`` was given for a file; nothing of its tensors is looked at but their seal.
+
+    SealError as ``refuse_broken_seal``, ValueError as ``unsealed``, OSError for what cannot be read.
+    """
+    refuse_broken_seal(path)
+    try:
+        with safetensors.safe_open(path, framework="numpy") as stream:
+            return unsealed(stream.metadata())
+    except safetensors.SafetensorError as error:
+        raise SealError(f"it is no safetensors file ({error})") from error
+
+
 def unsealed(metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    """What ``sealable`` was given. KeyError for a foreign file, ValueError for text that is no block of JSON."""
-    content = json.loads((metadata or {})[KEY])
+    """What ``sealable`` was given. ValueError for a foreign file, and for text that is no block of JSON."""
+    text = (metadata or {}).get(KEY)
+    content = None if text is None else parse_json(text)
     if not isinstance(content, dict):
-        raise ValueError("its metadata are no block of keys")
+        raise ValueError("headsr wrote no metadata into it")
     content.pop(_NAME, None)
     return content
 

@@ -10,7 +10,6 @@ import difflib
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 from collections import defaultdict
@@ -22,14 +21,13 @@ from typing import TYPE_CHECKING
 from headsr import annex
 from headsr.clones import commit_of, git, sync_clone
 from headsr.companions import companions_of, may_be_companion
-from headsr.files import sidecar_of, whole
-from headsr.labelmaps import LabelMapsError, PinnedMap, read_maps, write_maps
+from headsr.files import UnreadableError, sidecar_of, whole
+from headsr.labelmaps import PinnedMap, read_maps, write_maps
 from headsr.scans import (
     DATASET_PATTERN,
     SPLITS,
     SUFFIXES,
     Scan,
-    ScansError,
     parse_companion,
     parse_name,
     parse_path,
@@ -42,6 +40,7 @@ if TYPE_CHECKING:  # the types only: recipes reads YAML, which no job here needs
     from headsr.recipes import Dataset, LabelMaps
 
 _log = logging.getLogger(__name__)
+_THICKEST_MM = 1000
 _SIDECAR = re.compile(rf"(?:.*/)?(?:sub-[^/]*_)?(?:{'|'.join(SUFFIXES)})\.json")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SHOWN = 20  # longer lists are cut; the table's diff has them all
@@ -319,9 +318,9 @@ def _millimetres(metadata: Mapping[str, object] | None, path: str) -> str:
     value = (metadata or {}).get("SliceThickness")
     if value is None:
         return ""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _THICKEST_MM:
         return f"{value:.6g}"
-    _log.warning("%s: SliceThickness %r is not a positive number: it counts as unknown", path, value)
+    _log.warning("%s: SliceThickness %r is no size in mm: it counts as unknown", path, shown(repr(value)[:80]))
     return ""
 
 
@@ -340,7 +339,7 @@ def _read_table(table: str | os.PathLike[str]) -> tuple[Scan, ...]:
         return ()
     try:
         return read_pins(table)
-    except ScansError as error:
+    except UnreadableError as error:
         raise SourceDataError(
             f"{error}. Pinning keeps the splits of the table, so it does not write over one that it cannot read:"
             " repair that line, or move the table away to begin anew"
@@ -353,7 +352,7 @@ def _read_maps(table: str | os.PathLike[str]) -> dict[str, PinnedMap]:
         return {}
     try:
         return {one.name: one for one in read_maps(table)}
-    except LabelMapsError as error:
+    except UnreadableError as error:
         raise SourceDataError(f"{error}. Pinning keeps the splits of the table: repair it, or move it away") from error
 
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from headsr.files import read_json, sha256_of, tree_files, tree_hash
+from headsr.files import UnreadableError, sha256_of, tree_files, tree_hash
 from headsr.plan import PlannedJob
 from headsr.provenance import (
     Content,
@@ -25,6 +25,7 @@ from headsr.provenance import (
     record_path,
     size_of,
 )
+from headsr.typed_json import read_as
 
 
 class State(StrEnum):
@@ -206,8 +207,11 @@ def _damage(path: str, content: Content, *, deep: bool) -> str:
 
 
 def _store_is_whole(mark: str) -> bool:
-    attributes = read_json(mark)["attributes"]
-    said = attributes.get("headsr", attributes)["content"]
+    try:
+        attributes = read_as(dict[str, Any], mark, "attributes")
+        said = read_as(str, mark, "attributes", *(["headsr"] if "headsr" in attributes else []), "content")
+    except UnreadableError:
+        return False
     return tree_hash(Path(mark).parent, leaving_out={os.path.basename(mark)}) == said
 
 

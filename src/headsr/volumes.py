@@ -540,6 +540,12 @@ def _affine_in_mm(
             f"{path}: neither sform nor qform says where its voxels lie and which side is left. If you know, say it "
             "there, for example with nibabel: image.set_sform(affine, code='scanner')"
         )
+    if not (grid.voxel_size.min() >= _HEAD_VOXEL_MM[0] and grid.voxel_size.max() <= _HEAD_VOXEL_MM[1]):
+        size = " x ".join(f"{mm:g}" for mm in grid.voxel_size)
+        raise VolumeError(
+            f"{path}: voxels of {size} mm (unit in the header: {header.get_xyzt_units()[0]}) are not those of a head. "
+            "Correct the unit, for example with nibabel: image.header.set_xyzt_units('mm'), or the affine"
+        )
     if sform and qform:
         distance = np.abs(sform.corners - qform.corners).max()
         if distance > _FORMS_TOLERANCE_MM and not _is_one_quaternion(header):
@@ -547,12 +553,6 @@ def _affine_in_mm(
                 f"{path}: sform and qform disagree by {distance:.1f} mm, so where voxels lie (and which side is left) "
                 "is not known. Copy the right one over the other, for example fslorient -copysform2qform"
             )
-    if not (grid.voxel_size.min() >= _HEAD_VOXEL_MM[0] and grid.voxel_size.max() <= _HEAD_VOXEL_MM[1]):
-        size = " x ".join(f"{mm:g}" for mm in grid.voxel_size)
-        raise VolumeError(
-            f"{path}: voxels of {size} mm (unit in the header: {header.get_xyzt_units()[0]}) are not those of a head. "
-            "Correct the unit, for example with nibabel: image.header.set_xyzt_units('mm'), or the affine"
-        )
     return grid.affine
 
 

@@ -6,13 +6,13 @@ would not give equal bytes. In it is the file's seal.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -27,7 +27,10 @@ from torch.nn.modules.module import (
 from headsr import recipes
 from headsr.files import NotAFileError, sha256_of, whole
 from headsr.networks.build import build_network
+from headsr.recipes.convert import Among
+from headsr.recipes.models import PRECISIONS
 from headsr.seal import SealError, refuse_broken_seal, seal, sealable, unsealed
+from headsr.typed_json import picked
 
 FORMAT = 1
 
@@ -46,6 +49,29 @@ class TrainedModel(NamedTuple):
     kind: str
     module: nn.Module
     precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What weights say of how their model is made; the same of the companions in them, by role."""
+
+    task: Annotated[str, Among(recipes.MODELS, "kind of model")]
+    network: dict[str, Any]
+    companions: dict[str, dict[str, Any]]
+    precision: Literal[PRECISIONS] = "fp32"
+    stage: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.network.get("architecture"), str):
+            raise ValueError("network: says no architecture")
+        for role, companion in self.companions.items():
+            picked(Made, companion, f"companions.{role}")
+
+    @property
+    def architectures(self) -> list[str]:
+        """Its network, then those of the models beside it."""
+        beside = (picked(Made, self.companions[role], role).architectures for role in sorted(self.companions))
+        return [self.network["architecture"], *(name for names in beside for name in names)]
 
 
 def save_model(
@@ -76,12 +102,13 @@ def load_model(weights: str | os.PathLike[str], *, device: str | torch.device = 
     if metadata.get("format") != FORMAT:
         raise StateError(f"{weights}: is of format {metadata.get('format')}, not {FORMAT}. Train the model again")
     try:
+        said = picked(Made, metadata, "its metadata")
         with _built_of(tensors):
             module = assembled(metadata)
         module.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+    except (LookupError, ArithmeticError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise StateError(f"{weights}: does not fit this version of headsr ({error}). Train the model again") from error
-    return TrainedModel(metadata["task"], module.to(device).eval().requires_grad_(False), metadata["precision"])
+    return TrainedModel(said.task, module.to(device).eval().requires_grad_(False), said.precision)
 
 
 def assembled(model: Mapping[str, Any], build: Callable[[Mapping[str, Any]], nn.Module] = build_network) -> nn.Module:
@@ -93,8 +120,16 @@ def assembled(model: Mapping[str, Any], build: Callable[[Mapping[str, Any]], nn.
 
 def companion_of(weights: str | os.PathLike[str]) -> dict[str, Any]:
     """What a model's weights say that it is, as another model's weights keep it, with the hash of the file."""
-    metadata = read_metadata(weights)
-    return {**{key: metadata[key] for key in ("task", "network", "companions")}, "sha256": sha256_of(weights)}
+    said = made_of(weights)
+    return {"task": said.task, "network": said.network, "companions": said.companions, "sha256": sha256_of(weights)}
+
+
+def made_of(weights: str | os.PathLike[str]) -> Made:
+    """What a model's weights say that it is. StateError names a file that does not say it."""
+    try:
+        return picked(Made, read_metadata(weights), "its metadata")
+    except recipes.RecipeError as error:
+        raise StateError(f"{weights}: are no weights of a model ({error}). Train the model again") from error
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -162,5 +197,5 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]
         raise StateError(f"{path}: does not exist. Run the training that makes it") from None
     except NotAFileError as error:
         raise StateError(str(error)) from None
-    except (safetensors.SafetensorError, SealError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise StateError(f"{path}: is damaged or not headsr's ({error!r}). Delete it and train again") from error
+    except (safetensors.SafetensorError, SealError, OSError, ValueError) as error:
+        raise StateError(f"{path}: is damaged or not headsr's ({error}). Delete it and train again") from error

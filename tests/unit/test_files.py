@@ -7,7 +7,19 @@ import socket
 
 import pytest
 
-from headsr.files import completed, partials_of, read_json, read_text, sha256_of, tree_hash, whole, write_json
+from headsr import files
+from headsr.files import (
+    UnreadableError,
+    completed,
+    partials_of,
+    read_json,
+    read_rows,
+    read_text,
+    sha256_of,
+    tree_hash,
+    whole,
+    write_json,
+)
 from headsr.labelmaps import read_maps
 from headsr.simulate.labels import read_structures
 
@@ -94,3 +106,48 @@ def test_a_link_where_the_partial_file_goes_is_not_written_through(tmp_path):
     write_json(tmp_path / "out.json", {"a": 1})
     assert (tmp_path / "thesis.txt").read_text() == "my own"
     assert read_json(tmp_path / "out.json") == {"a": 1} and not (tmp_path / "out.json").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 100_000, "too deep in one another"),
+        (b'{"a": ' + b"9" * 400 + b"}", "a number of 400 digits"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "a number of 5000 digits"),
+        (b'{"a": 1e999}', "1e999 is too large a number"),
+        (b'{"a": NaN}', "NaN is no number of JSON"),
+        (b'{"a": -Infinity}', "-Infinity is no number of JSON"),
+        (b'{"a": "\\ud800"}', "half a character"),
+        (b"", "Expecting value"),
+    ],
+)
+def test_json_that_would_fail_far_from_its_file_is_refused(tmp_path, content, message):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UnreadableError, match=rf"a\.json: not valid JSON \(.*{message}.*\)\. Delete it and run again"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text('{"a": "\\ud83d\\ude00", "b": 1e300}')  # both halves of one
+    assert read_json(tmp_path / "a.json") == {"a": "\U0001f600", "b": 1e300}
+
+
+def test_text_in_another_encoding_is_named_with_the_way_out(tmp_path):
+    (tmp_path / "a.json").write_bytes('{"a": "é"}'.encode("latin-1"))
+    for read in (read_text, read_json, read_rows):
+        with pytest.raises(UnreadableError, match=r"a\.json: is no text in UTF-8: byte 7 is 0xe9\. Save it as UTF-8"):
+            read(tmp_path / "a.json")
+
+
+def test_a_text_too_large_for_one_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_BYTES", 10)
+    (tmp_path / "a.json").write_text("[" + " " * 10 + "]")
+    with pytest.raises(UnreadableError, match=r"a\.json: has more than 10 bytes"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_table_is_read_by_its_columns_and_lines(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text('a\tb\n1\t"2\n3"\n\n4\n')
+    with pytest.raises(UnreadableError, match=r"a\.tsv, line 5: the row does not have 2 columns\. Repair that line"):
+        read_rows(path)
+    columns, rows = read_rows(path, stripped=True)
+    assert columns == ("a", "b")
+    assert rows == [(f"{path}, line 3", {"a": "1", "b": "2\n3"}), (f"{path}, line 5", {"a": "4", "b": ""})]

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from headsr.files import UnreadableError
 from headsr.labelmaps import COLUMNS, FILE_PATTERN, LabelMapsError, PinnedMap, read_maps, synthseg_labels, write_maps
 from headsr.recipes import LabelMaps, load_config, load_recipes
 from headsr.scans import PINNED_PATTERN
@@ -53,7 +54,7 @@ def test_a_table_that_is_none_is_refused(tmp_path):
     with pytest.raises(LabelMapsError, match=r"its columns must be dataset subject path key bytes split"):
         read_maps(table)
     table.write_text("\t".join(COLUMNS) + "\nsynthseg\tsub-01\n")
-    with pytest.raises(LabelMapsError, match=r"line 2: the row does not have 6 columns"):
+    with pytest.raises(UnreadableError, match=r"line 2: the row does not have 6 columns"):
         read_maps(table)
     write_maps(table, [MAP, dataclasses.replace(OTHER, subject="sub-01")])
     with pytest.raises(LabelMapsError, match=r"synthseg/sub-01 is listed twice, as .*01\.nii\.gz and .*b\.nii\.gz"):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headsr.files import NotAFileError
+from headsr.files import NotAFileError, UnreadableError
 from headsr.recipes import load_config, load_recipes
 from headsr.scans import (
     COLUMNS,
@@ -202,6 +202,13 @@ def broken(tmp_path: Path, change) -> Path:
         (lambda text: text.replace("demo\t", "de_mo\t", 1), "line 2: the dataset name 'de_mo'"),
         (lambda text: text.replace(KEY, "", 1), "line 2: key or bytes is missing"),
         (lambda text: text.replace("\t12\t", "\t-12\t", 1), "line 2: key or bytes is missing"),
+        (lambda text: text.replace("\t12\t", "\t²\t", 1), "line 2: key or bytes is missing"),
+        (lambda text: text.replace("\t12\t", f"\t{'9' * 5000}\t", 1), "line 2: key or bytes is missing"),
+        (lambda text: text.replace("demo\t", '"demo\t', 1), "line 3: the row does not have 10 columns"),
+        (
+            lambda text: text.replace("demo\t", "d" * 200_000 + "\t", 1),
+            "line 2: cannot be read as a table (field larger",
+        ),
         (lambda text: text + text.splitlines()[1] + "\n", "demo/sub-01_T1w is listed twice"),
         (
             lambda text: text + text.splitlines()[1].replace(SCAN.path, AVERAGE.path) + "\n",
@@ -215,7 +222,7 @@ def broken(tmp_path: Path, change) -> Path:
 )
 def test_a_broken_table_names_the_file_and_the_line(change, message: str, tmp_path: Path) -> None:
     table = broken(tmp_path, change)
-    with pytest.raises(ScansError, match=re.escape(message)) as raised:
+    with pytest.raises(UnreadableError, match=re.escape(message)) as raised:
         read_scans(table)
     assert str(raised.value).startswith(str(table))
 

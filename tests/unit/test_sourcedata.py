@@ -499,7 +499,7 @@ def test_thickness_is_inherited_as_bids_says(sidecars, expected: str, tmp_path: 
 
 def test_a_sidecar_that_is_no_json_counts_as_unknown(tmp_path: Path) -> None:
     image = {"sub-1/anat/sub-1_T1w.nii.gz": b"x"}
-    for i, content in enumerate([b"{", b"\xff\xfe", b"", b"[" * 100_000]):
+    for i, content in enumerate([b"{", b"\xff\xfe", b"", b"[" * 100_000, b'{"SliceThickness": ' + b"9" * 400 + b"}"]):
         commit = commit_files(tmp_path / str(i), image | {"T1w.json": content})
         assert sourcedata._scans_at("tiny", tmp_path / str(i), commit, {})[0].thickness == ""
     commit = commit_files(tmp_path / "bom", image | {"T1w.json": b'\xef\xbb\xbf{"SliceThickness": 2}'})

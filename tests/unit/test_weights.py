@@ -5,6 +5,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from headsr.evaluate.score import trained_on
 from headsr.networks.build import build_network
 from headsr.networks.latent_diffusion import LatentDiffusion
 from headsr.recipes import Model, ModelRecipe, build
@@ -139,3 +140,36 @@ def test_metadata_of_another_kind_are_refused(tmp_path, network):
     save_tensors(tmp_path / "w", tensors, {**metadata, "network": network})
     with pytest.raises(StateError, match="w: does not fit this version of headsr"):
         load_model(tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": []}, r"task: \[\] is not str"),
+        ({"task": "magic"}, "unknown kind of model 'magic'"),
+        ({"network": []}, "network: must be a block|network: .* is not a block of keys"),
+        ({"network": {}}, "network: says no architecture"),
+        ({"companions": {"autoencoder": {}}}, r"companions\.autoencoder: the key 'task' is missing"),
+        ({"precision": ["fp32"]}, "unknown precision"),
+        ({"network": {"architecture": "residual2d", "channels": "many", "blocks": 1}}, "does not fit"),
+        ({"network": {"architecture": "residual2d", "channels": 0, "blocks": 1}}, "does not fit"),
+    ],
+)
+def test_weights_that_say_something_else_are_refused_by_name(tmp_path, change, message):
+    path, module = tmp_path / "edsr" / "weights.safetensors", build_network(BLOCKS["baseline"]["network"])
+    save_model(path, module, recipe_of("baseline"), record={"training_keys": "k"})
+    tensors, metadata = load_tensors(path)
+    assert trained_on(path)["training_keys"] == "k" and load_model(path).kind == "baseline"
+    save_tensors(path, tensors, {**metadata, **change, "training_keys": None})
+    with pytest.raises(StateError, match=rf"weights\.safetensors: .*({message})"):
+        load_model(path)
+    with pytest.raises(ValueError, match=r"weights\.safetensors: does not say what it was trained on"):
+        trained_on(path)
+
+
+def test_a_foreign_safetensors_file_is_refused_by_name(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(2)}, path)
+    for read in (load_tensors, read_metadata, companion_of):
+        with pytest.raises(StateError, match=r"weights\.safetensors: .*headsr wrote no metadata into it"):
+            read(path)

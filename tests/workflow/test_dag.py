@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from project import ROOT, copy_project, delta, made_up_scans, plan, planned, snakemake
 
 PEOPLE = {"sub-01": "train", "sub-02": "train", "sub-03": "val", "sub-04": "test", "sub-05": "test", "sub-06": "unused"}
@@ -222,30 +221,6 @@ def test_slips_are_errors_that_name_the_way_out(project, change, message):
 def test_two_rules_never_share_an_output(project):
     # Snakemake itself refuses an ambiguous plan; every method of every kind is in this one.
     assert planned(project, *SMOKE)["check_volume"] == 12
-
-
-def described(schema, path=""):
-    """Every name in a JSON schema that a person may write, at any depth, with what is said of it."""
-    for keyword in ("properties", "patternProperties", "$defs"):
-        for name, entry in schema.get(keyword, {}).items():
-            yield f"{path}.{name}", entry.get("description")
-            yield from described(entry, f"{path}.{name}")
-    if isinstance(further := schema.get("additionalProperties"), dict):
-        yield f"{path}.*", further.get("description")
-        yield from described(further, f"{path}.*")
-    for entry in (
-        *([schema["items"]] if "items" in schema else []),
-        *schema.get("oneOf", []),
-        *schema.get("anyOf", []),
-    ):
-        yield from described(entry, path)
-
-
-def test_every_configuration_key_is_described():
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
-    said = dict(described(schema))
-    assert {".render.larger.*", ".render.larger.*.dtype", ".overrides.tables", ".one_or_three"} <= set(said)
-    assert [name for name, words in said.items() if not words] == []
 
 
 def test_parsing_imports_nothing_heavy():

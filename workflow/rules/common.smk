@@ -13,6 +13,8 @@ from headsr.recipes import (
     VIEWS,
     RecipeError,
     architectures_of,
+    check_config,
+    config_files,
     load_recipes,
     parts_of_method,
     parts_of_model,
@@ -32,15 +34,15 @@ from headsr.scans import (
 )
 from headsr.training.tracking import failed_mirrors
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
 
 # Planning makes millions of objects that live to its end. Looking for garbage among them again and again takes a quarter
 # of the time for 1,000 subjects (benchmarks/plan.py).
 gc.set_threshold(100_000, 50, 100)
 
-validate(config, "../schemas/config.schema.yaml")
+CONFIG_FILES = config_files(workflow.overwrite_configfiles)
 try:
-    RECIPES = load_recipes(config)
+    check_config(config, ", ".join(CONFIG_FILES))
+    RECIPES = load_recipes(config, CONFIG_FILES)
     PINS = read_pins(config["scans"])
     SCANS = [pin for pin in PINS if not pin.of]
     MAPS = read_maps(config["labelmaps"])

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headsr.acquisition.operator import Acquisition
-from headsr.files import head_mask_of, read_json, sidecar_of, write_json
+from headsr.acquisition.protocol import Protocol, read_protocol
+from headsr.files import head_mask_of, sidecar_of, write_json
 from headsr.volumes import AXES, Grid, load_volume, save_volume
 
 
@@ -61,38 +62,6 @@ def rms_within(values: Tensor, where: Tensor) -> float:
     return float((values.double().square() * where).sum().div(where.sum()).sqrt())
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """How one low-resolution scan was made; written beside it as JSON.
-
-    ``view`` is axial, coronal or sagittal (the plane of its slices) or isotropic (coarse along all three axes),
-    ``thickness`` in mm (None: as thick as its voxels), ``noise`` a standard deviation in the scan's normalised
-    intensities, ``head_shape`` and ``head_affine`` the grid to reconstruct on, and normalised intensity * ``scale`` +
-    ``offset`` gives the original scan's units. ``coarse`` are the axes along which it is coarse, where it is not across
-    its slices alone. ``signed``: its intensities may be negative; magnitudes are not. ``skull_stripped``: it shows the
-    brain alone.
-    """
-
-    view: str
-    profile: str
-    thickness: float | None
-    noise: float
-    head_shape: tuple[int, int, int]
-    head_affine: tuple[tuple[float, ...], ...]
-    scale: float
-    offset: float
-    degradation: str
-    source_key: str
-    coarse: tuple[int, ...] | None = None
-    signed: bool = False
-    skull_stripped: bool = False
-
-    @property
-    def head(self) -> Grid:
-        """The grid to reconstruct on."""
-        return Grid(tuple(self.head_shape), self.head_affine)
-
-
 @dataclass(frozen=True, eq=False)
 class Study:
     """All low-resolution scans of one head, as tensors in normalised intensities, and the grid to reconstruct on.
@@ -129,7 +98,7 @@ def load_study(paths: Sequence[str | os.PathLike[str]], *, device: torch.device 
     """
     measurements, protocols = [], []
     for path in paths:
-        protocol = Protocol(**read_json(sidecar_of(path))["headsr"])
+        protocol = read_protocol(path)
         volume = load_volume(path)
         operator = Acquisition(
             protocol.head,

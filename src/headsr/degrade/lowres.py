@@ -13,7 +13,7 @@ from headsr.acquisition.measurement import Protocol, save_measurement
 from headsr.acquisition.noise import estimate_noise
 from headsr.acquisition.operator import Acquisition
 from headsr.degrade.noise import add_rician, white_noise
-from headsr.files import read_json, sidecar_of
+from headsr.preprocess.sidecar import read_intensities, read_skull_stripped
 from headsr.recipes import Degradation, RecipeError, Stack
 from headsr.seeds import seed_of
 from headsr.volumes import AXES, Grid, Volume, VolumeError, load_volume
@@ -44,7 +44,7 @@ def simulate_lowres(
     scan itself; ``thickness`` of its slices is in mm (None or '' where nothing says it) and ``view`` is ``acquired`` or
     the plane of its slices. ``signed``: intensities may be negative.
 
-    Raises VolumeError or RecipeError naming the scan, what is missing and where to give it.
+    Raises VolumeError, UnreadableError or RecipeError naming the scan, what is missing and where to give it.
     """
     source = load_volume(volume)
     head = _head_of(source, head_mask)
@@ -57,11 +57,10 @@ def simulate_lowres(
         protocol = _acquired(source, view, name, stated, degradation.stacks[0] if degradation.stacks else None)
         protocol["noise"] = estimate_noise(source, head)
         scan, data = source.grid, torch.as_tensor(source.data)
-    sidecar = read_json(sidecar_of(volume))
-    intensity = sidecar["headsr"]
-    protocol |= {"scale": float(intensity["scale"]), "offset": float(intensity["offset"]), "signed": signed}
+    units = read_intensities(volume)
+    protocol |= {"scale": units.scale, "offset": units.offset, "signed": signed}
     protocol |= {"degradation": degradation_name, "source_key": source_key}
-    protocol["skull_stripped"] = sidecar.get("SkullStripped", False)
+    protocol["skull_stripped"] = read_skull_stripped(volume)
     save_measurement(output, data, scan, Protocol(**protocol), head)
 
 

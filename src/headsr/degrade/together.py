@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from headsr.acquisition.intensity import Agreement, compare
-from headsr.acquisition.measurement import Protocol, save_measurement
+from headsr.acquisition.measurement import save_measurement
 from headsr.acquisition.placement import PlacedScan, refine_placement
+from headsr.acquisition.protocol import Protocol, read_protocol
 from headsr.files import head_mask_of, read_json, sidecar_of, write_json
 from headsr.preprocess.align import rigid_placement
 from headsr.volumes import AXES, Grid, Volume, VolumeError, load_volume
@@ -97,7 +98,7 @@ _WAY_OUT = (
 
 
 def _load(path: str | os.PathLike[str]) -> tuple[PlacedScan, Protocol]:
-    protocol = Protocol(**read_json(sidecar_of(path))["headsr"])
+    protocol = read_protocol(path)
     return PlacedScan(load_volume(path), AXES.get(protocol.view), protocol.profile, protocol.thickness), protocol
 
 

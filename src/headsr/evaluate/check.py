@@ -20,10 +20,11 @@ from torch import Tensor
 
 from headsr.acquisition.consistency import ROUNDING, SHORT_OF_THE_NOISE, allowed, residuals
 from headsr.acquisition.measurement import Measurement, Study, head_voxels, load_study, rms_within
-from headsr.files import read_json, sidecar_of, write_json
+from headsr.files import sidecar_of, write_json
 from headsr.render import store as stores
 from headsr.render.describe import describe_residual
 from headsr.render.pyramid import level_grids, preview_level
+from headsr.typed_json import read_as
 from headsr.volumes import Grid, Volume, VolumeError, load_volume, save_volume
 
 TOLERANCE_VOXEL = 0.01
@@ -63,7 +64,7 @@ def check_volume(
         scan.view: _compare(scan, first, last, study.scale)
         for scan, first, last in zip(study.scans, before, maps, strict=True)
     }
-    outcome = read_json(sidecar_of(preview))["headsr"]["consistency"]["outcome"]
+    outcome = read_as(str, sidecar_of(preview), "headsr", "consistency", "outcome")
     _refuse_disagreement(store, views, outcome)
     change = rms_within(projected - estimate, head_voxels(study.scans))
     justified = float(np.sqrt(sum(numbers["rms_before"] ** 2 for numbers in views.values())))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from headsr.files import read_json, whole
+from headsr.files import read_rows, whole
+from headsr.typed_json import read_as
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,57 @@ class Score:
         return f"{self.dataset}/{self.scan}_{self.suffix}" if self.dataset else self.scan
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoredUnit:
+    """What was scored: a volume, or (dataset: empty) the sets of slices of a table."""
+
+    dataset: str
+    scan: str
+    suffix: str
+    method: str
+    degradation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredRow:
+    """One metric in one mask. A value that JSON has no number for stands as text: inf, -inf."""
+
+    variant: str
+    mask: str
+    metric: str
+    value: Any
+    n: int = 1
+    error: Any = math.nan
+
+    def __post_init__(self) -> None:
+        for key in ("value", "error"):
+            number = getattr(self, key)
+            if type(number) not in (int, float) and number not in ("inf", "-inf", "nan"):
+                raise ValueError(f"{key}: {number!r} is no number, nor inf or -inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedOn:
+    """A model behind a method: its name, and the hashes of what it was trained on and of its weights."""
+
+    model: str
+    training_keys: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreFile:
+    """The scores of one unit, of one family of metrics."""
+
+    unit: ScoredUnit
+    rows: tuple[ScoredRow, ...]
+    data_range: float
+    profile: str
+    seed: int | None
+    trained_on: tuple[TrainedOn, ...]
+    source_key: str
+
+
 COLUMNS = tuple(field.name for field in fields(Score))
 _NUMBERS = {"value": float, "data_range": float, "n": int, "error": float}
 
@@ -65,39 +117,51 @@ def collect_scores(scores: Iterable[str | os.PathLike[str]], output: str | os.Pa
 
 
 def read_scores(path: str | os.PathLike[str]) -> list[Score]:
-    """Read the table of all scores."""
-    with open(path, encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t")
-        if tuple(rows.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"{path}: its columns must be {' '.join(COLUMNS)}. Run collect_scores again")
-        return [Score(**{**row, **{name: of(row[name]) for name, of in _NUMBERS.items()}}) for row in rows]
+    """Read the table of all scores. ValueError names the file, and a line that ``collect_scores`` did not write."""
+    columns, rows = read_rows(path)
+    if columns != COLUMNS:
+        raise ValueError(f"{path}: its columns must be {' '.join(COLUMNS)}. {_AGAIN}")
+    return [_read_row(where, row) for where, row in rows]
+
+
+def _read_row(where: str, row: dict[str, str]) -> Score:
+    try:
+        return Score(**{**row, **{name: of(row[name]) for name, of in _NUMBERS.items()}})
+    except ValueError:
+        numbers = ", ".join(f"{name} {row[name][:40]!r}" for name in _NUMBERS)
+        raise ValueError(f"{where}: holds something else than numbers ({numbers}). {_AGAIN}") from None
+
+
+_AGAIN = "Run collect_scores again"
+
+
+def read_score_file(path: str | os.PathLike[str]) -> ScoreFile:
+    """Read the JSON of ``headsr.evaluate.score`` or ``sets``. UnreadableError names a file that is none."""
+    return read_as(ScoreFile, path)
 
 
 def _rows_of(path: str | os.PathLike[str]) -> Iterator[Score]:
-    content = read_json(path)
-    try:
-        for row in content["rows"]:
-            yield Score(
-                **content["unit"],
-                variant=row["variant"],
-                mask=row["mask"],
-                metric=row["metric"],
-                value=float(row["value"]),
-                data_range=float(content["data_range"]),
-                profile=content["profile"],
-                seed="" if content["seed"] is None else str(content["seed"]),
-                trained_on=", ".join(map(_short, content["trained_on"])),
-                source_key=content["source_key"],
-                n=row.get("n", 1),
-                error=row.get("error", math.nan),
-            )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is not a score ({error!r}). Delete it and run again to make it anew") from error
+    said = read_score_file(path)
+    for row in said.rows:
+        yield Score(
+            **asdict(said.unit),
+            variant=row.variant,
+            mask=row.mask,
+            metric=row.metric,
+            value=float(row.value),
+            data_range=said.data_range,
+            profile=said.profile,
+            seed="" if said.seed is None else str(said.seed),
+            trained_on=", ".join(map(_short, said.trained_on)),
+            source_key=said.source_key,
+            n=row.n,
+            error=float(row.error),
+        )
 
 
-def _short(trained_on: Mapping[str, Any]) -> str:
+def _short(trained_on: TrainedOn) -> str:
     """Enough to find the model again: its name and the hash of the list of its training keys."""
-    return f"{trained_on['model']} {trained_on['training_keys']}"
+    return f"{trained_on.model} {trained_on.training_keys}"
 
 
 def _identity(row: Score) -> Sequence[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -12,29 +11,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from headsr.files import whole
+from headsr.history import read_history
 
 NOTICE = "Research use only, not for clinical use"
 _COLUMNS = 3
 _LEFT_OUT = ("step", "seconds", "learning_rate")
 
 
-def read_history(path: str | os.PathLike[str]) -> dict[str, list[tuple[int, float]]]:
-    """The (step, value) pairs of every name in a file of JSON lines ({"step": 10, "loss": 0.1}), in the file's order.
-
-    Values that are no finite number are left out. Raises ValueError, which names the line, for one that is not JSON or
-    has no step.
-    """
+def series_of(path: str | os.PathLike[str]) -> dict[str, list[tuple[int, float]]]:
+    """The (step, value) pairs of every name in a history, in the file's order. UnreadableError as ``read_history``."""
     series: dict[str, list[tuple[int, float]]] = {}
-    with open(path, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                values = json.loads(line)
-                step = int(values["step"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: is no line of a history ({error!r})") from error
-            for name, value in values.items():
-                if name != "step" and isinstance(value, (int, float)) and math.isfinite(value):
-                    series.setdefault(name, []).append((step, float(value)))
+    for line in read_history(path):
+        for name, value in line.items():
+            if name != "step" and not isinstance(value, str):
+                series.setdefault(name, []).append((line["step"], float(value)))
     return series
 
 
@@ -58,7 +48,7 @@ def draw_curves(histories: Mapping[str, str | os.PathLike[str]], output: str | o
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes, (title, paths) in zip(grid.flat, panels.items(), strict=False):
-        _draw_panel(axes, title, [read_history(path) for path in paths])
+        _draw_panel(axes, title, [series_of(path) for path in paths])
     figure.text(0.5, 0.1 / height, NOTICE, fontsize=8, ha="center")
     with whole(output) as partial:
         canvas.print_png(partial, metadata={"Software": None})

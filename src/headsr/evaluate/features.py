@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headsr.devices import choose_device
-from headsr.evaluate.score import aligned, intensities_of, normalised
+from headsr.evaluate.score import aligned, normalised
 from headsr.networks.slice_encoder import SliceEncoder
+from headsr.preprocess.sidecar import read_intensities
 from headsr.slices.extract import LAYOUT, slices_of
 from headsr.volumes import Volume, load_volume
 from headsr.weights import load_model, save_tensors
@@ -35,16 +36,16 @@ def score_features(
     ...; slice i of a plane is the same place in all of them. ``weights`` are those of a slice encoder.
     Raises ValueError when a file lies on another grid than the truth.
     """
-    reference, record, device = load_volume(truth), intensities_of(truth), choose_device()
+    reference, units, device = load_volume(truth), read_intensities(truth), choose_device()
     head = aligned(head_mask, reference, truth, constant=True).data > 0.5
     encoder = load_model(weights, device=device).module
     tensors = {}
     for of, path in {**volumes, TRUTH: None}.items():
-        data = reference.data if path is None else normalised(aligned(path, reference, truth), record)
+        data = reference.data if path is None else normalised(aligned(path, reference, truth), units)
         for plane in LAYOUT:
             slices = slices_of(Volume(data, reference.grid), head, plane)
             tensors[feature_name(of, plane)] = embedded(encoder, slices, device)
-    save_tensors(output, tensors, {"source_key": record.get("source_key", "")})
+    save_tensors(output, tensors, {"source_key": units.source_key})
 
 
 def feature_name(of: str, plane: str) -> str:

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from headsr.acquisition.protocol import Protocol, read_protocol
+from headsr.evaluate.checked import read_check
 from headsr.evaluate.metrics.comparison import Comparison
 from headsr.evaluate.metrics.voxels import psnr
 from headsr.evaluate.picture import PLANES, Head, Panel, Rows, cut, write_smallest
 from headsr.evaluate.score import DATA_RANGE
-from headsr.files import read_json, sidecar_of
 from headsr.volumes import Grid, load_volume
 
 _ERROR_WINDOW = 0.15 * DATA_RANGE
@@ -40,7 +41,7 @@ def draw_figure(
     the residual maps lie; ``truth`` is the preprocessed scan (None: not known, then there are no error maps). All
     planes pass through the middle of the head. Raises ValueError when a volume lies on another grid than the first.
     """
-    protocol = read_json(sidecar_of(lowres[0]))["headsr"]
+    protocol = read_protocol(lowres[0])
     grid = load_volume(next(iter(volumes.values()))).grid
     head = cut(load_volume(head_mask), grid)
     known = None if truth is None else _on_grid(truth, grid)
@@ -49,7 +50,7 @@ def draw_figure(
     errors: list[dict[str, Panel]] = [{}]
     for path in volumes.values():
         # One volume at a time: ten methods at full resolution would not fit into the memory of a small job.
-        data = (_on_grid(path, grid) - np.float32(protocol["offset"])) / np.float32(protocol["scale"])
+        data = (_on_grid(path, grid) - np.float32(protocol.offset)) / np.float32(protocol.scale)
         planes.append({view: Panel(head.plane(data, view), 0.0, DATA_RANGE) for view in PLANES})
         errors.append({} if known is None else _errors(head, data, known))
     if known is not None:
@@ -61,8 +62,8 @@ def draw_figure(
         if known is not None:
             rows.append((f"{view}\nerror", view, [column.get(view) for column in errors]))
     residuals = [_residual(head, protocol, checks.get(name)) for name in volumes]
-    rows.append(("residual\nA x - y", _across(protocol["view"]), [None, *residuals]))
-    columns = [f"scan ({protocol['view']}, 1 of {len(lowres)})", *volumes, *([] if known is None else ["truth"])]
+    rows.append(("residual\nA x - y", _across(protocol.view), [None, *residuals]))
+    columns = [f"scan ({protocol.view}, 1 of {len(lowres)})", *volumes, *([] if known is None else ["truth"])]
     write_smallest(output, head, rows, columns, title=title, foot=_foot(protocol, known is not None))
 
 
@@ -85,15 +86,15 @@ def _errors(head: Head, data: NDArray[np.float32], truth: NDArray[np.float32]) -
     return panels
 
 
-def _residual(head: Head, protocol: Mapping, check: str | os.PathLike[str] | None) -> Panel | None:
+def _residual(head: Head, protocol: Protocol, check: str | os.PathLike[str] | None) -> Panel | None:
     """The residual map against the scan that is shown, across its thick slices; the window is three times the noise."""
-    numbers = {} if check is None else read_json(check)["headsr"]["views"].get(protocol["view"], {})
-    if "map" not in numbers:
+    checked = None if check is None else read_check(check).views.get(protocol.view)
+    if checked is None or not checked.map:
         return None
-    residual = load_volume(Path(check).with_name(numbers["map"]))
+    residual = load_volume(Path(check).with_name(os.path.basename(checked.map)))
     high = _residual_window(protocol)
-    image = head.coarse_plane(residual, _across(protocol["view"])) / protocol["scale"]
-    return Panel(image, -high, high, "RdBu_r", f"rms {numbers['rms_after']:.4f}")
+    image = head.coarse_plane(residual, _across(protocol.view)) / protocol.scale
+    return Panel(image, -high, high, "RdBu_r", f"rms {checked.rms_after:.4f}")
 
 
 def _across(view: str) -> str:
@@ -101,15 +102,13 @@ def _across(view: str) -> str:
     return "axial" if view == "coronal" else "coronal"
 
 
-def _residual_window(protocol: Mapping) -> float:
-    return max(3.0 * protocol["noise"], 0.001)
+def _residual_window(protocol: Protocol) -> float:
+    return max(3.0 * protocol.noise, 0.001)
 
 
-def _foot(protocol: Mapping, known: bool) -> str:
+def _foot(protocol: Protocol, known: bool) -> str:
     parts = ["volumes as published, projected; grey 0 to 1"]
     if known:
         parts.append(f"|volume - truth| 0 to {_ERROR_WINDOW:g} inside the head, dB: PSNR of the head")
-    parts.append(
-        f"residual ({_across(protocol['view'])}) ±{_residual_window(protocol):.3g}, noise {protocol['noise']:.4f}"
-    )
+    parts.append(f"residual ({_across(protocol.view)}) ±{_residual_window(protocol):.3g}, noise {protocol.noise:.4f}")
     return "; ".join(parts) + "; the subject's right is on the right"

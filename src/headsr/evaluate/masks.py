@@ -11,7 +11,8 @@ from scipy import ndimage
 
 from headsr.evaluate.picture import NOTICE
 from headsr.evaluate.score import DATA_RANGE
-from headsr.files import read_json, sidecar_of, whole
+from headsr.files import whole
+from headsr.preprocess.sidecar import read_skull_stripped
 from headsr.volumes import AXES, Volume, load_volume
 
 _LONGEST = 150  # side of a plane, in pixels
@@ -34,7 +35,7 @@ def draw_masks(
     """
     volume, head, brain = load_volume(scan), load_volume(head_mask), load_volume(brain_mask)
     size = f"head {_millilitres(head):.0f} ml, brain {_millilitres(brain):.0f} ml"
-    stripped = ", skull-stripped" if read_json(sidecar_of(scan))["SkullStripped"] else ""
+    stripped = ", skull-stripped" if read_skull_stripped(scan) else ""
     picture = _lay_out([_plane(volume, head, brain, AXES[view]) for view in ("axial", "coronal", "sagittal")])
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_LETTERS)
     pen.text((_GAP, 0), title, fill="black", font=font)

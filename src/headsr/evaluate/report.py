@@ -15,11 +15,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import headsr
+from headsr.evaluate.checked import read_check
 from headsr.evaluate.collect import Score, read_scores
 from headsr.evaluate.score import DATA_RANGE
 from headsr.evaluate.tables import Block, Measured, Outcome, blocks_of, compare, judge, legend
 from headsr.evaluate.wording import methods_text, models_of, seeds_of, title_of
-from headsr.files import read_json, whole
+from headsr.files import whole
 from headsr.provenance import read_record
 from headsr.recipes import Recipes
 from headsr.recipes.tables import read_published
@@ -199,10 +200,10 @@ def read_residuals(checks: Mapping[str, str | os.PathLike[str]]) -> list[Residua
     """Every volume's agreement with every one of its scans, from the checks."""
     found = []
     for name, path in checks.items():
-        check = read_json(path)["headsr"]
-        for view, numbers in sorted(check["views"].items()):
-            keys = ("rms_before", "rms_after", "rms_before_everywhere", "rms_after_everywhere", "allowed")
-            found.append(Residual(name, view, *(numbers[key] for key in keys), check["projection"]["outcome"]))
+        check = read_check(path)
+        for view, of in sorted(check.views.items()):
+            everywhere = (of.rms_before_everywhere, of.rms_after_everywhere)
+            found.append(Residual(name, view, of.rms_before, of.rms_after, *everywhere, of.allowed, check.outcome))
     return found
 
 
@@ -226,7 +227,7 @@ def _residual_grid(residuals: Sequence[Residual]) -> Block:
     rows = []
     for r in residuals:
         numbers = (r.before, r.after, r.before_everywhere, r.after_everywhere, r.allowed)
-        verdict = "yes" if within(r.after, r.allowed) else f"NO: {_SHORT[r.outcome]}"
+        verdict = "yes" if within(r.after, r.allowed) else f"NO: {_SHORT.get(r.outcome, r.outcome)}"
         rows.append((r.volume, r.view, *(f"{number:.5f}" for number in numbers), verdict))
     return Block(_RESIDUALS, rows)
 

@@ -5,7 +5,6 @@ One short process per volume: no torch here.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headsr.evaluate.metrics.comparison import Comparison
-from headsr.files import read_json, sha256_of, sidecar_of, write_json
+from headsr.files import sha256_of, write_json
 from headsr.parts import METRICS
+from headsr.preprocess.sidecar import Intensities, read_intensities
 from headsr.recipes import Stack
+from headsr.recipes.convert import build
 from headsr.recipes.tables import VARIANTS
+from headsr.seal import SealError, metadata_of
 from headsr.volumes import Grid, Volume, load_volume
 
 DATA_RANGE = 1.0  # normalised intensity: 1.0 is the 99.9th percentile inside the head mask
@@ -52,15 +54,15 @@ def score_volume(
     Raises ValueError when a file lies on another grid than the truth.
     """
     reference = load_volume(truth)
-    record = intensities_of(truth)
+    units = read_intensities(truth)
     inside = {name: aligned(path, reference, truth, constant=True).data > 0.5 for name, path in masks.items()}
     foretold = None
     if uncertainty is not None:
-        foretold = aligned(uncertainty, reference, truth).data / np.float32(record["scale"])
+        foretold = aligned(uncertainty, reference, truth).data / np.float32(units.scale)
     rows = []
     for variant, path in zip(VARIANTS, (unprojected, preview), strict=True):
         if path is not None:
-            volume = normalised(aligned(path, reference, truth), record)
+            volume = normalised(aligned(path, reference, truth), units)
             measured = _measured(_comparisons(volume, reference, inside, stacks, foretold), measures)
             rows += [{"variant": variant, **row} for row in measured]
     write_json(
@@ -68,7 +70,7 @@ def score_volume(
         {
             "unit": dict(unit),
             "profile": profile,
-            "source_key": record.get("source_key", ""),
+            "source_key": units.source_key,
             "seed": seed,
             "trained_on": [trained_on(path) for path in weights],
             "data_range": DATA_RANGE,
@@ -81,11 +83,11 @@ def score_volume(
 
 def trained_on(weights: str | os.PathLike[str]) -> dict[str, Any]:
     """What a model was trained on: its name, the hash of its list of training keys, and the hash of its weights."""
-    with open(weights, "rb") as stream:
-        # A safetensors file begins with the length of its JSON header; torch is not needed to read that.
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    record = json.loads(header["__metadata__"]["headsr"])
-    return {"model": Path(weights).parent.name, "training_keys": record["training_keys"], "sha256": sha256_of(weights)}
+    try:
+        keys = build(str, metadata_of(weights).get("training_keys"), "training_keys")
+    except (SealError, ValueError) as error:
+        raise ValueError(f"{weights}: does not say what it was trained on ({error}). Train the model again") from error
+    return {"model": Path(weights).parent.name, "training_keys": keys, "sha256": sha256_of(weights)}
 
 
 def _comparisons(
@@ -127,16 +129,6 @@ def _measured(
                 yield {"mask": mask, "metric": metric, "value": value if math.isfinite(value) else str(value)}
 
 
-def intensities_of(truth: str | os.PathLike[str]) -> dict[str, Any]:
-    """What the truth's sidecar says: scale and offset, and where it came from."""
-    sidecar = sidecar_of(truth)
-    record = read_json(sidecar).get("headsr", {})
-    scale, offset = record.get("scale"), record.get("offset")
-    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in (scale, offset)) or scale <= 0:
-        raise ValueError(f"{sidecar}: says no usable scale and offset. Run normalize_intensity for this scan again")
-    return record
-
-
 def aligned(
     path: str | os.PathLike[str], reference: Volume, truth: str | os.PathLike[str], *, constant: bool = False
 ) -> Volume:
@@ -155,6 +147,6 @@ def _describe(volume: Volume) -> str:
     return f"{shape} voxels of {'x'.join(f'{size:.3g}' for size in volume.grid.voxel_size)} mm"
 
 
-def normalised(volume: Volume, record: Mapping[str, Any]) -> NDArray[np.float32]:
-    """The normalised intensities of a volume in scan units, by the record of ``intensities_of``."""
-    return ((volume.data - np.float32(record["offset"])) / np.float32(record["scale"])).astype(np.float32)
+def normalised(volume: Volume, units: Intensities) -> NDArray[np.float32]:
+    """The normalised intensities of a volume in scan units."""
+    return ((volume.data - np.float32(units.offset)) / np.float32(units.scale)).astype(np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from headsr.evaluate.collect import Score, read_scores
 from headsr.files import whole
 from headsr.parts import METRICS
 from headsr.recipes.tables import VARIANTS, Column, Expectation, Published, Table, read_published
+from headsr.words import shown
 
 COMPARED = "unprojected"  # what is set beside published values: no paper projects its volumes onto the scans
 NOTHING = "-"
@@ -297,10 +299,10 @@ def _markdown(
     scans: Sequence[str],
     published: Sequence[Published],
 ) -> Iterator[str]:
-    yield f"# {table.title}"
+    yield f"# {_plain(table.title)}"
     yield ""
     ranges = ", ".join(f"{one:g}" for one in sorted(measured.data_ranges)) or "unknown"
-    yield f"Mean ± standard deviation over the {table.split} scans: {', '.join(scans)}. Data range {ranges}."
+    yield f"Mean ± standard deviation over the {table.split} scans: {_plain(', '.join(scans))}. Data range {ranges}."
     yield ""
     yield from (f"- {line}" for line in legend(column.metric for column in table.columns))
     blocks = blocks_of(table, measured, titles)
@@ -310,18 +312,23 @@ def _markdown(
     yield "## Expectations"
     yield ""
     for outcome in judge(table, measured):
-        yield f"- **{outcome.verdict}**: {outcome.expectation.text}: {outcome.sentence}"
+        yield f"- **{outcome.verdict}**: {_plain(outcome.expectation.text)}: {outcome.sentence}"
     if not table.expectations:
         yield "None stated."
 
 
 def _markdown_block(block: Block) -> Iterator[str]:
     yield ""
-    yield f"## {block.caption}"
+    yield f"## {_plain(block.caption)}"
     yield ""
-    yield "| " + " | ".join(block.columns) + " |"
+    yield "| " + " | ".join(map(_plain, block.columns)) + " |"
     yield "|---" * len(block.columns) + "|"
-    yield from ("| " + " | ".join(row) + " |" for row in block.rows)
+    yield from ("| " + " | ".join(map(_plain, row)) + " |" for row in block.rows)
+
+
+def _plain(text: str) -> str:
+    """Text as Markdown shows it, in one line and one cell: no column, tag, link or code of its own."""
+    return re.sub(r"([\\`|<>&\[\]])", r"\\\1", " ".join(shown(text, keep="\n\t").split()))
 
 
 def _number(value: float) -> str:

@@ -9,8 +9,8 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, BinaryIO
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
 import safetensors
@@ -23,7 +23,9 @@ from headsr.fields.dense import DenseField
 from headsr.fields.hash_grid import HashField
 from headsr.fields.siren import SirenField
 from headsr.files import NotAFileError, whole
+from headsr.recipes.convert import Range
 from headsr.seal import refuse_broken_seal, seal, sealable, unsealed
+from headsr.typed_json import picked
 from headsr.volumes import Grid
 
 KINDS = {None: DenseField, "siren": SirenField, "hash_grid": HashField}  # the network of each kind that a file may say
@@ -33,6 +35,21 @@ _LENGTH_BYTES, _METADATA = 8, "__metadata__"
 
 class FieldError(ValueError):
     """A file does not hold a field. The message names the file and the way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    """What a file says of a field: ``cells`` and ``layers`` where the kind of its network has such."""
+
+    shape: tuple[int, int, int]
+    affine: tuple[tuple[float, float, float, float], ...]
+    scale: Annotated[float, Range(0, above=True)]
+    offset: float
+    signed: bool
+    record: dict[str, Any]
+    kind: str | None = None
+    cells: tuple[Annotated[float, Range(0, above=True)], ...] = ()
+    layers: Annotated[int, Range(1)] = 1
 
 
 def save_field(path: str | os.PathLike[str], field: ConsistentField) -> None:
@@ -62,8 +79,10 @@ def load_field(path: str | os.PathLike[str], *, device: str = "cpu", precision: 
     try:
         content, tensors = _read(path)
         earlier = "projected" not in tensors and "record" in content
-        network = _kind(content.get("kind")).from_file(Grid(content["shape"], content["affine"]), content, tensors)
-        loaded = None if earlier else _with_its_voxels(network, content, tensors)
+        said = None if earlier else picked(_Said, content, "its metadata")
+        grid = Grid(said.shape, said.affine) if said else None
+        network = _kind(said.kind).from_file(grid, content, tensors) if said else None
+        loaded = _with_its_voxels(network, said, tensors) if said else None
     except FileNotFoundError:
         raise FieldError(f"{path}: does not exist. Fit the field first") from None
     except NotAFileError as error:
@@ -86,10 +105,10 @@ def load_field(path: str | os.PathLike[str], *, device: str = "cpu", precision: 
 
 
 def _with_its_voxels(
-    network: DenseField | SirenField | HashField, content: dict[str, Any], tensors: dict[str, NDArray[np.float32]]
+    network: DenseField | SirenField | HashField, said: _Said, tensors: dict[str, NDArray[np.float32]]
 ) -> ConsistentField:
-    voxels, said = (tensors["projected"], tensors["carried"]), (content["scale"], content["offset"], content["signed"])
-    return ConsistentField(network, *voxels, *said, content["record"])
+    voxels = (tensors["projected"], tensors["carried"])
+    return ConsistentField(network, *voxels, said.scale, said.offset, said.signed, said.record)
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:

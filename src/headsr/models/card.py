@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,24 +32,41 @@ class Card:
     sha256: str
     bytes: int
     kind: str
-    architectures: Sequence[str]
+    architectures: list[str]
     trained_on: str
-    datasets: Mapping[str, Mapping[str, str]]
-    recipe: Mapping[str, Any]
+    datasets: dict[str, dict[str, str]]
+    recipe: dict[str, Any]
     seed: int
     steps: int
     device: str
     minutes: float
     machine: str
-    curve: Sequence[Mapping[str, float]]
-    scores: Sequence[Mapping[str, Any]]
+    curve: list[dict[str, Any]]
+    scores: list[dict[str, Any]]
     license: str
     citation: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.recipe.get("data"), Mapping):
+            raise ValueError("recipe: says no data")
+        for number, line in enumerate(self.curve):
+            if type(line.get("step")) is not int or not all(map(_is_number, line.values())):
+                raise ValueError(f"curve[{number}]: is no line of numbers with their step")
+        for number, score in enumerate(self.scores):
+            texts = (score.get(key) for key in ("measure", "unit", "scans"))
+            others = score.get("others")
+            values = (score.get("value"), *(others.values() if isinstance(others, Mapping) else (None,)))
+            if not (all(isinstance(text, str) for text in texts) and all(map(_is_number, values))):
+                raise ValueError(f"scores[{number}]: is no score: measure, unit, scans, value, others")
 
     @property
     def headline(self) -> str:
         """The first score in words; '' where none is known."""
         return words_of(self.scores[0]) if self.scores else ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def words_of(score: Mapping[str, Any]) -> str:
@@ -100,12 +117,17 @@ def read_card(name: str, folder: str | os.PathLike[str] = PACKAGE) -> Card:
     try:
         content = read_json(path)
     except ValueError as error:
-        raise CardError(f"{path}: is no JSON. {_WAYS_OUT}") from error
+        raise CardError(f"{path}: is no card ({error}). {_WAYS_OUT}") from error
     keys = {field.name for field in dataclasses.fields(Card)}
     if not isinstance(content, Mapping) or content.keys() != keys:
         different = sorted(keys ^ content.keys()) if isinstance(content, Mapping) else ["no block of keys"]
         raise CardError(f"{path}: is no card of this version of headsr ({', '.join(different)}). {_WAYS_OUT}")
-    return Card(**content)
+    from headsr.recipes.convert import RecipeError, build  # not before: recipes read cards
+
+    try:
+        return build(Card, content, f"{path}")
+    except RecipeError as error:
+        raise CardError(f"{error}. {_WAYS_OUT}") from error
 
 
 def is_card(path: Path) -> bool:

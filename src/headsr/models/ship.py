@@ -14,11 +14,10 @@ import yaml
 from headsr.files import sha256_of, whole
 from headsr.history import read_history
 from headsr.models.card import MOST_BYTES, PACKAGE, Card, card_path, is_card, read_card, weights_path, write_card
-from headsr.models.shipped import architectures_in
 from headsr.recipes import Dataset, RecipeError, build
 from headsr.recipes.convert import NAME, Doc, Names, Range, unknown
 from headsr.recipes.yaml_file import read_yaml
-from headsr.weights import StateError, load_model, load_tensors, read_metadata, save_tensors
+from headsr.weights import StateError, load_model, load_tensors, made_of, read_metadata, save_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +77,7 @@ def ship(
     recipe, history = _recipe_and_history(weights)
     facts_of_training = {
         "kind": load_model(weights).kind,
-        "architectures": architectures_in(weights),
+        "architectures": made_of(weights).architectures,
         "recipe": recipe,
         "seed": recipe["seed"],
         "steps": history[-1]["step"],
@@ -135,7 +134,7 @@ def _recipe_and_history(weights: Path) -> tuple[dict[str, Any], list[dict[str, f
         raise StateError(
             f"{weights}: recipe.yaml beside it is not valid YAML ({error}). Export the model again"
         ) from error
-    if recipe != metadata["recipe"] or not history or history[-1] != metadata["validation"]:
+    if recipe != metadata.get("recipe") or not history or history[-1] != metadata.get("validation"):
         raise StateError(f"{weights}: recipe or history beside it are of another training. Export the model again")
     return recipe, history
 

@@ -15,7 +15,7 @@ from headsr.models.card import MOST_BYTES, PACKAGE, Card, CardError, checked_wei
 from headsr.recipes import versions
 from headsr.recipes.shipped import card_of
 from headsr.volumes import Grid
-from headsr.weights import StateError, TrainedModel, load_model, read_metadata
+from headsr.weights import StateError, TrainedModel, load_model, made_of
 
 _SIDE = 16  # of the zeros that a network is tried on
 
@@ -56,22 +56,13 @@ def verify_shipped(name: str, *, folder: str | os.PathLike[str] = PACKAGE) -> st
     return f"{said}, and so is what it makes of zeros"
 
 
-def architectures_in(path: str | os.PathLike[str]) -> list[str]:
-    """Every network in a file of weights: the model's own, then those of the models that it holds beside it."""
-    todo, found = [read_metadata(path)], []
-    for model in todo:
-        found.append(model["network"]["architecture"])
-        todo += [model["companions"][role] for role in sorted(model["companions"])]
-    return found
-
-
 def _refuse_other_facts(path: str | os.PathLike[str], card: Card) -> None:
-    size, metadata = os.path.getsize(path), read_metadata(path)
+    size, made = os.path.getsize(path), made_of(path)
     said = (card.bytes, card.kind, list(card.architectures))
-    if (found := (size, metadata["task"], architectures_in(path))) != said:
+    if (found := (size, made.task, made.architectures)) != said:
         raise StateError(f"{path}: is {found}, its card says {said} (bytes, kind, networks). Ship the model again")
     for part in (f"network.{architecture}" for architecture in card.architectures):
-        now, then = versions(part)[part], metadata["stage"].get(part)
+        now, then = versions(part)[part], made.stage.get(part)
         if then not in (None, now):  # of the networks beside its own no record says it
             raise StateError(f"{path}: is of version {then} of {part}, this is {now}. Train and ship it again")
     if size > MOST_BYTES:

@@ -16,6 +16,8 @@ from headsr.recipes.data import (
 from headsr.recipes.load import (
     Recipes,
     architectures_of,
+    check_config,
+    config_files,
     every_part,
     load_config,
     load_datasets,
@@ -49,6 +51,7 @@ __all__ = [
     "Budget", "Column", "Data", "DataRecipe", "Dataset", "DatasetRecipe", "Degradation", "Expectation", "Fit",
     "GridField", "Inr", "LabelMaps", "Ldm", "Method", "MethodRecipe", "Model", "ModelRecipe", "RecipeError",
     "Recipes", "Shipped", "SliceNetwork", "Spline", "Stack", "Table", "Tikhonov", "TotalVariation", "Unrolled",
-    "architectures_of", "build", "every_part", "expanded", "load_config", "load_datasets", "load_recipes", "merged",
+    "architectures_of", "build", "check_config", "config_files",
+    "every_part", "expanded", "load_config", "load_datasets", "load_recipes", "merged",
     "model_references", "parts_of_method", "parts_of_model", "plain", "stated", "stated_in", "tracked", "versions",
 ]  # fmt: skip

@@ -71,6 +71,19 @@ class Among:
 
 
 @dataclass(frozen=True)
+class Matching:
+    """A text of this form, which ``what`` says in words."""
+
+    pattern: str
+    what: str
+
+    def refuse(self, value: str, where: str) -> None:
+        """RecipeError for any other text."""
+        if not re.fullmatch(self.pattern, value):
+            raise RecipeError(f"{where}: {value!r} is not {self.what}")
+
+
+@dataclass(frozen=True)
 class Names:
     """The name of another recipe of ``part`` (models, methods ...), of one of ``kinds`` if any are given."""
 
@@ -186,6 +199,7 @@ def references(hint: Any, value: Any, where: str) -> Iterator[Reference]:
             yield from references(_item_hints(kind, value, where)[i], item, f"{where}[{i}]")
 
 
+MOST = 2**63 - 1  # of whole numbers: NumPy, torch and SQLite keep no larger ones
 MOST_OF_EACH = 10_000  # blocks that one ``each`` may make: a product of lists grows quickly
 
 
@@ -252,7 +266,7 @@ def _of_kind(base: type, marks: Iterable[Any], value: Any, where: str) -> Any:
         return _recipe(unsaid, block, where)
     if "kind" not in block:
         raise RecipeError(f"{where}: the key 'kind' is missing; known: {', '.join(table)}")
-    if block["kind"] not in table:
+    if not (isinstance(block["kind"], str) and block["kind"] in table):
         raise RecipeError(f"{where}.kind: {unknown('kind', block['kind'], table)}")
     return _recipe(table[block["kind"]], {key: item for key, item in block.items() if key != "kind"}, where)
 
@@ -284,7 +298,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     """Check one value against its type; numbers and lists become what the recipe declares."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
-        return value
+        return _of_any_kind(value, where)
     if type(None) in arguments:
         return None if value is None else build(arguments[0], value, where)
     if dataclasses.is_dataclass(kind):
@@ -301,10 +315,23 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return tuple(
             build(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True))
         )
+    if origin is list and isinstance(value, list):
+        return [build(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
     if origin is dict and isinstance(value, Mapping):
         keys, items = arguments
         return {build(keys, key, where): build(items, item, f"{where}.{key}") for key, item in value.items()}
     return _scalar(kind, value, where)
+
+
+def _of_any_kind(value: Any, where: str) -> Any:
+    """What is checked by whom it is for, as a network's arguments are: text, numbers, lists and blocks alone."""
+    if isinstance(value, Mapping):
+        return {build(str, key, where): _of_any_kind(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_of_any_kind(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if value is None or isinstance(value, bool):
+        return value
+    return _scalar(type(value) if isinstance(value, (int, float)) else str, value, where)
 
 
 def _item_hints(kind: Any, value: Any, where: str) -> list[Any]:
@@ -316,6 +343,8 @@ def _item_hints(kind: Any, value: Any, where: str) -> list[Any]:
 
 
 def _scalar(kind: Any, value: Any, where: str) -> Any:
+    if isinstance(value, int) and abs(value) > MOST:
+        raise RecipeError(f"{where}: is too large a number; it must be at most {MOST:,}")
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:
@@ -324,7 +353,8 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
         raise RecipeError(f'{where}: {value!r} is no text to YAML; put it in quotes as it is meant, such as "{value}"')
     if kind in (float, int) and isinstance(value, str) and _is_number(value):
         raise RecipeError(f"{where}: {value!r} is text to YAML; write a number, with a point before any e: 1.0e-3")
-    name = {tuple: "a list", dict: "a block of keys"}.get(get_origin(kind), getattr(kind, "__name__", kind))
+    known = {tuple: "a list", list: "a list", dict: "a block of keys"}
+    name = known.get(get_origin(kind), getattr(kind, "__name__", kind))
     raise RecipeError(f"{where}: {value!r} is not {name}")
 
 
@@ -372,7 +402,7 @@ def _goes_without_saying(recipe: type) -> bool:
 
 def _plain_inside(value: Any, of: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): of(value[key]) for key in sorted(value)}
+        return {str(key): of(value[key]) for key in sorted(value, key=str)}
     return [of(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import graphlib
 import itertools
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -12,7 +13,9 @@ from typing import Any
 
 import yaml
 
+from headsr.files import UnreadableError
 from headsr.parts import LOSSES, METRICS, NETWORKS, Part
+from headsr.recipes.config import Config
 from headsr.recipes.convert import NAME, RecipeError, Reference, build, expanded, merged, references, unknown
 from headsr.recipes.data import Blind, Dataset, DatasetRecipe, Degradation, LabelMaps
 from headsr.recipes.methods import METHODS, Method, MethodRecipe
@@ -23,6 +26,7 @@ from headsr.recipes.yaml_file import read_yaml
 from headsr.scans import DATASET_PATTERN, SUFFIXES, may_be_named, parse_companion, parse_name
 from headsr.stages import STAGE_VERSIONS
 
+CONFIG_FILE = "config/config.yaml"
 _NO_PATH = re.compile(r'[\x00-\x1f\x7f{}<>$`"\\]')
 
 
@@ -59,58 +63,98 @@ def model_references(recipe: Method | Model | Shipped) -> list[Reference]:
 
 
 def load_config(deltas: Sequence[str]) -> dict[str, Any]:
-    """``config/config.yaml`` with each delta laid over it, as Snakemake does; RecipeError names a missing file."""
+    """``config/config.yaml`` with each delta laid over it, as Snakemake does.
+
+    RecipeError names the file that is missing or wrong: the first with which what was laid so far cannot be used.
+    """
     config: dict[str, Any] = {}
-    for path in ("config/config.yaml", *deltas):
+    for path in config_files(deltas):
         try:
-            config = merged(config, read_yaml(path) or {})
+            content = read_yaml(path)
         except FileNotFoundError:
             raise RecipeError(f"{path}: does not exist here. Run headsr in the project's root folder") from None
         except yaml.YAMLError as error:
             raise RecipeError(f"{path}: is not valid YAML ({error})") from error
+        if not isinstance(content, Mapping | None):
+            raise RecipeError(f"{path}: must be a block of keys, not {_short(content)}")
+        config = merged(config, content or {})
+        check_config(config, f"{path}")
     return config
 
 
-def load_recipes(config: Mapping[str, Any]) -> Recipes:
+def config_files(deltas: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
+    """The files of a configuration, in the order in which they are laid over each other."""
+    return (CONFIG_FILE, *map(str, deltas))
+
+
+def check_config(config: Mapping[str, Any], where: str) -> None:
+    """RecipeError, which begins with ``where`` (the files), for a configuration that lacks a key or has a wrong one."""
+    build(Config, config, f"{where}: config")
+
+
+def load_recipes(config: Mapping[str, Any], read_from: Sequence[str] = ()) -> Recipes:
     """Read the recipe files that ``config["recipes"]`` names, with ``config["overrides"]`` laid over them.
 
-    Raises RecipeError for whatever cannot be used, and for a name that no file defines.
+    ``read_from`` are the files of the configuration, the one that others are laid over first, so that an error can name
+    them. Raises RecipeError for whatever cannot be used, and for a name that no file defines.
     """
+    where = _Places(config, tuple(read_from))
     for folder in ("results", "clones"):
         if folder not in config:
-            raise RecipeError(f"config: the key {folder!r} is missing")
-        _refuse_no_folder(config[folder], f"config: {folder}")
-    files = config["recipes"]
-    recipes = Recipes(**{field.name: _load_part(field.name, config) for field in fields(Recipes)})
-    for reference in _references(recipes, files):
+            raise RecipeError(f"{where.config}: the key {folder!r} is missing")
+        _refuse_no_folder(config[folder], f"{where.config}: {folder}")
+    recipes = Recipes(**{field.name: _load_part(field.name, config, where) for field in fields(Recipes)})
+    for reference in _references(recipes, where):
         _refuse_wrong(reference, recipes)
-    _refuse_circles(recipes, files["models"])
+    _refuse_circles(recipes, where.of("models"))
     for name, dataset in recipes.datasets.items():
-        _refuse_wrong_names(dataset, stated_in(files["datasets"], name))
+        _refuse_wrong_names(dataset, where.of("datasets", name))
     for name, table in recipes.tables.items():
-        _refuse_elsewhere(table, stated_in(files["tables"], name))
-        _refuse_other_slices(table, recipes, stated_in(files["tables"], name))
-        _refuse_wrong_published(table, stated_in(files["tables"], name))
+        _refuse_elsewhere(table, where.of("tables", name))
+        _refuse_other_slices(table, recipes, where.of("tables", name))
+        _refuse_wrong_published(table, where.of("tables", name))
     for name, model in recipes.models.items():
         if isinstance(model, Shipped):  # trained elsewhere, on data that need not be here
             continue
-        _refuse_wrong_pool(model, recipes, stated_in(files["models"], name))
-        _refuse_other_datasets(model, recipes, f"{stated_in(files['models'], name)}.data.datasets")
+        _refuse_wrong_pool(model, recipes, where.of("models", name))
+        _refuse_other_datasets(model, recipes, f"{where.of('models', name)}.data.datasets")
     for table in config["tables"]:
         if table not in recipes.tables:
-            raise RecipeError(f"config: tables: {unknown('table', table, recipes.tables)}")
+            raise RecipeError(f"{where.config}: tables: {unknown('table', table, recipes.tables)}")
     return recipes
 
 
-def load_datasets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipes of datasets alone, whatever is wrong with others; errors as load_recipes."""
-    return _load_part("datasets", config)
+def load_datasets(config: Mapping[str, Any], read_from: Sequence[str] = ()) -> dict[str, Any]:
+    """The recipes of datasets alone, whatever is wrong with others; arguments and errors as load_recipes."""
+    return _load_part("datasets", config, _Places(config, tuple(read_from)))
 
 
-def _load_part(part: str, config: Mapping[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Places:
+    """What error messages begin with: the files that a recipe, or a key of the configuration, stands in."""
+
+    all: Mapping[str, Any]
+    read_from: tuple[str, ...]
+
+    @property
+    def config(self) -> str:
+        """Where the configuration itself stands."""
+        return ", ".join(self.read_from) or "config"
+
+    def of(self, part: str, name: str | None = None) -> str:
+        """The file of a recipe, with those that may override it; without a name that of all recipes of a part."""
+        file, overrides = self.all["recipes"][part], (self.all.get("overrides") or {}).get(part)
+        over = self.read_from[1:] or self.read_from
+        laid = f"{', '.join(over)}, laid over " if overrides and over else ""
+        if name is None:
+            return f"{laid}{file}"
+        return f"{laid if name in (overrides or {}) else ''}{stated_in(file, name)}"
+
+
+def _load_part(part: str, config: Mapping[str, Any], where: _Places) -> dict[str, Any]:
     """All recipes of a kind: one attribute of Recipes."""
     file, changes = config["recipes"][part], (config.get("overrides") or {}).get(part) or {}
-    return _build_all(part, merged(expanded(_read_blocks(file), file), changes), file)
+    return _build_all(part, merged(expanded(_read_blocks(file, where.config), file), changes), where)
 
 
 # What recipes exchange by name: the parts themselves, or the classes of kinds, each with its part.
@@ -168,23 +212,23 @@ def _version_of(name: str) -> int:
     return getattr(_EXCHANGED[what][one], "part", _EXCHANGED[what][one]).version
 
 
-def _read_blocks(path: str) -> dict[str, Any]:
-    """The blocks of one YAML file, or of a folder with one file per name."""
+def _read_blocks(path: str, named_in: str) -> dict[str, Any]:
+    """The blocks of one YAML file, or of a folder with one file per name, that the configuration names."""
     source = Path(path)
     if source.is_dir():
-        return {file.stem: _read_blocks(str(file)) for file in sorted(source.glob("*.yaml"))}
+        return {file.stem: _read_blocks(str(file), named_in) for file in sorted(source.glob("*.yaml"))}
     try:
         blocks = read_yaml(source)
     except FileNotFoundError:
-        raise RecipeError(f"{path}: does not exist; config.yaml names it under 'recipes'") from None
+        raise RecipeError(f"{path}: does not exist; {named_in} names it under 'recipes'") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: is not valid YAML ({error})") from error
     if not isinstance(blocks, Mapping | None):
-        raise RecipeError(f"{path}: must be a block of keys, not {blocks!r}")
+        raise RecipeError(f"{path}: must be a block of keys, not {_short(blocks)}")
     return dict(blocks or {})
 
 
-def _build_all(part: str, blocks: Mapping[str, Any], file: str) -> dict[str, Any]:
+def _build_all(part: str, blocks: Mapping[str, Any], where: _Places) -> dict[str, Any]:
     """Every recipe of one part, by its name."""
     hint = {
         "datasets": DatasetRecipe,
@@ -197,12 +241,12 @@ def _build_all(part: str, blocks: Mapping[str, Any], file: str) -> dict[str, Any
     for name in blocks:
         if not (isinstance(name, str) and NAME.fullmatch(name)):
             text = "text of letters, digits and '_', with single '.' between, at most 100"
-            raise RecipeError(f"{file}: {name!r} is no name; names are {text}")
+            raise RecipeError(f"{where.of(part)}: {_short(name)} is no name; names are {text}")
         if part == "datasets" and re.fullmatch(DATASET_PATTERN, name) is None:
             raise RecipeError(
-                f"{file}: {name!r} is no name of a dataset; it must be letters and digits, as BIDS' labels"
+                f"{where.of(part)}: {name!r} is no name of a dataset; it must be letters and digits, as BIDS' labels"
             )
-    return {name: build(hint, block, stated_in(file, name)) for name, block in blocks.items()}
+    return {name: build(hint, block, where.of(part, name)) for name, block in blocks.items()}
 
 
 def _refuse_no_folder(path: Any, where: str) -> None:
@@ -220,10 +264,15 @@ def stated_in(file: str, name: str) -> str:
     return f"{file}/{name}.yaml: {name}" if Path(file).is_dir() else f"{file}: {name}"
 
 
-def _references(recipes: Recipes, files: Mapping[str, str]) -> Iterator[Reference]:
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _references(recipes: Recipes, where: _Places) -> Iterator[Reference]:
     for field in fields(recipes):
         for name, recipe in getattr(recipes, field.name).items():
-            yield from references(None, recipe, stated_in(files[field.name], name))
+            yield from references(None, recipe, where.of(field.name, name))
 
 
 def _refuse_wrong(reference: Reference, recipes: Recipes) -> None:
@@ -298,7 +347,7 @@ def _refuse_wrong_published(table: Table, where: str) -> None:
     if table.published:
         try:
             read_published(table.published, table)
-        except RecipeError as error:
+        except (RecipeError, UnreadableError) as error:
             raise RecipeError(f"{where}.published: {error}") from None
 
 

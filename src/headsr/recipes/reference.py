@@ -8,7 +8,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from headsr.recipes.convert import Among, Doc, Kinds, Names, Range, hints_of, plain
+from headsr.recipes.config import Config, Files, Larger, Overrides, Render
+from headsr.recipes.convert import Among, Doc, Kinds, Matching, Names, Range, hints_of, plain, stated
 from headsr.recipes.data import DATASETS, Blind, BlindStage, Degradation, Stack
 from headsr.recipes.methods import METHODS, Fit, GridField
 from headsr.recipes.models import DATA, MODELS, Budget, LossTerm, Optimizer, Schedule
@@ -18,6 +19,7 @@ from headsr.recipes.tables import Column, Expectation, Table
 README = Path("config/README.md")
 MARK = "<!-- From here on made by: python -m headsr.recipes.reference -->\n"
 _SECTIONS = {
+    "config.yaml": [Config, Render, Larger, Files, Overrides],
     "datasets.yaml": [*DATASETS.values()],
     "degradations.yaml": [Degradation, Stack],
     "blind.yaml": [Blind, BlindStage],
@@ -53,6 +55,8 @@ def allowed(hint: Any) -> str:
             return "block of kind " + ", ".join(mark.table)
         if isinstance(mark, Names):
             return f"name in {mark.part}" + (f" of kind {', '.join(mark.kinds)}" if mark.kinds else "")
+        if isinstance(mark, Matching):
+            return mark.what
         if isinstance(mark, Among):
             return f"{mark.what}: {', '.join(mark.known)}"
     ranges = [str(mark) for mark in marks if isinstance(mark, Range)]
@@ -82,7 +86,7 @@ def _default(field: dataclasses.Field) -> str:
         value = field.default_factory()
     else:
         return "needed"
-    return f"`{plain(value)}`" if value not in ("", (), {}) else "empty"
+    return f"`{plain(value)}`" if stated(value) not in ("", [], {}) else "empty"
 
 
 def _meaning(recipe: type, field: dataclasses.Field) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from headsr.files import read_text
+from headsr.files import read_rows
 from headsr.parts import METRICS
 from headsr.recipes.convert import FOR_PEOPLE, Among, Doc, Names, RecipeError, build, plain, unknown
 from headsr.recipes.data import Split, Suffix
@@ -134,26 +133,23 @@ def read_published(path: str | os.PathLike[str], table: Table) -> tuple[Publishe
 
     Methods, degradations and measures are the table's own; an empty mask is the head. Raises RecipeError naming file
     and line for a file that is not there, what the table does not have, a value that is no number, and one that comes
-    twice.
+    twice; UnreadableError for what is no table.
     """
     try:
-        lines = read_text(path).splitlines()
+        columns, rows = read_rows(path, delimiter=",")
     except FileNotFoundError:
         raise RecipeError(f"{path}: does not exist; a table names it as published") from None
-    rows = csv.DictReader(lines)
-    if tuple(rows.fieldnames or ()) not in (_PUBLISHED, _PUBLISHED[:-1]):
+    if columns not in (_PUBLISHED, _PUBLISHED[:-1]):
         raise RecipeError(f"{path}: its columns must be {','.join(_PUBLISHED)}")
     found: dict[tuple[str, str, Column], Published] = {}
-    for line, row in enumerate(rows, start=2):
-        one = _published(row, table, f"{path}, line {line}")
+    for where, row in rows:
+        one = _published(row, table, where)
         if found.setdefault((one.method, one.degradation, one.column), one) is not one:
-            raise RecipeError(f"{path}, line {line}: {one.method} on {one.degradation} has a value already")
+            raise RecipeError(f"{where}: {one.method} on {one.degradation} has a value already")
     return tuple(found.values())
 
 
 def _published(row: Mapping[str, str], table: Table, where: str) -> Published:
-    if None in row or None in row.values():
-        raise RecipeError(f"{where}: the row does not have as many values as the first line has columns")
     for key, known in {"method": table.methods, "degradation": table.degradations}.items():
         if row[key] not in known:
             raise RecipeError(f"{where}: {unknown(f'{key} of this table', row[key], known)}")

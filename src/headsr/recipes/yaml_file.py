@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import yaml
@@ -11,6 +12,7 @@ from headsr.files import open_file
 
 MOST_BYTES = 4 * 2**20
 MOST_VALUES = 200_000  # every alias and merge written out; the shipped recipes have some thousand
+MOST_DEPTH = 50  # of blocks in one another; whatever goes through a recipe goes through all of them
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:
@@ -34,26 +36,34 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         finally:
             loader.dispose()
     except RecursionError:
-        raise yaml.YAMLError("its blocks lie too deep in one another") from None
+        raise yaml.YAMLError(_TOO_DEEP) from None
     except ValueError as error:  # of a number with thousands of digits, of a day that there is not
         raise yaml.YAMLError(str(error)) from error
 
 
 def _refuse_growth(root: yaml.Node) -> None:
     sizes: dict[yaml.Node, int | None] = {}  # None: is being counted
-    if _size(root, sizes) > MOST_VALUES:
+    if _size(root, sizes, 0) > MOST_VALUES:
         raise yaml.YAMLError(f"it stands for more than {MOST_VALUES:,} values once its aliases are written out")
 
 
-def _size(node: yaml.Node, sizes: dict[yaml.Node, int | None]) -> int:
+def _size(node: yaml.Node, sizes: dict[yaml.Node, int | None], depth: int) -> int:
     """How many values a node stands for, each alias written out."""
     if node in sizes:
         known = sizes[node]
         if known is None:
             raise yaml.YAMLError("a block contains itself")
         return known
+    if depth > MOST_DEPTH:
+        raise yaml.YAMLError(_TOO_DEEP)
+    if isinstance(node, yaml.ScalarNode) and _HALF.search(node.value):
+        raise yaml.YAMLError("a text holds half a character (\\ud800 to \\udfff), which no file can keep")
     sizes[node] = None
     inner = node.value if isinstance(node, yaml.CollectionNode) else []
     parts = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
-    sizes[node] = 1 + sum(_size(part, sizes) for part in parts)
+    sizes[node] = 1 + sum(_size(part, sizes, depth + 1) for part in parts)
     return sizes[node]
+
+
+_TOO_DEEP = "its blocks lie too deep in one another"
+_HALF = re.compile("[\ud800-\udfff]")

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from headsr.acquisition.profile import profile_matrix
+from headsr.acquisition.protocol import read_protocol
 from headsr.fields.field import Field
 from headsr.fields.lattice import whole_scales
-from headsr.files import read_json, sidecar_of
 from headsr.render import store as stores
 from headsr.render.ahead import Lanes
 from headsr.render.plan import PlannedVolume, averaged_at_once, is_whole
@@ -52,9 +52,8 @@ def agreement_of(
 def refuse_other_scans(field: Field, scans: Scans) -> None:
     """Raise ValueError where a low-resolution scan is not of the head that a field was fitted to."""
     for scan in scans:
-        said = read_json(sidecar_of(scan))["headsr"]
-        head = Grid(said["head_shape"], said["head_affine"])
-        if not head.same_as(field.grid) or (said["scale"], said["offset"]) != (field.scale, field.offset):
+        said = read_protocol(scan)
+        if not said.head.same_as(field.grid) or (said.scale, said.offset) != (field.scale, field.offset):
             raise ValueError(f"{scan}: is not of the head that the field was fitted to: another grid or scale")
 
 

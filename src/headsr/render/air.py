@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import base64
 import math
+import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from headsr.recipes.convert import Range
 from headsr.render.ahead import Lanes
 from headsr.render.pyramid import halve
 from headsr.render.tiles import Layout, Tile, Triple
+from headsr.typed_json import read_as
 from headsr.volumes import Grid
 
 SAMPLES = 8  # per side of a chunk: one voxel in 4,096 of the default chunk is evaluated to look for air
@@ -26,6 +29,7 @@ TOLERANCE = 0.05  # of the robust maximum: what lies nearer to the background is
 CHECKED = 0.01  # the share of the skipped chunks that is rendered in full, and at least so many:
 _CHECKED_LEAST = 4
 _BLOCK = 64  # samples a side at once
+_Chunks = Annotated[int, Range(1)]
 _ROBUST = 99.5  # percentile
 
 
@@ -49,18 +53,38 @@ class Air:
         return float(self.empty.mean())
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON that ``from_json`` reads."""
+        """Plain JSON that ``read_air`` reads."""
         packed = base64.b64encode(np.packbits(self.empty).tobytes()).decode()
         numbers = {name: getattr(self, name) for name in ("background", "tolerance", "checked", "worst")}
         return {"shape": list(self.empty.shape), "empty": packed, **numbers}
 
-    @staticmethod
-    def from_json(said: dict[str, Any]) -> Air:
-        """What ``as_json`` wrote."""
-        bits = np.frombuffer(base64.b64decode(said["empty"]), np.uint8)
-        empty = np.unpackbits(bits, count=math.prod(said["shape"])).astype(bool).reshape(said["shape"])
-        numbers = {name: said[name] for name in ("background", "tolerance", "checked", "worst")}
-        return Air(empty, **numbers)
+
+@dataclass(frozen=True, kw_only=True)
+class _Noted:
+    """Air as JSON has it: ``empty`` are packed bits in base64."""
+
+    shape: tuple[_Chunks, _Chunks, _Chunks]
+    empty: str
+    background: float
+    tolerance: float
+    checked: int
+    worst: float
+
+    def __post_init__(self) -> None:
+        if len(self.bits) != -(-math.prod(self.shape) // 8):
+            raise ValueError(f"empty: {len(self.bits)} bytes are not those of {self.shape} chunks")
+
+    @property
+    def bits(self) -> bytes:
+        """A bit for every chunk, eight in a byte."""
+        return base64.b64decode(self.empty, validate=True)
+
+
+def read_air(path: str | os.PathLike[str]) -> Air:
+    """The air that was noted as ``Air.as_json``. UnreadableError names a file that is no such note."""
+    said: _Noted = read_as(_Noted, path)
+    bits = np.unpackbits(np.frombuffer(said.bits, np.uint8), count=math.prod(said.shape))
+    return Air(bits.astype(bool).reshape(said.shape), said.background, said.tolerance, said.checked, said.worst)
 
 
 def no_air(layout: Layout) -> Air:

@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headsr.fields.field import Field
-from headsr.files import head_mask_of, read_json, sha256_of, sidecar_of, write_json
+from headsr.files import head_mask_of, sha256_of, sidecar_of, write_json
 from headsr.render import store as stores
 from headsr.render.agreement import Scans, agreement_of, refuse_other_scans
 from headsr.render.ahead import Lanes
-from headsr.render.air import Air, find_air, no_air
+from headsr.render.air import Air, find_air, no_air, read_air
 from headsr.render.describe import RESEARCH_ONLY
 from headsr.render.disk import kept_when_full, refuse_small_disk
 from headsr.render.plan import (
@@ -409,7 +409,7 @@ def _air(field: Field, grid: Grid, outputs: Outputs, fingerprint: str, manner: M
     if not manner.skip_air or not is_whole(grid, field.grid):
         return no_air(layout)
     if stores.holds(outputs.store, fingerprint) and _air_file(outputs).exists():
-        return Air.from_json(read_json(_air_file(outputs)))
+        return read_air(_air_file(outputs))
     print(f"{outputs.name}: looking for the air around the head", flush=True)
     seed = int.from_bytes(hashlib.sha256(outputs.name.encode()).digest()[:8])
     return find_air(field, grid, layout, seed=seed, workers=workers)

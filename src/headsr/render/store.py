@@ -23,6 +23,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,12 @@ import zarr
 from numpy.typing import NDArray
 from zarr.errors import ContainsArrayError
 
-from headsr.files import read_json, sha256_of, tree_files, tree_hash, write_json
+from headsr.files import parse_json, read_json, sha256_of, tree_files, tree_hash, write_json
 from headsr.lock import holding
 from headsr.render.ours import DESCRIPTION, WORK, foreign_in, is_leftover
 from headsr.render.shard import Written, codecs
 from headsr.render.tiles import Layout
+from headsr.typed_json import picked
 from headsr.volumes import Grid, Storage, read_header
 
 _DELETE = "zarr.json and say the same again to make the volume anew"
@@ -121,14 +123,23 @@ def record_shard(store: Path, key: str, written: Written) -> dict[str, Any]:
 
 
 def recorded_shards(store: Path) -> dict[str, Written]:
-    """The shards that were noted as complete, by key; a line that a kill cut short does not count."""
+    """The shards that were noted as complete, by key; a line that is no note, such as half of one, does not count."""
     shards = {}
     for path in sorted(work_folder(store).glob("shards-*.jsonl")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(json.JSONDecodeError, KeyError):
-                said = json.loads(line)
-                shards[said["key"]] = Written(said["sha256"], said["size"])
+            with suppress(ValueError):
+                note = picked(_Note, parse_json(line), "its note")
+                shards[note.key] = Written(note.sha256, note.size)
     return shards
+
+
+@dataclass(frozen=True)
+class _Note:
+    """A line of a worker's notes: a shard that is complete."""
+
+    key: str
+    sha256: str
+    size: int
 
 
 def is_intact(store: Path, key: str, written: Written) -> bool:

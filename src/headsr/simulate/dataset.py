@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from headsr.files import read_json, sha256_of, write_json
+from headsr.files import parse_json, read_text, sha256_of, write_json
 from headsr.seeds import seed_of
 from headsr.simulate.contrast import SEQUENCES
 from headsr.simulate.head import head_truth, simulate_head
 from headsr.simulate.labelmap import LabelMap, load_label_map
-from headsr.simulate.labels import Structure, find_label_maps, read_structures
+from headsr.simulate.labels import LabelMapError, Structure, find_label_maps, read_structures
 from headsr.simulate.lesions import VOLUMES_MM3
 from headsr.simulate.publish import generated_by, publish_dataset, write_participants, write_readme, write_scan
 from headsr.volumes import save_volume
@@ -97,6 +97,16 @@ def _write_truth(
     return float(truth.lesions.data.sum() * grid.voxel_size.prod())
 
 
+def _licence_in(description: Path) -> str:
+    """The licence that somebody's dataset has by its description; '' where it says none."""
+    try:
+        said = parse_json(read_text(description))
+    except ValueError as error:
+        raise LabelMapError(f"{description}: cannot be read, and may say a licence ({error}). Repair it") from error
+    licence = said.get("License") if isinstance(said, dict) else None
+    return licence if isinstance(licence, str) else ""
+
+
 def _write_lookup(path: Path, structures: list[Structure]) -> None:
     rows = {s.label: f"{s.label}\t{s.name}\t{s.tissue}" for s in structures}
     path.write_text("\n".join(["index\tname\ttissue", *(rows[n] for n in sorted(rows))]) + "\n", encoding="utf-8")
@@ -104,7 +114,7 @@ def _write_lookup(path: Path, structures: list[Structure]) -> None:
 
 def _write_descriptions(dataset: Path, label_maps: Path, made_from: str) -> None:
     source = label_maps / "dataset_description.json"
-    licence = read_json(source).get("License") if source.is_file() else None
+    licence = _licence_in(source) if source.is_file() else ""
     common = {
         "BIDSVersion": "1.10.0",
         "License": licence or "that of the label maps which the heads were made from",

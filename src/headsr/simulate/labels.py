@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headsr.files import NotAFileError, read_text
+from headsr.files import UnreadableError, read_rows
 from headsr.simulate.contrast import TISSUES, tissue_of
 
 
@@ -34,6 +33,7 @@ class Structure(NamedTuple):
 
 
 _PRIOR = ("t1_mean", "t1_mean_sd", "t1_sd", "t1_sd_sd")
+_LAST_LABEL = 2**31 - 1
 _TABLES = ("labels.tsv", "dseg.tsv")
 _COLUMNS = (
     "It needs the columns label (or index, as BIDS has it) and name; tissue, class and t1_mean, t1_mean_sd, t1_sd,"
@@ -74,13 +74,13 @@ def read_structures(table: str | os.PathLike[str]) -> tuple[Structure, ...]:
     Raises LabelMapError naming the row and the way out.
     """
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(table, "utf-8-sig"), newline=""), delimiter="\t"))
-    except (OSError, UnicodeDecodeError, NotAFileError) as error:
+        columns, rows = read_rows(table, encoding="utf-8-sig", stripped=True)
+    except (OSError, UnreadableError) as error:
         raise LabelMapError(f"{table}: cannot be read as a table of labels ({error})") from error
-    number = "label" if rows and "label" in rows[0] else "index"
-    if not rows or not {number, "name"} <= rows[0].keys():
+    number = "label" if "label" in columns else "index"
+    if not rows or not {number, "name"} <= set(columns):
         raise LabelMapError(f"{table}: is no table of labels. {_COLUMNS}, separated by tabs")
-    structures = tuple(_structure(row, number, table) for row in rows)
+    structures = tuple(_structure(row, number, table) for _, row in rows)
     if len({structure.label for structure in structures}) < len(structures):
         raise LabelMapError(f"{table}: a label stands in more than one row. Keep one row per label")
     return structures
@@ -88,12 +88,9 @@ def read_structures(table: str | os.PathLike[str]) -> tuple[Structure, ...]:
 
 def _structure(row: dict[str, str], number: str, table: str | os.PathLike[str]) -> Structure:
     where = f"{table}: label {row[number]} ({row['name']})"
-    try:
-        label = int(row[number])
-        given = [row.get(name) not in (None, "", "n/a") for name in _PRIOR]
-        prior = tuple(float(row[name]) for name in _PRIOR) if all(given) else None
-    except ValueError as error:
-        raise LabelMapError(f"{where}: has something else than a number where one is needed ({error})") from None
+    label = int(_number(row[number], where, most=_LAST_LABEL, whole=True))
+    given = [row.get(name) not in (None, "", "n/a") for name in _PRIOR]
+    prior = tuple(_number(row[name], where) for name in _PRIOR) if all(given) else None
     named = row.get("tissue") or tissue_of(row["name"]) or tissue_of(row.get("abbreviation") or "")
     tissue = "air" if label == 0 else named
     if tissue not in TISSUES:
@@ -102,6 +99,18 @@ def _structure(row: dict[str, str], number: str, table: str | os.PathLike[str]) 
             f" one of: {', '.join(TISSUES)}"
         )
     return Structure(label, row["name"], tissue, row.get("class") or tissue, prior)
+
+
+def _number(text: str, where: str, *, most: float = math.inf, whole: bool = False) -> float:
+    """The number of a cell, from 0 on; LabelMapError for anything else."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (0 <= number <= most) or math.isinf(number) or (whole and number % 1):
+        kind = "a whole number" if whole else "a number"
+        raise LabelMapError(f"{where}: {text[:40]!r} stands where {kind} of at least 0 is needed. Repair that row")
+    return number
 
 
 def whole_numbers(data: NDArray[np.float32], path: str | os.PathLike[str]) -> NDArray[np.int32]:

@@ -8,12 +8,14 @@ import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from headsr import __version__
 from headsr.annex import run_tool
-from headsr.files import read_json, write_json
+from headsr.files import UnreadableError, write_json
+from headsr.typed_json import read_as
 from headsr.volumes import Volume, save_volume
 
 VERSION_TAG = "v1"
@@ -97,12 +99,19 @@ def _is_made(target: Path, made_from: str) -> bool:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     description = target / "dataset_description.json"
-    found = (
-        read_json(description)["GeneratedBy"][0].get("Description", "") if description.is_file() else "something else"
-    )
+    found = _made_by(description) if description.is_file() else "something else"
     if found != made_from:
         raise DatasetError(f"{target}: holds {found!r}, not {made_from!r}. Move or remove it, or choose another folder")
     return True
+
+
+def _made_by(description: Path) -> str:
+    """What a dataset says that it was made from; '' where it says nothing, as one that is somebody else's."""
+    try:
+        makers = read_as(list[dict[str, Any]], description, "GeneratedBy")
+    except UnreadableError:
+        return ""
+    return str(makers[0].get("Description", "")) if makers else ""
 
 
 def _remove_stale(target: Path) -> None:

@@ -25,6 +25,7 @@ from headsr.files import sha256_of, whole
 from headsr.seal import refuse_broken_seal, seal, sealable, unsealed
 from headsr.seeds import seed_of
 from headsr.simulate.labels import Structure
+from headsr.typed_json import picked
 
 if TYPE_CHECKING:
     from headsr.simulate.labelmap import LabelMap
@@ -95,13 +96,56 @@ def open_anatomy(path: str | os.PathLike[str]) -> StoredAnatomy:
         _refuse_broken_seal_once(os.fspath(path), os.stat(path).st_mtime_ns)
         stream = safetensors.safe_open(path, framework="pt")
         metadata = unsealed(stream.metadata())
+        known = metadata.get("format") == FORMAT
+        if known:
+            _refuse_other_tensors(stream, picked(_Said, metadata, "its metadata"))
     except FileNotFoundError:
         raise StoreError(f"{path}: does not exist. Prepare the label map that it is of") from None
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        raise StoreError(f"{path}: is damaged or no anatomy ({error!r}). Delete it and prepare it again") from error
-    if metadata.get("format") != FORMAT:
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise StoreError(f"{path}: is damaged or no anatomy ({error}). Delete it and prepare it again") from error
+    if not known:
         raise StoreError(f"{path}: is of format {metadata.get('format')}, not {FORMAT}. Prepare it again")
     return StoredAnatomy(Path(path), stream, metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A structure, as the metadata have it."""
+
+    label: int
+    name: str
+    tissue: str
+    group: str
+    prior: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    """What the metadata of an anatomy say beside its format and key."""
+
+    size_mm: tuple[float, float, float]
+    cut: tuple[tuple[bool, bool], tuple[bool, bool], tuple[bool, bool]]
+    brain_mm: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+    structures: tuple[_Row, ...]
+    counts: tuple[int, ...]
+    lesion_mm: tuple[float, float, float]
+    lesion_starts: dict[str, tuple[int, int, int]]
+
+    def __post_init__(self) -> None:
+        if len(self.counts) != len(self.structures) or min(self.counts, default=0) < 0 or not any(self.counts[1:]):
+            raise ValueError(f"counts: {len(self.counts)} numbers are not those of {len(self.structures)} structures")
+        if min(*self.size_mm, *self.lesion_mm) <= 0:
+            raise ValueError("size_mm and lesion_mm must be above 0")
+
+
+def _refuse_other_tensors(stream: Any, said: _Said) -> None:
+    """ValueError where a tensor that the metadata are about is not there, or is none of bytes along three axes."""
+    for name in ("winners", "depth", *said.lesion_starts):
+        if name not in stream.keys():  # noqa: SIM118 - a file's, which can do no more
+            raise ValueError(f"it lacks {name}")
+        tensor = stream.get_slice(name)
+        if tensor.get_dtype() != "U8" or len(tensor.get_shape()) != 3:
+            raise ValueError(f"{name} is no volume of bytes")
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headsr.files import read_json
 from headsr.seeds import seed_of
+from headsr.typed_json import read_as
 from headsr.volumes import AXES
 
 PLANES = tuple(sorted(AXES, key=AXES.get))  # sagittal, coronal, axial: a plane's number is its array axis
@@ -95,9 +95,27 @@ class SliceSampler:
         return _crop(image, self.crop, generator), pixel_mm, (scan["name"], plane, number)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _ListedScan:
+    """An entry of the list that ``headsr.slices.store`` writes."""
+
+    name: str
+    split: str
+    store: str
+    pixel_mm: dict[str, tuple[float, float]]
+    counts: dict[str, int]
+    suffix: str = ""
+    source_key: str = ""
+    content: str = ""
+
+
 def scans_in(index: str | os.PathLike[str], split: str) -> list[dict[str, Any]]:
-    """What the list of a model's training data says of every scan of a split; ValueError where there is none."""
-    entries = [entry for entry in read_json(index)["stores"] if entry["split"] == split]
+    """What the list of a model's training data says of every scan of a split; ValueError where there is none.
+
+    UnreadableError names a file that is no such list.
+    """
+    listed = read_as(tuple[_ListedScan, ...], index, "stores")
+    entries = [asdict(entry) for entry in listed if entry.split == split]
     if not entries:
         raise ValueError(f"{index}: lists no scan of split {split!r}; see the scan table and the model's data")
     return entries

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from headsr.files import read_json, write_json
+from headsr.files import UnreadableError, write_json
 from headsr.scans import SPLITS, SUFFIXES
+from headsr.typed_json import read_as
 
 
 def list_training_data(stores: Iterable[tuple[str, str, str, str]], output: str | os.PathLike[str]) -> None:
@@ -27,17 +29,30 @@ def list_training_data(stores: Iterable[tuple[str, str, str, str]], output: str 
 def _entry(name: str, split: str, suffix: str, mark: Path, folder: Path) -> dict:
     if split not in SPLITS or suffix not in SUFFIXES:
         raise ValueError(f"{name}: {split!r} is not a split or {suffix!r} not a suffix of the scan table")
-    attributes = read_json(mark).get("attributes", {})
-    if not {"source_key", "pixel_mm", "counts", "content"} <= attributes.keys():
-        raise ValueError(f"{mark}: is not a store of slices. Delete {mark.parent} and run again to make it anew")
+    try:
+        said = read_as(_Said, mark, "attributes")
+    except UnreadableError as error:
+        raise ValueError(
+            f"{mark}: is not a store of slices ({error}). Delete {mark.parent} and run again to make it anew"
+        ) from error
     return {
         "name": name,
         "split": split,
         "suffix": suffix,
         "store": os.path.relpath(mark.resolve().parent, folder),
-        "source_key": attributes["source_key"],
-        "pixel_mm": attributes["pixel_mm"],
-        "counts": attributes["counts"],
+        "source_key": said.source_key,
+        "pixel_mm": said.pixel_mm,
+        "counts": said.counts,
         # Trainings read this list and not the stores' marks: with other slices it must be another list.
-        "content": attributes["content"],
+        "content": said.content,
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    """The attributes of a store of slices."""
+
+    source_key: str
+    pixel_mm: dict[str, list[float]]
+    counts: dict[str, int]
+    content: str

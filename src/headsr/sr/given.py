@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from headsr.acquisition.thickness import estimate_thickness
-from headsr.files import open_file, read_json, sha256_of, sidecar_of
+from headsr.files import UnreadableError, open_file, parse_json, read_text, sha256_of, sidecar_of
 from headsr.preprocess.outline import brain_of, head_of
 from headsr.preprocess.skull import is_skull_stripped
 from headsr.volumes import AXES, Volume, VolumeError, load_volume
@@ -120,7 +120,12 @@ def _metadata_of(path: Path) -> dict[str, Any]:
     sidecar = sidecar_of(path)
     if not sidecar.exists():
         return {}
-    metadata = read_json(sidecar)
+    try:
+        metadata = parse_json(read_text(sidecar, "utf-8-sig"))
+    except UnreadableError as error:
+        raise VolumeError(str(error)) from None
+    except ValueError as error:
+        raise VolumeError(f"{sidecar}: is not valid JSON ({error}). Repair it or take it away") from None
     if not isinstance(metadata, dict):
         raise VolumeError(f"{sidecar}: holds no JSON object, as a scan's sidecar is one. Repair it or take it away")
     return metadata

@@ -19,8 +19,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headsr.evaluate.collect import ScoredUnit, ScoreFile, read_score_file
 from headsr.files import read_json, write_json
-from headsr.history import history_so_far, write_history
+from headsr.history import history_so_far, read_history, write_history
+from headsr.typed_json import read_as
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -74,36 +76,40 @@ def record_training(
 
 def record_scores(paths: Iterable[str | os.PathLike[str]], *, commit: str = "") -> list[RunRecord]:
     """One run per scored volume or set: the rows of all its files, of any family, as ``projected.head.psnr``."""
-    files: dict[str, list[Mapping[str, Any]]] = {}
-    for score in map(read_json, paths):
-        files.setdefault(_scored(score["unit"]), []).append(score)
+    files: dict[str, list[ScoreFile]] = {}
+    for score in map(read_score_file, paths):
+        files.setdefault(_scored(score.unit), []).append(score)
     return [_record_score(unit, scores, commit) for unit, scores in files.items()]
 
 
-def _scored(unit: Mapping[str, str]) -> str:
+def _scored(unit: ScoredUnit) -> str:
     """What was scored, as a path; a set has no dataset, and one of all contrasts no suffix."""
-    scan = f"{unit['scan']}_{unit['suffix']}" if unit["suffix"] else unit["scan"]
-    return "/".join(filter(None, (unit["method"], unit["degradation"], unit["dataset"], scan)))
+    scan = f"{unit.scan}_{unit.suffix}" if unit.suffix else unit.scan
+    return "/".join(filter(None, (unit.method, unit.degradation, unit.dataset, scan)))
 
 
-def _record_score(unit: str, scores: Sequence[Mapping[str, Any]], commit: str) -> RunRecord:
-    first, rows = scores[0], [row for score in scores for row in score["rows"]]
+def _record_score(unit: str, scores: Sequence[ScoreFile], commit: str) -> RunRecord:
+    first, rows = scores[0], [row for score in scores for row in score.rows]
+    said = {name: getattr(first, name) for name in ("profile", "seed", "data_range", "trained_on")}
     return RunRecord(
         unit=f"score/{unit}",
-        params={**first["unit"], **{name: first[name] for name in ("profile", "seed", "data_range", "trained_on")}},
-        metrics={f"{row['variant']}.{row['mask']}.{row['metric']}": float(row["value"]) for row in rows},
-        tags={"annex_keys": keys_hash([first["source_key"]]), "commit": commit},
+        params={**asdict(first.unit), **said},
+        metrics={f"{row.variant}.{row.mask}.{row.metric}": float(row.value) for row in rows},
+        tags={"annex_keys": keys_hash([first.source_key]), "commit": commit},
     )
 
 
 def record_check(path: str | os.PathLike[str], *, name: str, commit: str = "") -> RunRecord:
     """The run of one check (``name`` as ``method degradation dataset/scan_suffix``): its residuals per view."""
-    check = read_json(path)["headsr"]
+    degradation, views, source_key = (
+        read_as(kind, path, "headsr", key)
+        for key, kind in {"degradation": str, "views": dict[str, dict[str, Any]], "source_key": str}.items()
+    )
     return RunRecord(
         unit="check/" + name.replace(" ", "/"),
-        params={"degradation": check["degradation"]},
-        metrics=_numbers(check["views"]),
-        tags={"annex_keys": keys_hash([check["source_key"]]), "commit": commit},
+        params={"degradation": degradation},
+        metrics=_numbers(views),
+        tags={"annex_keys": keys_hash([source_key]), "commit": commit},
     )
 
 
@@ -263,10 +269,9 @@ def _points(record: RunRecord) -> Iterator[tuple[str, float, int]]:
     for name, value in record.metrics.items():
         yield name, value, 0
     if record.history is not None:
-        for line in Path(record.history).read_text(encoding="utf-8").splitlines():
-            values = json.loads(line)
-            step = int(values.pop("step"))
-            for name, value in _numbers(values).items():
+        for line in read_history(record.history):
+            step = int(line.pop("step"))
+            for name, value in _numbers(line).items():
                 yield name, value, step
 
 

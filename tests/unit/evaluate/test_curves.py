@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from headsr.evaluate.curves import _panels, draw_curves, read_history
+from headsr.evaluate.curves import _panels, draw_curves, series_of
 
 
 def write(path, lines):
@@ -17,14 +17,14 @@ def test_read_by_name(tmp_path):
     path = write(
         tmp_path / "h.jsonl", [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25, "val_psnr": 30, "note": "x"}]
     )
-    assert read_history(path) == {"loss": [(1, 0.5), (2, 0.25)], "val_psnr": [(2, 30.0)]}
+    assert series_of(path) == {"loss": [(1, 0.5), (2, 0.25)], "val_psnr": [(2, 30.0)]}
 
 
 @pytest.mark.parametrize("line", ["not json", '{"loss": 1.0}', '{"step": "x"}', "[1]"])
 def test_the_bad_line_is_named(tmp_path, line):
     (tmp_path / "h.jsonl").write_text('{"step": 1, "loss": 1.0}\n' + line + "\n")
     with pytest.raises(ValueError, match=r"h\.jsonl, line 2"):
-        read_history(tmp_path / "h.jsonl")
+        series_of(tmp_path / "h.jsonl")
 
 
 def test_fits_of_one_method_share_a_panel():

@@ -230,5 +230,5 @@ def test_two_data_ranges_are_refused(head, tmp_path):
 
 def test_something_else_is_not_a_score(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"unit": unit()}))
-    with pytest.raises(ValueError, match=r"a\.json: is not a score"):
+    with pytest.raises(ValueError, match=r"a\.json: its content: the key 'rows' is missing"):
         collect_scores([tmp_path / "a.json"], tmp_path / "scores.tsv")

@@ -259,3 +259,19 @@ def test_a_table_of_something_else_is_refused(tmp_path):
     (tmp_path / "scores.tsv").write_text("a\tb\n")
     with pytest.raises(ValueError, match="its columns must be"):
         read_scores(tmp_path / "scores.tsv")
+
+
+def test_what_people_write_is_text_in_markdown_and_no_column_or_tag(tmp_path):
+    hostile = "a | b <script>alert(1)</script> [x](y) `id`\nnew \x1b[2J"
+    write(tmp_path / "scores.tsv", ROWS)
+    made = replace(table(replace(GAIN, text=hostile)), title=hostile)
+    outputs = {"tsv": tmp_path / "t.tsv", "markdown": tmp_path / "t.md"}
+    titles = dict.fromkeys(made.methods, hostile)
+    make_table("t", made, tmp_path / "scores.tsv", titles=titles, scans=["demo/sub-06_T1w"], published=None, **outputs)
+    text = outputs["markdown"].read_text()
+    shown = r"a \| b \<script\>alert(1)\</script\> \[x\](y) \`id\` new \\x1b\[2J"
+    assert text.startswith(f"# {shown}\n") and f": {shown}: measured" in text
+    rows = [line for line in text.splitlines() if line.startswith("|") and shown in line]
+    heads = [line for line in text.splitlines() if line.startswith("| Method")]
+    assert len(rows) == len(made.methods) * len(heads)
+    assert {row.replace(r"\|", "").count("|") for row in rows} == {heads[0].count("|")}

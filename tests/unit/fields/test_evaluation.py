@@ -212,6 +212,24 @@ def test_a_flipped_bit_is_never_another_field(name, tmp_path) -> None:
     load_field(path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"record": []}, {"record": None}, {"record": "x"}, {"record": {"a": float("nan")}}, {"record": {"a": 10**400}},
+        {"record": {"a": "\ud800"}}, {"scale": "1"}, {"scale": 0}, {"offset": None}, {"signed": 1}, {"shape": [1, 2]},
+        {"shape": "abc"}, {"affine": [[1]]}, {"kind": []}, {"cells": 3}, {"cells": ["4"]},
+    ],
+)  # fmt: skip
+def test_what_a_field_says_is_checked_before_anything_is_rendered(change, tmp_path) -> None:
+    path = tmp_path / "field.safetensors"
+    save_field(path, consistent(made("dense")))
+    tensors, content = load_file(path), json.loads(_text(path))
+    del content["file_sha256"]
+    save_file(tensors, path, {"headsr": json.dumps({**content, **change})})
+    with pytest.raises(FieldError, match=r"field\.safetensors: is damaged or holds no field"):
+        load_field(path)
+
+
 def test_a_field_from_before_there_were_seals_is_read(tmp_path) -> None:
     path, field = tmp_path / "field.safetensors", consistent(made("dense"))
     save_field(path, field)

@@ -39,7 +39,7 @@ def test_the_values_of_a_paper(tmp_path):
         (HEAD + "spline,axial_x4,psnr,haed,30,\n", "line 2.mask: unknown mask 'haed'; did you mean 'head'"),
         (HEAD + "spline,axial_x4,psnr,head,30.5 dB,\n", "line 2: '30.5 dB' is no number"),
         (HEAD + "spline,axial_x4,psnr,head,nan,\n", "line 2: 'nan' is no number"),
-        (HEAD + "spline,axial_x4,psnr,head\n", "line 2: the row does not have as many values"),
+        (HEAD + "spline,axial_x4,psnr,head\n", "line 2: the row does not have 6 columns"),
         (HEAD + "spline,axial_x4,psnr,lesion,30,\n", "line 2: this table does not measure psnr in lesion"),
         (HEAD + 2 * "spline,axial_x4,psnr,head,30,\n", "line 3: spline on axial_x4 has a value already"),
     ],

@@ -1,5 +1,7 @@
 """A small YAML file stays small, whatever its aliases stand for."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -9,6 +11,8 @@ from headsr.recipes import yaml_file as reading
 from headsr.recipes.convert import expanded
 from headsr.recipes.load import load_recipes
 from headsr.recipes.yaml_file import read_yaml
+
+CONFIG = Path(__file__).parents[3] / "config/config.yaml"
 
 
 def laughs(levels=9):
@@ -44,7 +48,7 @@ def test_what_stands_for_too_much_is_refused_with_the_files_name(tmp_path, monke
     with pytest.raises(yaml.YAMLError, match=message):
         read_yaml(path)
     (tmp_path / "config").mkdir()
-    (tmp_path / "config/config.yaml").write_text("results: r")
+    (tmp_path / "config/config.yaml").write_text(CONFIG.read_text())
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError, match=r"^delta\.yaml: is not valid YAML"):
         load_config(["delta.yaml"])

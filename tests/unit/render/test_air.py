@@ -3,8 +3,9 @@ import pytest
 from known_fields import Waves
 from scipy import ndimage
 
+from headsr.files import write_json
 from headsr.render import store as stores
-from headsr.render.air import Air, coarser, find_air, no_air
+from headsr.render.air import Air, coarser, find_air, no_air, read_air
 from headsr.render.field import Manner, render
 from headsr.render.publish import Outputs
 from headsr.render.pyramid import below, level_grids
@@ -172,10 +173,11 @@ def test_what_is_not_skipped_is_bit_for_bit_what_it_is_without_skipping(tmp_path
     np.testing.assert_array_equal(levels[True][1][near], levels[False][1][near])
 
 
-def test_air_comes_back_from_json():
+def test_air_comes_back_from_json(tmp_path):
     empty = np.random.default_rng(0).random((3, 5, 7)) < 0.5
     air = Air(empty, -3.25, 0.5, 4, 0.125)
-    back = Air.from_json(air.as_json())
+    write_json(tmp_path / "air.json", air.as_json())
+    back = read_air(tmp_path / "air.json")
     np.testing.assert_array_equal(back.empty, empty)
     assert (back.background, back.tolerance, back.checked, back.worst) == (-3.25, 0.5, 4, 0.125)
     assert no_air(lay_out((3, 4, 5))).share == 0

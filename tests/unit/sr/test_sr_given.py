@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from headsr.acquisition.thickness import ThicknessEstimate
+
 from headsr.sr import given
 from headsr.sr.given import Slices, read_given, views_of
 from headsr.volumes import VolumeError
@@ -51,7 +51,15 @@ def test_slices_of_which_nobody_tells_the_thickness_are_refused_with_the_way_out
         read_given(scan(shape=(48, 50, 8)), Slices())
 
 
-@pytest.mark.parametrize("said", ["4", True, [4], 0, -1, float("nan")])
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff\xfe", b'{"SliceThickness": NaN}', b"[" * 100_000])
+def test_a_sidecar_that_is_none_is_refused_by_name(scan, content):
+    path = scan()
+    path.with_name("sub-01_T1w.json").write_bytes(content)
+    with pytest.raises(VolumeError, match=r"sub-01_T1w\.json: "):
+        read_given(path, Slices())
+
+
+@pytest.mark.parametrize("said", ["4", True, [4], 0, -1])
 def test_a_thickness_that_is_no_number_is_refused_by_the_name_of_the_sidecar(scan, said):
     with pytest.raises(VolumeError, match=r"sub-01_T1w\.json: SliceThickness"):
         read_given(scan(metadata={"SliceThickness": said}), Slices())

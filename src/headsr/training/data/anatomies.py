@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +22,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from headsr.devices import generator_of
-from headsr.files import read_json
 from headsr.seeds import seed_of
 from headsr.simulate.contrast import RANDOM
 from headsr.simulate.look import FAT_LAYER_MM, MIXTURE_MM, VESSEL_CURVE_MM, VESSEL_MM, Look, draw_look
 from headsr.simulate.store import DEPTH_STEP_MM, LESION_STEP, PERSONS, StoredAnatomy, open_anatomy
+from headsr.typed_json import read_as
 
 _VOXEL_MM, _USUAL_MM, _USUAL = (0.5, 2.0), (0.8, 1.2), 0.5  # half of the blocks have voxels of usual size
 _CONTRASTS = {"T1w": 0.25, "T2w": 0.2, "PDw": 0.1, "FLAIR": 0.15, RANDOM: 0.3}
@@ -70,6 +71,16 @@ class Painted(NamedTuple):
     name: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class _ListedAnatomy:
+    """An entry of the list that ``headsr.simulate.index`` writes."""
+
+    name: str
+    split: str
+    anatomy: str
+    key: str = ""
+
+
 class AnatomySampler:
     """Draws blocks of ``shape`` voxels of the anatomies of one split ("train" or "val") in drawn contrasts.
 
@@ -81,7 +92,7 @@ class AnatomySampler:
     ) -> None:
         self.shape, self.seed, self.split, self.device = shape, seed, split, device
         self._folder = Path(index).parent
-        self._anatomies = [entry for entry in read_json(index)["stores"] if entry["split"] == split]
+        self._anatomies = [one for one in read_as(tuple[_ListedAnatomy, ...], index, "stores") if one.split == split]
         if not self._anatomies:
             raise ValueError(f"{index}: lists no anatomy of split {split!r}; see the scan table and the model's data")
 
@@ -104,9 +115,9 @@ class AnatomySampler:
         generator = generator_of(seed, "anatomy")
         entry = self._anatomies[int(torch.randint(len(self._anatomies), (), generator=generator))]
         voxel_mm = _draw_voxel(generator)
-        head = open_anatomy(self._folder / entry["anatomy"])
+        head = open_anatomy(self._folder / entry.anatomy)
         block, lesions = paint(head, self.shape, voxel_mm, seed=seed, device=self.device)
-        return Painted(block, lesions, voxel_mm, entry["name"])
+        return Painted(block, lesions, voxel_mm, entry.name)
 
 
 def paint(
