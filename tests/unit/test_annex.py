@@ -345,3 +345,16 @@ def test_tools_are_found_beside_this_python_and_ask_for_nothing(monkeypatch: pyt
     assert b"git-annex version" in run_tool(["git", "annex", "version"]).stdout
     said = run_tool(["sh", "-c", "echo $GIT_TERMINAL_PROMPT; (: < /dev/tty) 2>/dev/null || echo no terminal"]).stdout
     assert said.split(b"\n")[:2] == [b"0", b"no terminal"]
+
+
+@pytest.mark.parametrize("backend", ["BLAKE2B999E", "BLAKE2B0", "BLAKE2S512"])
+def test_a_hash_of_a_length_that_there_is_not_is_refused_in_words(
+    backend: str, tiny_dataset: Path, tiny_clone: Path
+) -> None:
+    key = f"{backend}-s3--abc"
+    place = next(annex._object_paths(tiny_dataset / ".git", key))
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"abc")
+    with pytest.raises(AnnexError, match=r"has a hash that git-annex cannot check.*tell the dataset's maintainers"):
+        get_content(tiny_clone, key, tiny_clone / "got", waits_s=())
+    assert not (tiny_clone / "got").exists()
