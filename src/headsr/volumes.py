@@ -68,6 +68,11 @@ class Grid:
         return np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
 
     @property
+    def is_of_a_head(self) -> bool:
+        """Whether its voxels may be those of a head: none of a wrong unit, or of a wrong affine."""
+        return bool(self.voxel_size.min() >= _HEAD_VOXEL_MM[0] and self.voxel_size.max() <= _HEAD_VOXEL_MM[1])
+
+    @property
     def corners(self) -> NDArray[np.float64]:
         """The eight corners (8, 3) in mm of the field-of-view box, half a voxel outside the outermost centres."""
         index = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in self.shape], indexing="ij")).reshape(3, -1)
@@ -524,7 +529,7 @@ def _affine_in_mm(
             f"{path}: neither sform nor qform says where its voxels lie and which side is left. If you know, say it "
             "there, for example with nibabel: image.set_sform(affine, code='scanner')"
         )
-    if not (grid.voxel_size.min() >= _HEAD_VOXEL_MM[0] and grid.voxel_size.max() <= _HEAD_VOXEL_MM[1]):
+    if not grid.is_of_a_head:
         size = " x ".join(f"{mm:g}" for mm in grid.voxel_size)
         raise VolumeError(
             f"{path}: voxels of {size} mm (unit in the header: {header.get_xyzt_units()[0]}) are not those of a head. "
