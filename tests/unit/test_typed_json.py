@@ -105,7 +105,8 @@ def test_a_preprocessed_scan_says_what_leads_back_to_its_units(tmp_path, said):
     sidecar = written(tmp_path / "sub-01_T1w.json", said)
     with pytest.raises(UnreadableError, match=rf"^{sidecar}: "):
         read_intensities(tmp_path / "sub-01_T1w.nii.gz")
-    with pytest.raises(UnreadableError, match=rf"^{sidecar}: says no SkullStripped"):
+    written(sidecar, {"SkullStripped": "no"})
+    with pytest.raises(UnreadableError, match=rf"^{sidecar}: its content\.SkullStripped: 'no' is not bool"):
         read_skull_stripped(tmp_path / "sub-01_T1w.nii.gz")
 
 
