@@ -56,6 +56,8 @@ class Grid:
             raise ValueError(f"a grid needs three positive sizes and a 4 x 4 affine, not {self.shape}")
         if not np.isfinite(self.affine).all():
             raise ValueError("the affine of a grid must be finite")
+        if np.abs(self.affine[3] - [0, 0, 0, 1]).max() > 1e-6:
+            raise ValueError(f"the last row of an affine must be 0 0 0 1, not {self.affine[3]}")
         # A voxel sheared to a millionth of its upright volume is flat.
         if abs(np.linalg.det(self.affine[:3, :3])) <= 1e-6 * np.prod(self.voxel_size):
             raise ValueError("the affine of a grid must be invertible")
@@ -64,6 +66,11 @@ class Grid:
     def voxel_size(self) -> NDArray[np.float64]:
         """Voxel size in mm per axis: the column norms of the affine, never its diagonal."""
         return np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+
+    @property
+    def is_of_a_head(self) -> bool:
+        """Whether its voxels may be those of a head: none of a wrong unit, or of a wrong affine."""
+        return bool(self.voxel_size.min() >= _HEAD_VOXEL_MM[0] and self.voxel_size.max() <= _HEAD_VOXEL_MM[1])
 
     @property
     def corners(self) -> NDArray[np.float64]:
@@ -540,7 +547,7 @@ def _affine_in_mm(
             f"{path}: neither sform nor qform says where its voxels lie and which side is left. If you know, say it "
             "there, for example with nibabel: image.set_sform(affine, code='scanner')"
         )
-    if not (grid.voxel_size.min() >= _HEAD_VOXEL_MM[0] and grid.voxel_size.max() <= _HEAD_VOXEL_MM[1]):
+    if not grid.is_of_a_head:
         size = " x ".join(f"{mm:g}" for mm in grid.voxel_size)
         raise VolumeError(
             f"{path}: voxels of {size} mm (unit in the header: {header.get_xyzt_units()[0]}) are not those of a head. "

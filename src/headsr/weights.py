@@ -106,7 +106,12 @@ def load_model(weights: str | os.PathLike[str], *, device: str | torch.device = 
         with _built_of(tensors):
             module = assembled(metadata)
         module.load_state_dict(tensors)
-    except (LookupError, ArithmeticError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+    except (LookupError, ArithmeticError, TypeError, AttributeError) as error:
+        said = f"{metadata.get('network')}"[:200]
+        raise StateError(
+            f"{weights}: no network can be built of what it says ({said}). Train the model again"
+        ) from error
+    except (ValueError, RuntimeError) as error:
         raise StateError(f"{weights}: does not fit this version of headsr ({error}). Train the model again") from error
     return TrainedModel(said.task, module.to(device).eval().requires_grad_(False), said.precision)
 

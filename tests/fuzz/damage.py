@@ -203,7 +203,7 @@ def _elsewhere(holder: Any, key: Any, tree: Any, rng: Generator) -> None:
 
 def _numerically(holder: Any, key: Any, tree: Any, rng: Generator) -> None:
     value = holder[key]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300:
         holder[key] = pick(rng, (-value, value * 1e6, value / 1e6, value + 1, int(value), 0, *EDGES))
     else:
         _odd(holder, key, tree, rng)

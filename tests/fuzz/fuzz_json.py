@@ -78,7 +78,7 @@ def prepare(folder: Path) -> Maker:
             finally:
                 sort.path.write_text(sort.text, encoding="utf-8")
 
-        return Input(read, [sort.path.name])
+        return Input(read, [sort.path.name, f"{sort.path.stem}.nii"])  # of a sidecar: or the scan that it is of
 
     return make
 

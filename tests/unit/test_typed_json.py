@@ -80,7 +80,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         ("noise", -1, "noise -1 and thickness None must not be below 0"),
         ("head_shape", [4, 5], r"headsr\.head_shape: needs 3 values, not 2"),
         ("head_shape", [0, 5, 6], "a grid needs three positive sizes"),
-        ("head_affine", [[0] * 4] * 4, "the affine of a grid must be invertible"),
+        ("head_affine", [[0] * 4] * 3 + [[0, 0, 0, 1]], "the affine of a grid must be invertible"),
+        ("head_affine", [*np.eye(4).tolist()[:3], [0] * 4], "the last row of an affine must be 0 0 0 1"),
+        ("head_affine", [[1, 0, 0, 0], [0, 1, 0, 0], [0, -32768, 1, 0], [0, 0, 0, 1]], "head_affine: voxels of"),
         ("source_key", None, r"headsr\.source_key: None is not str"),
     ],
 )
@@ -103,7 +105,8 @@ def test_a_preprocessed_scan_says_what_leads_back_to_its_units(tmp_path, said):
     sidecar = written(tmp_path / "sub-01_T1w.json", said)
     with pytest.raises(UnreadableError, match=rf"^{sidecar}: "):
         read_intensities(tmp_path / "sub-01_T1w.nii.gz")
-    with pytest.raises(UnreadableError, match=rf"^{sidecar}: says no SkullStripped"):
+    written(sidecar, {"SkullStripped": "no"})
+    with pytest.raises(UnreadableError, match=rf"^{sidecar}: its content\.SkullStripped: 'no' is not bool"):
         read_skull_stripped(tmp_path / "sub-01_T1w.nii.gz")
 
 

@@ -483,9 +483,11 @@ def test_what_is_no_file_is_refused_at_once(endless, ending):
 
 
 def test_voxels_of_no_size_are_refused_before_the_forms_are_compared(tmp_path):
-    image = nib.Nifti2Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.diag([-0.9, 1, 3, 1]))
-    image.header["sform_code"] = image.header["qform_code"] = 1
-    image.header["srow_z"] = [0, -8.5e-160, -1.6e-299, 3e-312]  # what no rotation is near to: nibabel cannot compare
+    header = nib.Nifti2Header()
+    header.set_qform(np.diag([-0.9, 1, 3, 1]), 1)
+    header.set_sform(np.diag([-0.9, 1, 3, 1]), 1)
+    header["srow_z"] = [0, -8.5e-160, -1.6e-299, 3e-312]  # what no rotation is near to: nibabel cannot compare
+    image = nib.Nifti2Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), None, header)
     image.to_filename(tmp_path / "a.nii")
     with pytest.raises(VolumeError, match=r"a\.nii: voxels of 0\.9 x 1 x 0 mm .* are not those of a head"):
         load_volume(tmp_path / "a.nii")

@@ -37,7 +37,8 @@ class Protocol:
     skull_stripped: bool = False
 
     def __post_init__(self) -> None:
-        _ = self.head  # refuses what is no grid
+        if not self.head.is_of_a_head:
+            raise ValueError(f"head_affine: voxels of {self.head.voxel_size} mm are not those of a head")
         if not self.scale > 0:
             raise ValueError(f"scale: {self.scale:g} is no scale; it must be above 0")
         if not self.noise >= 0 or not (self.thickness is None or self.thickness > 0):

@@ -117,7 +117,7 @@ def read_card(name: str, folder: str | os.PathLike[str] = PACKAGE) -> Card:
     try:
         content = read_json(path)
     except ValueError as error:
-        raise CardError(f"{path}: is no card ({error}). {_WAYS_OUT}") from error
+        raise CardError(f"{path}: is no JSON. {_WAYS_OUT}") from error
     keys = {field.name for field in dataclasses.fields(Card)}
     if not isinstance(content, Mapping) or content.keys() != keys:
         different = sorted(keys ^ content.keys()) if isinstance(content, Mapping) else ["no block of keys"]

@@ -26,5 +26,13 @@ def read_intensities(scan: str | os.PathLike[str]) -> Intensities:
 
 
 def read_skull_stripped(scan: str | os.PathLike[str]) -> bool:
-    """Whether a preprocessed scan shows the brain alone. UnreadableError names a sidecar that does not say it."""
-    return read_as(bool, sidecar_of(scan), "SkullStripped")
+    """Whether a preprocessed scan shows the brain alone; a sidecar that says nothing is of a whole head.
+
+    UnreadableError names one that says something else.
+    """
+    return read_as(_Sidecar, sidecar_of(scan)).SkullStripped
+
+
+@dataclass(frozen=True)
+class _Sidecar:
+    SkullStripped: bool = False

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from headsr.recipes.convert import Doc, Matching, Range
 
-_POSITIVE = Range(0, math.inf, above=True, below=True)
+_Positive = Annotated[float, Range(0, math.inf, above=True, below=True)]
 _Path = Annotated[str, Matching(r"(?s).*\S.*", "a path")]
-_Sizes = tuple[Annotated[float, _POSITIVE], ...]
+_Sizes = tuple[_Positive, ...]
 _Blocks = dict[str, Any]
 
 
@@ -98,12 +98,10 @@ class Config:
         Doc("Scans fetched from one dataset at a time, by all jobs of all runs that share its clone; others wait."),
     ]
     voxel_mm: Annotated[
-        Annotated[float, _POSITIVE] | None,
+        _Positive | None,
         Doc("Average scans to this voxel size before anything else; null works at full resolution."),
     ]
-    template_voxel_mm: Annotated[
-        float, _POSITIVE, Doc("Voxel size of the template that scans are registered to, in mm.")
-    ]
+    template_voxel_mm: Annotated[_Positive, Doc("Voxel size of the template that scans are registered to, in mm.")]
     render: Annotated[Render, Doc("How fields become volumes.")]
     tables: Annotated[
         tuple[str, ...], Doc("The tables of `recipes.tables` to make; they decide what is reconstructed.")

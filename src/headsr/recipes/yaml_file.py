@@ -58,6 +58,9 @@ def _size(node: yaml.Node, sizes: dict[yaml.Node, int | None], depth: int) -> in
         raise yaml.YAMLError(_TOO_DEEP)
     if isinstance(node, yaml.ScalarNode) and _HALF.search(node.value):
         raise yaml.YAMLError("a text holds half a character (\\ud800 to \\udfff), which no file can keep")
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.YAMLError(f"a key is a list or a block, and must be a text, in line {key.start_mark.line + 1}")
     sizes[node] = None
     inner = node.value if isinstance(node, yaml.CollectionNode) else []
     parts = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]

@@ -13,8 +13,13 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+<<<<<<< HEAD
 from headsr.files import tree_hash, unwritable, write_json
 from headsr.preprocess.sidecar import read_intensities
+=======
+from headsr.files import sidecar_of, tree_hash, write_json
+from headsr.typed_json import read_as
+>>>>>>> fuzzfiles
 from headsr.volumes import Volume, VolumeError, load_volume
 
 # plane -> the volume's axes in the order slice, row, column.
@@ -42,7 +47,7 @@ def extract_slices(
         if not len(slices):
             raise VolumeError(f"{head_mask}: no {plane} slice shows a head in at least {HEAD_SHARE:.0%} of its area")
     attributes = {
-        "source_key": read_intensities(volume).source_key,
+        "source_key": read_as(str, sidecar_of(volume), "headsr", "source_key"),
         "pixel_mm": {plane: pixel_size(scan, plane) for plane in LAYOUT},
         "counts": {plane: len(slices) for plane, slices in planes.items()},
     }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_fields import consistent, dense, hash_grid, head, siren
+from random_fields import AFFINE, consistent, dense, hash_grid, head, siren
 from safetensors.numpy import load_file, save_file
 
 from headsr.fields.dense import _products
@@ -217,7 +217,8 @@ def test_a_flipped_bit_is_never_another_field(name, tmp_path) -> None:
     [
         {"record": []}, {"record": None}, {"record": "x"}, {"record": {"a": float("nan")}}, {"record": {"a": 10**400}},
         {"record": {"a": "\ud800"}}, {"scale": "1"}, {"scale": 0}, {"offset": None}, {"signed": 1}, {"shape": [1, 2]},
-        {"shape": "abc"}, {"affine": [[1]]}, {"kind": []}, {"cells": 3}, {"cells": ["4"]},
+        {"shape": "abc"}, {"affine": [[1]]}, {"affine": [*AFFINE.tolist()[:3], [0, 0, 0, 0]]},
+        {"kind": []}, {"cells": 3}, {"cells": ["4"]},
     ],
 )  # fmt: skip
 def test_what_a_field_says_is_checked_before_anything_is_rendered(change, tmp_path) -> None:

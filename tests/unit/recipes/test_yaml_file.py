@@ -33,6 +33,7 @@ BOMBS = {
     "merges": (merges(), "stands for more than 200,000 values"),
     "itself": ("a: &a [*a]", "a block contains itself"),
     "itself, merged": ("a: &a {<<: *a}", "a block contains itself|found undefined alias"),
+    "key": ("a: {[b]: 1}", "a key is a list or a block, and must be a text, in line 1"),
     "deep": ("[" * 100_000, "too deep in one another"),
     "digits": ("a: " + "9" * 5000, "digits"),
     "no day": ("a: 2026-13-45", "month must be in"),

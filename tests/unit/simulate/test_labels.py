@@ -33,7 +33,7 @@ def test_a_tissue_column_goes_before_the_name(tmp_path):
         ("number\tname\n1\tCSF\n", "needs the columns label"),
         ("index\tname\n1\tflux capacitor\n", r"label 1 \(flux capacitor\).*column tissue.*white"),
         ("index\tname\ttissue\n1\tCSF\twater\n", "water is no tissue"),
-        ("index\tname\none\tCSF\n", "something else than a number"),
+        ("index\tname\none\tCSF\n", "a whole number of at least 0 is needed"),
         ("index\tname\n1\tCSF\n1\tGM\n", "more than one row"),
     ],
 )
