@@ -13,13 +13,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-<<<<<<< HEAD
-from headsr.files import tree_hash, unwritable, write_json
-from headsr.preprocess.sidecar import read_intensities
-=======
-from headsr.files import sidecar_of, tree_hash, write_json
+from headsr.files import sidecar_of, tree_hash, unwritable, write_json
 from headsr.typed_json import read_as
->>>>>>> fuzzfiles
 from headsr.volumes import Volume, VolumeError, load_volume
 
 # plane -> the volume's axes in the order slice, row, column.
