@@ -71,6 +71,10 @@ def test_2d_networks_train_on_painted_pairs(index, view):
     assert batch.clean.shape == batch.degraded.shape == (4, 1, 24, 24)
     assert 0.005 < (batch.clean - batch.degraded).abs().mean() < 0.3
     assert all(map(torch.equal, batch, again))
+    # A training asks for its batches in the precision of its network.
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        asked = SlicePairs(model, index, split="train", blind=blind, device=CPU).batch(3)
+    assert all(map(torch.equal, batch, asked))
 
 
 def test_slices_of_label_maps_name_datasets_and_no_suffixes():

@@ -68,11 +68,12 @@ class SlicePairs:
         return self._fresh(step, size or self.size)
 
     def _fresh(self, step: int, size: int) -> Pairs:
-        batch = self.sampler.batch(step, size)
-        draws = self.degradation.draws(batch.pixel_mm, batch.seeds)
-        if self.view == "in_plane":
-            _coarsen_columns(draws)
+        # A training's bf16 is for its network: in it, positions in a head would be off by millimetres.
         with torch.autocast(self.device.type, enabled=False):
+            batch = self.sampler.batch(step, size)
+            draws = self.degradation.draws(batch.pixel_mm, batch.seeds)
+            if self.view == "in_plane":
+                _coarsen_columns(draws)
             degraded = self.degradation.replay(batch.images, draws)
         return Pairs(degraded.clean, degraded.images, batch.planes.to(self.device))
 
