@@ -66,7 +66,7 @@ _LEAST_NOISE = 0.004  # of the head's bright tissue: grain of the head itself
 # A squared deviation counts so much less than it says: on real heads, and where the best fit is worse than usual.
 _OVERCONFIDENT, _USUAL_MISFIT = 2.0, 8.0
 _INTERVAL = 2.706  # of a squared deviation, for 90 %
-_TOLD = 1.6  # ends of an interval that are further apart tell nothing
+_TOLD = 1.4  # ends of an interval that are further apart tell nothing
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def thick(signal, head, axis, spacing, thickness, *, noise=0.01, profile="box", 
 
 @pytest.mark.parametrize(
     ("axis", "spacing", "thickness", "noise"),
-    [(2, 4, 4, 0.01), (1, 4, 4, 0.03), (0, 4, 4.8, 0.0)],
+    [(2, 4, 4, 0.01), (1, 4, 4.8, 0.03), (0, 4, 4.8, 0.0)],
 )
 def test_known_thickness(axis, spacing, thickness, noise):
     scan, head = thick(*textured(1), axis, spacing, thickness, noise=noise)
