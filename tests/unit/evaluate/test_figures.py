@@ -1,9 +1,12 @@
 """Pictures: what is in them, where, and how large the files are."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from headsr.acquisition.protocol import Protocol
 from headsr.evaluate.figures import draw_figure
 from headsr.evaluate.picture import _LEVELS, FIGURE_BYTES, Panel, _indexed, _nearest
 from headsr.files import write_json
@@ -25,9 +28,12 @@ def head(tmp_path):
     save_volume(tmp_path / "mask.nii.gz", ball, grid)
     save_volume(tmp_path / "truth.nii.gz", truth, grid)
     save_volume(tmp_path / "lowres.nii.gz", cell_average(truth, thick.shape), thick)
-    write_json(tmp_path / "lowres.json", {"headsr": {"view": "axial", "noise": 0.01, "scale": SCALE, "offset": 0.0}})
+    protocol = Protocol("axial", "box", None, 0.01, grid.shape, grid.affine.tolist(), SCALE, 0.0, "thick", "key")
+    write_json(tmp_path / "lowres.json", {"headsr": asdict(protocol)})
     save_volume(tmp_path / "residual.nii.gz", (0.01 * SCALE * rng.standard_normal(thick.shape)).astype("f4"), thick)
-    write_json(tmp_path / "check.json", {"headsr": {"views": {"axial": {"map": "residual.nii.gz", "rms_after": 0.01}}}})
+    view = {"map": "residual.nii.gz", "rms_before": 0.02, "rms_after": 0.01, "allowed": 0.01}
+    view |= {"rms_before_everywhere": 0.02, "rms_after_everywhere": 0.01}
+    write_json(tmp_path / "check.json", {"headsr": {"views": {"axial": view}, "projection": {"outcome": "met"}}})
     for name, noise in (("good", 0.01), ("bad", 0.1)):
         save_volume(tmp_path / f"{name}.nii.gz", ((truth + noise * ball) * SCALE).astype(np.float32), grid)
     return tmp_path
