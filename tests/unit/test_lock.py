@@ -170,7 +170,7 @@ def test_the_results_folder_of_a_process_that_ended_is_taken(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("pid", "host"), [(os.getpid(), HOST), (12, "node-3.cluster")])
+@pytest.mark.parametrize(("pid", "host"), [(os.getpid(), HOST), (12, "node-3.cluster")], ids=["here", "elsewhere"])
 def test_without_locks_what_stands_in_the_file_keeps_others_out_of_a_results_folder(tmp_path, monkeypatch, pid, host):
     monkeypatch.setattr(fcntl, "flock", no_locks)
     note = f"process {pid} on {host} since 2026-01-01 00:00:00"
