@@ -57,7 +57,7 @@ class Grid:
         if not np.isfinite(self.affine).all():
             raise ValueError("the affine of a grid must be finite")
         if np.abs(self.affine[3] - [0, 0, 0, 1]).max() > 1e-6:
-            raise ValueError(f"the last row of an affine must be 0 0 0 1, not {self.affine[3]}")
+            raise ValueError(f"the last row of the affine of a grid must be 0 0 0 1, not {self.affine[3]}")
         # A voxel sheared to a millionth of its upright volume is flat.
         if abs(np.linalg.det(self.affine[:3, :3])) <= 1e-6 * np.prod(self.voxel_size):
             raise ValueError("the affine of a grid must be invertible")

@@ -251,11 +251,11 @@ def test_batches_drawn_ahead_are_those_asked_for(scripts):
 
 def test_inference_is_measured_whole_and_in_tiles(scripts, balls, monkeypatch, capsys):
     inference = scripts("inference")
-    monkeypatch.setattr(inference, "TILES", (None, 16))
+    monkeypatch.setattr(inference, "AT_ONCE", (None, 4000))
     monkeypatch.setattr(sys, "argv", ["inference.py", str(balls), os.devnull + "/none", "--shape", "24", "24", "20"])
     inference.main()
     printed = capsys.readouterr().out
-    assert "(24, 24, 20) voxels, whole" in printed and "PSNR, in tiles of 16" in printed
+    assert "(24, 24, 20) voxels, whole" in printed and "PSNR, 4000 voxels at once" in printed
 
 
 def test_a_cube_is_rendered_and_measured(scripts, monkeypatch, capsys):

@@ -437,7 +437,8 @@ def test_loading_a_field_takes_the_memory_of_one_field(tmp_path) -> None:
     command = [sys.executable, "-c", _LOAD, str(path)]
     peak, stays = map(int, subprocess.run(command, check=True, timeout=60, capture_output=True).stdout.split())
     size = path.stat().st_size
-    assert 0.9 * size < stays <= peak < 1.2 * size
+    # The kernel counts both in parts, so what stays may seem a page more than the peak.
+    assert 0.9 * size < stays and max(peak, stays) < 1.2 * size
 
 
 def _text(path) -> str:

@@ -14,7 +14,8 @@ from headsr.weights import TrainedModel
 
 @pytest.mark.parametrize("method", recipes.METHODS.values())
 def test_every_method_is_one_function_of_study_recipe_and_models(method):
-    assert list(inspect.signature(method.part.load()).parameters) == ["study", "method", "models"]
+    asked = ["study", "method", "models"] + ["memory"] * method.tiled
+    assert list(inspect.signature(method.part.load()).parameters) == asked
 
 
 def test_every_method_is_tried_here():
