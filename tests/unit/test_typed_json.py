@@ -81,7 +81,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         ("head_shape", [4, 5], r"headsr\.head_shape: needs 3 values, not 2"),
         ("head_shape", [0, 5, 6], "a grid needs three positive sizes"),
         ("head_affine", [[0] * 4] * 3 + [[0, 0, 0, 1]], "the affine of a grid must be invertible"),
-        ("head_affine", [*np.eye(4).tolist()[:3], [0] * 4], "the last row of an affine must be 0 0 0 1"),
+        ("head_affine", [*np.eye(4).tolist()[:3], [0] * 4], "the last row of the affine of a grid must be 0 0 0 1"),
         ("head_affine", [[1, 0, 0, 0], [0, 1, 0, 0], [0, -32768, 1, 0], [0, 0, 0, 1]], "head_affine: voxels of"),
         ("source_key", None, r"headsr\.source_key: None is not str"),
     ],

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from headsr.acquisition.thickness import ThicknessEstimate
 
+from headsr.acquisition.thickness import ThicknessEstimate
 from headsr.sr import given
 from headsr.sr.given import Slices, read_given, views_of
 from headsr.volumes import VolumeError
