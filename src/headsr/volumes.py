@@ -59,7 +59,7 @@ class Grid:
         if np.abs(self.affine[3] - [0, 0, 0, 1]).max() > 1e-6:
             raise ValueError(f"the last row of the affine of a grid must be 0 0 0 1, not {self.affine[3]}")
         # A voxel sheared to a millionth of its upright volume is flat.
-        if abs(np.linalg.det(self.affine[:3, :3])) <= 1e-6 * np.prod(self.voxel_size):
+        if abs(np.linalg.det(self.affine[:3, :3])) <= 1e-6 * np.prod(self.voxel_size) or not _inverts(self.affine):
             raise ValueError("the affine of a grid must be invertible")
 
     @property
@@ -268,6 +268,14 @@ def save_volume(
             # No name and no time in the gzip header: same data, same bytes.
             content = gzip.compress(content, compresslevel=4, mtime=0)
         partial.write_bytes(content)
+
+
+def _inverts(affine: NDArray[np.float64]) -> bool:
+    """Whether floats can say the inverse of an affine: voxels of 1e-300 mm have one on paper alone."""
+    try:
+        return bool(np.isfinite(np.linalg.inv(affine)).all())
+    except np.linalg.LinAlgError:
+        return False
 
 
 def _turned(data: NDArray, grid: Grid, axes: str) -> tuple[NDArray, Grid]:

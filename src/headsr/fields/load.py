@@ -124,7 +124,10 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArr
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         header = json.loads(stream.read(length))
         start = _LENGTH_BYTES + length
-        return content, {name: _tensor(stream, start, **said) for name, said in header.items() if name != _METADATA}
+        tensors = {name: said for name, said in header.items() if name != _METADATA}
+        if odd := [name for name, said in tensors.items() if said.keys() != {"dtype", "shape", "data_offsets"}]:
+            raise ValueError(f"its header says of {odd[0]!r} something else than type, shape and place")
+        return content, {name: _tensor(stream, start, **said) for name, said in tensors.items()}
 
 
 def _tensor(

@@ -215,7 +215,7 @@ def _version_of(name: str) -> int:
 def _read_blocks(path: str, named_in: str) -> dict[str, Any]:
     """The blocks of one YAML file, or of a folder with one file per name, that the configuration names."""
     source = Path(path)
-    if source.is_dir():
+    if _what_lies_at(source, named_in) == "folder":
         return {file.stem: _read_blocks(str(file), named_in) for file in sorted(source.glob("*.yaml"))}
     try:
         blocks = read_yaml(source)
@@ -249,13 +249,21 @@ def _build_all(part: str, blocks: Mapping[str, Any], where: _Places) -> dict[str
     return {name: build(hint, block, where.of(part, name)) for name, block in blocks.items()}
 
 
+def _what_lies_at(path: Path, where: str) -> str:
+    """Whether a folder, a file or nothing lies at a path. RecipeError for what no file system takes for one."""
+    try:
+        return "folder" if path.is_dir() else "file" if path.exists() else ""
+    except OSError as error:  # too long, most often
+        raise RecipeError(f"{where}: {str(path)[:60]!r}... is no path ({error.strerror}). Name another one") from None
+
+
 def _refuse_no_folder(path: Any, where: str) -> None:
     """What everything is written to is a folder, and no path in which a shell or Snakemake sees more than a path."""
     if not isinstance(path, str) or not path.strip():
         raise RecipeError(f"{where}: {path!r} is no folder; name one, such as {where.rpartition(' ')[2]}")
     if _NO_PATH.search(path):
         raise RecipeError(f'{where}: {path!r} has one of {{ }} < > $ ` " \\ or a control character; name it without')
-    if Path(path).absolute() == Path(Path(path).anchor) or (Path(path).exists() and not Path(path).is_dir()):
+    if Path(path).absolute() == Path(Path(path).anchor) or _what_lies_at(Path(path), where) == "file":
         raise RecipeError(f"{where}: {path!r} is no folder for results; name one that is, or is not there yet")
 
 
