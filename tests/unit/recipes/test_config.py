@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headsr.cli import USAGE, main
-from headsr.recipes import RecipeError, config_files, load_config, load_recipes
+from headsr.recipes import RecipeError, config_files, load_config, load_recipes, merged
 from headsr.recipes.config import Config, Files, Larger, Overrides, Render
 from headsr.recipes.reference import _meaning
 
@@ -123,3 +123,9 @@ def test_every_key_is_described():
     classes = [Config, Render, Larger, Files, Overrides]
     said = {f"{one.__name__}.{field.name}": _meaning(one, field) for one in classes for field in fields(one)}
     assert len(said) == 34 and [name for name, words in said.items() if not words] == []
+
+
+@pytest.mark.parametrize("changed", [{"results": "x" * 5000}, {"recipes": {"methods": "y" * 5000}}])
+def test_a_path_longer_than_a_file_system_takes_is_refused_in_words(changed):
+    with pytest.raises(RecipeError, match="is no path"):
+        load_recipes(merged(load_config([]), changed))
