@@ -20,7 +20,8 @@ from headsr.volumes import AXES, Grid, Volume, VolumeError, load_volume
 
 ACQUIRED = "acquired"
 # Without a stated thickness, slices up to this many in-plane voxels apart are taken to have no gap.
-_NEARLY_ISOTROPIC = 1.5
+NEARLY_ISOTROPIC = 1.5
+THICKNESS = (0.1, 4.0)  # of the distance of slices: what a scanner can do
 # A whole number of thin slices per thick one is preferred where it is this near to the in-plane voxel.
 _WHOLE_FACTOR = 0.05
 
@@ -138,12 +139,12 @@ def _thickness(sizes: np.ndarray, axis: int, name: str, thickness: float | None)
     """The slice thickness in mm, or an error that says where to give it."""
     spacing, in_plane = float(sizes[axis]), float(np.delete(sizes, axis).max())
     where = "'SliceThickness' of its JSON sidecar, or the column 'thickness' of the scan table"
-    if thickness is None and spacing > _NEARLY_ISOTROPIC * in_plane:
+    if thickness is None and spacing > NEARLY_ISOTROPIC * in_plane:
         raise VolumeError(
             f"{name}: the thickness of its slices is not known; they are {spacing:.2f} mm apart, and there may be "
             f"gaps or overlaps between them. Give it in mm in {where}"
         )
-    if thickness is not None and not 0.1 * spacing <= thickness <= 4 * spacing:
+    if thickness is not None and not THICKNESS[0] * spacing <= thickness <= THICKNESS[1] * spacing:
         raise VolumeError(f"{name}: {thickness:g} mm thick slices cannot be {spacing:.2f} mm apart. Correct {where}")
     return spacing if thickness is None else thickness
 

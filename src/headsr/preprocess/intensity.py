@@ -10,7 +10,7 @@ from headsr.files import sidecar_of, write_json
 from headsr.preprocess.skull import is_skull_stripped
 from headsr.volumes import VolumeError, load_volume, save_volume
 
-_PERCENTILE = 99.9
+PERCENTILE = 99.9  # of the intensities inside the head: what becomes 1
 
 
 def normalize_intensity(
@@ -30,13 +30,13 @@ def normalize_intensity(
     if not mask.grid.same_as(volume.grid):
         raise VolumeError(f"{head_mask}: is not on the grid of {scan}. Delete both and run again")
     inside = volume.data[mask.data > 0.5]
-    scale = float(np.percentile(inside, _PERCENTILE))
+    scale = float(np.percentile(inside, PERCENTILE))
     if not scale > 0:
-        raise VolumeError(f"{scan}: no signal inside the head mask (its {_PERCENTILE}th percentile is {scale:g})")
+        raise VolumeError(f"{scan}: no signal inside the head mask (its {PERCENTILE}th percentile is {scale:g})")
     record = {
         "scale": scale,
         "offset": 0.0,
-        "reference": f"{_PERCENTILE}th percentile inside the head mask",
+        "reference": f"{PERCENTILE}th percentile inside the head mask",
         "source_key": source_key,
         "voxel_mm": [round(float(size), 6) for size in volume.grid.voxel_size],
     }

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from headsr.acquisition.thickness import estimate_thickness
+from headsr.degrade.lowres import NEARLY_ISOTROPIC, THICKNESS
 from headsr.files import UnreadableError, open_file, parse_json, read_text, sha256_of, sidecar_of
 from headsr.preprocess.outline import brain_of, head_of
 from headsr.preprocess.skull import is_skull_stripped
 from headsr.volumes import AXES, Volume, VolumeError, load_volume
 
-# Without a stated thickness, slices up to this many in-plane voxels apart are taken to have no gap.
-NEARLY_ISOTROPIC = 1.5
-_THICKNESS_RANGE = (0.1, 4.0)  # of the distance of slices: what a scanner can do
 _DICOM_AT, _DICOM = 128, b"DICM"
 _IMAGES = (".nii", ".nii.gz")
 
@@ -145,7 +143,7 @@ def _thickness_of(path: Path, volume: Volume, axis: int, slices: Slices, metadat
     else:
         found = _estimated(path, volume, axis, slices.profile)
     thickness, said_by = found
-    low, high = (share * spacing for share in _THICKNESS_RANGE)
+    low, high = (share * spacing for share in THICKNESS)
     if not low <= thickness <= high:
         raise VolumeError(
             f"{path}: slices {thickness:g} mm thick ({said_by}) cannot be {spacing:.3g} mm apart. "

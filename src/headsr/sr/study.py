@@ -15,13 +15,13 @@ from headsr.acquisition.noise import estimate_noise
 from headsr.acquisition.operator import Acquisition
 from headsr.acquisition.placement import PlacedScan
 from headsr.degrade.together import align
+from headsr.preprocess.intensity import PERCENTILE
 from headsr.preprocess.outline import brain_of, head_of
 from headsr.preprocess.skull import is_skull_stripped
 from headsr.sr.given import GivenScan, views_of
 from headsr.sr.target import as_fine_as
 from headsr.volumes import Grid, Volume, VolumeError
 
-_PERCENTILE = 99.9  # of the intensities in the head: what becomes 1, as in the workflow
 _COMPUTED_BELOW, _AIR_HU = -500.0, -1000.0  # darker than this is air in Hounsfield units
 _BELOW_ZERO = -0.02  # of the percentile: less is what an interpolation leaves
 
@@ -85,7 +85,7 @@ def _head_of(volume: Volume, stripped: bool) -> NDArray[np.bool_]:
 
 
 def _scale_of(scan: GivenScan, volume: Volume, head: NDArray[np.bool_]) -> float:
-    scale = float(np.percentile(volume.data[head], _PERCENTILE)) if head.any() else 0.0
+    scale = float(np.percentile(volume.data[head], PERCENTILE)) if head.any() else 0.0
     if not scale > 0:
         raise VolumeError(f"{scan.path}: no signal where the head should be. Is it a scan of a head?")
     return scale
