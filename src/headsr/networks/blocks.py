@@ -51,6 +51,11 @@ def padded(images: Tensor, multiple: int) -> Tensor:
     return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
 
 
+def enlarged(images: Tensor, scale: int) -> Tensor:
+    """Images (N, 1, H, W) interpolated to ``scale`` times as many pixels a side, in the same field of view."""
+    return images if scale == 1 else F.interpolate(images, scale_factor=float(scale), mode="bicubic")
+
+
 def zeroed(module: nn.Module) -> nn.Module:
     """The module with all its parameters zero: a branch that begins as no change."""
     for parameter in module.parameters():
