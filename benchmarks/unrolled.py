@@ -1,7 +1,7 @@
 """What an unrolled network has to beat, and whether it does: on real heads that no training saw.
 
-Run: python benchmarks/unrolled.py SCANS --cache FILE [--weights FILE] [--slices FILE] [--only orthogonal_x4] [--traces]
-     [--figure DIR]
+Run: python benchmarks/unrolled.py SCANS --cache FILE [--weights FILE] [--slices FILE] [--only orthogonal_x4 ...]
+     [--traces] [--figure DIR]
 
 SCANS is a BIDS folder that holds HEADS. Each is bias-corrected, has 1 at the 99.9th percentile inside the head, and is
 cropped around the middle of the head: the crop is the truth. Its scans are simulated by the acquisition operator with
@@ -382,7 +382,7 @@ def main():
     parser.add_argument("--cache", help="JSON file that keeps what the classical methods reach")
     parser.add_argument("--weights", help="of the network; without them the classical methods alone are measured")
     parser.add_argument("--slices", help="weights of a 2-D network")
-    parser.add_argument("--only", default="", help="rows whose name has this in it: scans/head")
+    parser.add_argument("--only", nargs="+", default=[""], help="rows whose name has one of these in it: scans/head")
     parser.add_argument("--without", choices=METHODS, action="append", default=[], help="what the cache may lack")
     parser.add_argument("--traces", action="store_true", help="what the slices left along z, too")
     parser.add_argument("--figure", help="folder for a picture of every head")
@@ -394,7 +394,7 @@ def main():
     baselines, results = Baselines(arguments.cache), {}
     print(HEADER)
     for row in rows():
-        if arguments.only not in row.name:
+        if not any(part in row.name for part in arguments.only):
             continue
         found = baselines.of(row, arguments.scans, arguments.without)
         results[row] = found | measure(row, arguments.scans, learned, models)
