@@ -312,7 +312,7 @@ class UnrolledNetwork(Model):
     """Scans and their operators in, the head and the spread of its errors out."""
 
     kind: ClassVar[str] = "unrolled"
-    part: ClassVar[Part] = Part("headsr.training.tasks.unrolled.UnrolledTask")
+    part: ClassVar[Part] = Part("headsr.training.tasks.unrolled.UnrolledTask", version=2)
     losses_of: ClassVar[tuple[str, ...]] = ("images", "spreads")
     data_kinds: ClassVar[tuple[str, ...]] = ("studies",)
 

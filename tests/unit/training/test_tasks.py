@@ -1,6 +1,7 @@
 """What each kind of model is trained on, and that it learns."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +54,22 @@ def test_a_study_counts_by_the_share_of_its_error_that_is_left(recipe_of, task_o
     terms = task.terms("network", task.networks(), 1)
     assert sorted(terms) == ["l1", "laplace"]
     assert 0.2 < float(terms["l1"].detach()) < 1
+
+
+def test_an_error_in_a_lesion_counts_sixteen_times_as_much(recipe_of, task_of, monkeypatch):
+    task = task_of(recipe_of("unrolled", data={"noise": [0.0, 0.0]}))
+    networks, batch = task.networks(), task.setting.train.batch(1)
+    terms = {}
+    for name, lesions in (
+        ("unknown", None),
+        ("none", torch.zeros_like(batch.heads)),
+        ("all", torch.ones_like(batch.heads)),
+    ):
+        monkeypatch.setattr(task.setting.train, "batch", lambda step, of=lesions: replace(batch, lesions=of))
+        terms[name] = {term: float(value.detach()) for term, value in task.terms("network", networks, 1).items()}
+    assert terms["none"] == terms["unknown"]
+    assert terms["all"]["l1"] == pytest.approx(16 * terms["none"]["l1"])
+    assert terms["all"]["laplace"] == terms["none"]["laplace"], "what is foretold is how far off it is, anywhere"
 
 
 def test_an_autoencoder_learns_to_reconstruct_and_its_latents_are_normal(recipe_of, model, task_of):

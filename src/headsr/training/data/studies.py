@@ -37,10 +37,14 @@ _LEAST_NOISE = 0.002
 
 @dataclass(frozen=True, eq=False)
 class StudyBatch:
-    """Heads (N, 1, X, Y, Z) without noise, and what was measured of them."""
+    """Heads (N, 1, X, Y, Z) without noise, what was measured of them, and the part of each voxel that is lesion.
+
+    ``lesions`` has the shape of the heads; it is None where nobody knows of lesions.
+    """
 
     heads: Tensor
     evidence: Evidence
+    lesions: Tensor | None = None
 
 
 class StudySampler:
@@ -71,9 +75,10 @@ class StudySampler:
         # A training's bf16 is for its network: what a scan measures of a head is exact.
         with torch.autocast(self.device.type, enabled=False):
             drawn = self.sampler.batch(step, size or self.size)
-            return self._study(drawn.blocks.to(self.device), _mean_size(drawn.voxel_mm), step)
+            lesions = drawn.lesions if self.data.source == "labels" else None
+            return self._study(drawn.blocks.to(self.device), _mean_size(drawn.voxel_mm), lesions, step)
 
-    def _study(self, heads: Tensor, voxel_mm: Tensor, step: int) -> StudyBatch:
+    def _study(self, heads: Tensor, voxel_mm: Tensor, lesions: Tensor | None, step: int) -> StudyBatch:
         generator = np.random.default_rng(seed_of(self.seed, self.split, "acquisition", step))
         operators, noise = draw_acquisitions(self.data, generator, self.device)
         scans = []
@@ -81,7 +86,7 @@ class StudySampler:
             scan = operator.forward(heads)
             drawn = torch.randn(scan.shape, generator=generator_of(self.seed, self.split, "noise", step, number))
             scans.append(torch.where(operator.covered, scan + deviation * drawn.to(scan), torch.zeros_like(scan)))
-        return StudyBatch(heads, Evidence(operators, scans, noise, voxel_mm=voxel_mm))
+        return StudyBatch(heads, Evidence(operators, scans, noise, voxel_mm=voxel_mm), lesions)
 
 
 def draw_acquisitions(

@@ -17,6 +17,7 @@ from headsr.training.task import OneNetwork
 _STUDIES, _CALIBRATION = 12, 40  # of the validation heads, one head each
 _EXPECTATION = 200  # studies of the training heads
 _LEAST_ERROR = 3e-3  # of the range: from here on an error of the start is no measure of how hard a study is
+_LESION = 15.0  # what a voxel of lesion counts more: they are 3 in 1,000, and what a reader looks for
 
 
 class UnrolledTask(OneNetwork):
@@ -42,7 +43,7 @@ class UnrolledTask(OneNetwork):
         batch = self.setting.train.batch(step)
         refined = networks["network"](batch.evidence, keep_earlier=True)
         with in_full_precision(batch.heads.device):
-            worth = 1 / _start_error(batch)
+            worth = _worth(batch)
             stages = [*refined.earlier, *[refined.volume] * max(1, len(refined.earlier))]
             estimates = torch.cat([worth * stage for stage in stages])
             truths = (worth * batch.heads).repeat(len(stages), 1, 1, 1, 1)
@@ -73,6 +74,12 @@ class UnrolledTask(OneNetwork):
         for study in range(number):
             batch = self.setting.held_out.batch(study, 1)
             yield batch, network(batch.evidence)
+
+
+def _worth(batch: StudyBatch) -> Tensor:
+    """What an error counts in each voxel, (N, 1, X, Y, Z) or (N, 1, 1, 1, 1)."""
+    worth = 1 / _start_error(batch)
+    return worth if batch.lesions is None else worth * (1 + _LESION * batch.lesions)
 
 
 def _start_error(batch: StudyBatch) -> Tensor:
