@@ -26,6 +26,7 @@ from headsr.recipes.shipped import card_of
 from headsr.reconstruct.estimate import Estimate, estimate_of
 from headsr.reconstruct.projected import project_onto
 from headsr.render import store as stores
+from headsr.render.plan import time_said
 from headsr.render.describe import describe_residual, describe_volume
 from headsr.render.ours import DESCRIPTION
 from headsr.render.publish import Outputs, publish_volume, refuse_foreign
@@ -83,7 +84,7 @@ class Foretold:
         made = f"{self.result.store or self.result.volume}: {shape} voxels of {size} mm, by {self.method.kind}"
         takes = f"takes up to {self.cost.within(memory) / 1e9:.2g} GB of memory"
         if self.model is not None:
-            takes += f" and about {seconds_of(self.target, self.model):.0f} s"
+            takes += f" and about {time_said(seconds_of(self.target, self.model, memory))}"
         return "\n".join([*(scan.words() for scan in self.given), made, takes])
 
 
