@@ -68,7 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
 
     verify = commands.add_parser("verify", help="say which results do not follow from table, recipes and code")
-    verify.add_argument("--deep", action="store_true", help="read all content and compare it with the recorded hashes")
+    verify.add_argument(
+        "made", nargs="*", metavar="OUT", help="what headsr sr made, folders or files (default: the workflow's results)"
+    )
+    verify.add_argument(
+        "--deep", action="store_true", help="read all content and compare hashes; of what headsr sr made it always does"
+    )
     verify.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
     verify.set_defaults(command=_verify)
 
@@ -223,13 +228,21 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from headsr.plan import planned_jobs
-    from headsr.recipes import load_config
-    from headsr.verify import State, verify_results
+    from headsr.verify import State
 
-    config = load_config(options.configfile)
-    verdict = verify_results(planned_jobs(options.configfile), config["results"], deep=options.deep)
-    print(verdict.text())
+    if options.made:
+        from headsr.sr.verify import AGAIN, verify_made
+
+        verdict = verify_made(options.made)
+        print("\n".join([verdict.summary(), *([AGAIN] if verdict.findings else [])]))
+    else:
+        from headsr.plan import planned_jobs
+        from headsr.recipes import load_config
+        from headsr.verify import verify_results
+
+        config = load_config(options.configfile)
+        verdict = verify_results(planned_jobs(options.configfile), config["results"], deep=options.deep)
+        print(verdict.text())
     wrong = any(finding.state != State.ORPHAN for finding in verdict.findings)
     return FAILED if wrong else OK
 

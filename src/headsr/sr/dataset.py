@@ -69,7 +69,12 @@ def super_resolve_dataset(
     """
     describe_folder(out, source=source, method=asked.method)
     requests = [
-        replace(asked, scans=(path,), named=partial(derivative_at, out, _stem(path)), memory=asked.memory // workers)
+        replace(
+            asked,
+            scans=(path,),
+            named=partial(derivative_at, out, path.relative_to(source).as_posix()),
+            memory=asked.memory // workers,
+        )
         for path in found.scans
     ]
     threads, outcomes = max(1, cores() // workers), []
@@ -104,7 +109,7 @@ def _of_process(future: Future[Outcome], scan: Path) -> Outcome:
 def _outcome_of(request: Request) -> Outcome:
     scan = request.scans[0]
     try:
-        made = super_resolve(request, foretell(request), say=lambda words: None)
+        made = super_resolve(request, foretell(request), quiet=True)
         return Outcome(scan, "done" if made else "kept")
     except (VolumeError, OutsideTrainingError) as error:
         return Outcome(scan, "rejected", shown(str(error)))
