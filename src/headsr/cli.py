@@ -13,29 +13,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headsr import __version__
+from headsr.annex import leaving_when_told
 from headsr.files import unwritable
 from headsr.words import PlainFormatter, shown
 
 if TYPE_CHECKING:
     from headsr.sr.run import Request
 
-OK, FAILED, USAGE, REJECTED, RESOURCES = 0, 1, 2, 3, 4
+OK, FAILED, USAGE, REJECTED, RESOURCES, INTERRUPTED = 0, 1, 2, 3, 4, 75
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0 done, 1 failed, 2 wrong use or configuration, 3 input rejected, 4 too little memory.
+    0 done, 1 failed, 2 wrong use or configuration, 3 input rejected, 4 too little memory, 75 interrupted (Ctrl-C,
+    SIGTERM or SIGHUP): the same command goes on.
     """
     options = _parser().parse_args(arguments)
     # Children (git-annex, datalad, snakemake) live beside the interpreter that runs this.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     logging.lastResort.setFormatter(PlainFormatter())
     try:
-        return options.command(options)
-    except KeyboardInterrupt:
+        with leaving_when_told():
+            return options.command(options)
+    except (KeyboardInterrupt, SystemExit):
         print("headsr: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except ValueError as error:
         print(f"headsr: {_words_of(error)}", file=sys.stderr)
         return USAGE
