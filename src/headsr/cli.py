@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"headsr {__version__} (research use only, not for clinical use)"
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    # An option's beginning is none: fMRIPrep's --mem, in MB, would be our --mem-gb.
+    whole_words = partial(argparse.ArgumentParser, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=whole_words)
 
     pin = commands.add_parser(
         "pin", help="list every scan and label map of the datasets with its content key in its table"
@@ -173,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     view.set_defaults(command=_view)
 
     models = commands.add_parser("models", help="list, verify or make the weights that ship in the package")
-    of_models = models.add_subparsers(required=True, metavar="WHAT")
+    of_models = models.add_subparsers(required=True, metavar="WHAT", parser_class=whole_words)
     listed = of_models.add_parser("list", help="what ships: kind, training, size, license, and how good it is")
     verified = of_models.add_parser("verify", help="say whether weights and cards are whole and belong together")
     verified.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
@@ -292,7 +294,7 @@ def _super_resolve_dataset(asked: Request, options: argparse.Namespace) -> int:
 
     source = asked.scans[0]
     found = scans_in(source, participants=options.participant_label, sessions=options.session_label)
-    print(f"{source}: {len(found.scans)} scans")
+    print(f"{source}: {len(found.scans)} scans, by {asked.method} into {options.out}", flush=True)
     for path in found.others:
         print(f"left out, its name is none of a T1w, T2w, PDw or FLAIR scan: {path}")
     if options.dry_run:
@@ -300,7 +302,7 @@ def _super_resolve_dataset(asked: Request, options: argparse.Namespace) -> int:
         return OK
     outcomes = super_resolve_dataset(found, options.out, asked, source=source, workers=options.workers)
     bad = [outcome for outcome in outcomes if outcome.state in ("rejected", "failed")]
-    print(f"{len(outcomes) - len(bad)} of {len(outcomes)} scans are done")
+    print(f"{len(outcomes) - len(bad)} of {len(outcomes)} scans are done", flush=True)
     for outcome in bad:
         print(f"{outcome.state.upper()} {outcome.words}", file=sys.stderr)
     return FAILED if bad else OK
