@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import headsr
-from headsr.files import read_json, whole, write_json
+from headsr.files import abandoned, read_json, whole, write_json
 from headsr.recipes import VIEWS, Dataset
 from headsr.scans import SCAN_PATTERN, SUFFIXES
 from headsr.volumes import Grid
@@ -43,6 +43,7 @@ DESCRIPTIONS = {
     "check": "What was checked on the finished volume, with the residual of every scan",
 }
 
+_LABELS = (".bidsignore", "descriptions.tsv")
 # What no BIDS rule knows.
 _IGNORED = ("*_desc-field_*.safetensors", "*_desc-fit_*.jsonl", "*_desc-check_*.json", "*_desc-report_*.html")
 
@@ -119,14 +120,18 @@ def describe_folder(folder: str | os.PathLike[str], *, source: str | os.PathLike
     }
     if target.exists() and not is_by_headsr(target):
         raise ValueError(f"{folder}: holds a dataset that headsr did not make. Name an empty folder")
+    for path in (target, *(Path(folder, name) for name in _LABELS)):
+        for partial in abandoned(path):  # others may write into the same folder just now
+            partial.unlink(missing_ok=True)
     _describe_labels(Path(folder))
     write_json(target, said)
 
 
 def _describe_labels(folder: Path) -> None:
-    with whole(folder / ".bidsignore") as partial:
+    ignored, labels = (folder / name for name in _LABELS)
+    with whole(ignored) as partial:
         partial.write_text("".join(f"{pattern}\n" for pattern in _IGNORED), encoding="utf-8")
-    with whole(folder / "descriptions.tsv") as partial:
+    with whole(labels) as partial:
         rows = "".join(f"{label}\t{text}\n" for label, text in DESCRIPTIONS.items())
         partial.write_text("desc_id\tdescription\n" + rows, encoding="utf-8")
 

@@ -1,4 +1,6 @@
 import json
+import os
+import socket
 
 import numpy as np
 import pytest
@@ -6,7 +8,13 @@ from bids_names import validate
 
 from headsr.evaluate.check import residual_path
 from headsr.recipes import Dataset
-from headsr.render.describe import DESCRIPTIONS, describe_derivatives, describe_residual, describe_volume
+from headsr.render.describe import (
+    DESCRIPTIONS,
+    describe_derivatives,
+    describe_folder,
+    describe_residual,
+    describe_volume,
+)
 from headsr.volumes import AXES, Grid
 
 DATASET = Dataset(url="https://example.org/ds1", version="v1", license="CC0", citation="Somebody (2020)")
@@ -116,3 +124,15 @@ def test_it_says_whether_the_scan_was_skull_stripped(stripped):
     said = describe_volume("x", grid, preview=grid, scale=2.0, offset=0.0, record=record, label="sr")
     assert said["SkullStripped"] is stripped
     assert describe_residual("x", "axial", skull_stripped=stripped)["SkullStripped"] is stripped
+
+
+def test_what_a_killed_run_left_half_written_goes_and_what_is_in_work_stays(tmp_path):
+    names = ("dataset_description.json", ".bidsignore", "descriptions.tsv")
+    gone, others, own = (
+        [tmp_path / f".{host}.{pid}.partial.{name}" for name in names]
+        for host, pid in ((socket.gethostname(), 999_999_999), ("elsewhere", 7), (socket.gethostname(), os.getppid()))
+    )
+    for path in (*gone, *others, *own):
+        path.touch()
+    describe_folder(tmp_path, source=tmp_path / "bids", method="spline")
+    assert not any(path.exists() for path in gone) and all(path.exists() for path in (*others, *own))
