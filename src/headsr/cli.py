@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Children (git-annex, datalad, snakemake) live beside the interpreter that runs this.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     logging.lastResort.setFormatter(PlainFormatter())
+    warnings.showwarning = _show_warning
     try:
         with leaving_when_told():
             return options.command(options)
@@ -47,7 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _words_of(error: Exception) -> str:
+def _show_warning(message: Warning | str, *where: object) -> None:
+    """One line, without the place in the code, which is nothing to who uses it."""
+    print(f"warning: {_words_of(message)}", file=sys.stderr, flush=True)
+
+
+def _words_of(error: Exception | str) -> str:
     """What an error says, whatever it quotes of files and datasets; its own lines stay lines."""
     return shown(str(error), keep="\n\t")
 

@@ -77,7 +77,8 @@ def _shown(label: str, module: nn.Module, head: Grid, at_once: int) -> Iterator[
         yield
         return
     tiles, stages = tiles_of(head, module, at_once), module.corrections
-    progress = RenderProgress(f"{label}, {len(stages)} stages x {len(tiles)} tiles", len(stages) * sum(tiles))
+    pieces = f"{len(stages)} stages of {len(tiles)} tile{'s' * (len(tiles) > 1)}"
+    progress = RenderProgress(f"{label}, {pieces}", len(stages) * sum(tiles))
     hooks = [
         stage.register_forward_hook(lambda _, inputs, __: progress.add(math.prod(inputs[0].shape[2:])))
         for stage in stages

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -32,7 +34,7 @@ _IMAGES = (".nii.gz", ".nii")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one scan: ``done``, ``kept`` as it was, ``rejected`` or ``failed``, and why."""
+    """What became of one scan, ``done``, ``kept`` as it was, ``rejected`` or ``failed``, and what there is to say."""
 
     scan: Path
     state: str
@@ -153,8 +155,11 @@ def _of_process(future: Future[Outcome], scan: Path) -> Outcome:
 def _outcome_of(request: Request) -> Outcome:
     scan = request.scans[0]
     try:
-        made = super_resolve(request, foretell(request), quiet=True)
-        return Outcome(scan, "done" if made else "kept")
+        with warnings.catch_warnings(record=True) as warned, redirect_stdout(io.StringIO()):
+            warnings.simplefilter("always", UserWarning)
+            made = super_resolve(request, foretell(request), quiet=True)
+        notes = "; ".join(shown(str(one.message)) for one in warned if one.category is UserWarning)
+        return Outcome(scan, "done" if made else "kept", f"{scan}: {notes}" if notes else "")
     except (VolumeError, OutsideTrainingError) as error:
         return Outcome(scan, "rejected", _words_of(scan, error))
     except (ResourcesError, MemoryError, ValueError, OSError, FloatingPointError, RuntimeError) as error:

@@ -84,7 +84,7 @@ def test_every_voxel_that_is_corrected_is_counted_and_shown(measure, network, mo
     assert corrected == tiles * len(network.corrections) and sum(tiles) > math.prod(study.head.shape)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(corrected) > 2 and lines[-1].endswith(" 0 s left")
-    assert all(line.startswith(f"head, {len(network.corrections)} stages x {len(tiles)} tiles: ") for line in lines)
+    assert all(line.startswith(f"head, {len(network.corrections)} stages of {len(tiles)} tiles: ") for line in lines)
     estimate_of(study, METHODS["unrolled"], models)
     assert capsys.readouterr().out == "" and not network.corrections[0]._forward_hooks
 

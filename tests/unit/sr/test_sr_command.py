@@ -1,5 +1,7 @@
 """Exit codes and words of ``headsr sr``."""
 
+import warnings
+
 import pytest
 
 from headsr import cli
@@ -44,3 +46,12 @@ def test_an_option_of_another_program_is_none_of_ours_by_its_beginning(sr, scan,
     with pytest.raises(SystemExit) as ended:
         sr(scan(), tmp_path / "out.nii.gz", option, "8000")
     assert ended.value.code == 2 and f"unrecognized arguments: {option} 8000" in capsys.readouterr().err
+
+
+def test_a_warning_is_one_line_without_its_place_in_the_code(sr, scan, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "headsr.sr.run.foretell", lambda request: warnings.warn("did the head keep still?", stacklevel=1)
+    )
+    with pytest.raises(AttributeError):
+        sr(scan(), tmp_path / "out.nii.gz", "--gap", "0")
+    assert capsys.readouterr().err == "warning: did the head keep still?\n"

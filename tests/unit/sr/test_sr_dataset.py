@@ -1,10 +1,15 @@
 """A BIDS folder: every scan by itself, with BIDS names, and one that fails stops no other."""
 
+import warnings
+from functools import partial
+from pathlib import Path
+
 import pytest
 from bids_names import validate
 
 from headsr import cli
 from headsr.files import read_json, sidecar_of
+from headsr.sr import dataset
 from headsr.sr.dataset import scans_in
 
 SAYS = {"SliceThickness": 4.0}
@@ -95,3 +100,17 @@ def test_a_dataset_that_headsr_did_not_make_is_not_written_into(bids, tmp_path, 
     (other / "dataset_description.json").write_text('{"Name": "mine"}')
     assert cli.main(["sr", str(bids), str(other), "--method", "spline"]) == 2
     assert "did not make" in capsys.readouterr().err
+
+
+def test_what_a_scan_warns_of_is_said_with_its_name_and_nothing_else(monkeypatch, capsys):
+    def made(*_, **__):
+        print("projection: contradictory")
+        warnings.warn("The scans contradict each other", stacklevel=1)
+        return True
+
+    monkeypatch.setattr(dataset, "foretell", lambda request: None)
+    monkeypatch.setattr(dataset, "super_resolve", made)
+    request = dataset.Request(scans=(Path("sub-01_T1w.nii.gz"),), named=partial(dataset.derivative_at, "out"), memory=1)
+    outcome = dataset._outcome_of(request)
+    assert (outcome.state, outcome.words) == ("done", "sub-01_T1w.nii.gz: The scans contradict each other")
+    assert capsys.readouterr().out == ""
