@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,29 +14,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headsr import __version__
+from headsr.annex import leaving_when_told
 from headsr.files import unwritable
 from headsr.words import PlainFormatter, shown
 
 if TYPE_CHECKING:
     from headsr.sr.run import Request
 
-OK, FAILED, USAGE, REJECTED, RESOURCES = 0, 1, 2, 3, 4
+OK, FAILED, USAGE, REJECTED, RESOURCES, INTERRUPTED = 0, 1, 2, 3, 4, 75
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0 done, 1 failed, 2 wrong use or configuration, 3 input rejected, 4 too little memory.
+    0 done, 1 failed, 2 wrong use or configuration, 3 input rejected, 4 too little memory, 75 interrupted (Ctrl-C,
+    SIGTERM or SIGHUP): the same command goes on.
     """
     options = _parser().parse_args(arguments)
     # Children (git-annex, datalad, snakemake) live beside the interpreter that runs this.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     logging.lastResort.setFormatter(PlainFormatter())
+    warnings.showwarning = _show_warning
     try:
-        return options.command(options)
-    except KeyboardInterrupt:
+        with leaving_when_told():
+            return options.command(options)
+    except (KeyboardInterrupt, SystemExit):
         print("headsr: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except ValueError as error:
         print(f"headsr: {_words_of(error)}", file=sys.stderr)
         return USAGE
@@ -44,7 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _words_of(error: Exception) -> str:
+def _show_warning(message: Warning | str, *where: object) -> None:
+    """One line, without the place in the code, which is nothing to who uses it."""
+    print(f"warning: {_words_of(message)}", file=sys.stderr, flush=True)
+
+
+def _words_of(error: Exception | str) -> str:
     """What an error says, whatever it quotes of files and datasets; its own lines stay lines."""
     return shown(str(error), keep="\n\t")
 
@@ -54,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"headsr {__version__} (research use only, not for clinical use)"
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    # An option's beginning is none: fMRIPrep's --mem, in MB, would be our --mem-gb.
+    whole_words = partial(argparse.ArgumentParser, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=whole_words)
 
     pin = commands.add_parser(
         "pin", help="list every scan and label map of the datasets with its content key in its table"
@@ -68,7 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
 
     verify = commands.add_parser("verify", help="say which results do not follow from table, recipes and code")
-    verify.add_argument("--deep", action="store_true", help="read all content and compare it with the recorded hashes")
+    verify.add_argument(
+        "made", nargs="*", metavar="OUT", help="what headsr sr made, folders or files (default: the workflow's results)"
+    )
+    verify.add_argument(
+        "--deep", action="store_true", help="read all content and compare hashes; of what headsr sr made it always does"
+    )
     verify.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
     verify.set_defaults(command=_verify)
 
@@ -165,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     view.set_defaults(command=_view)
 
     models = commands.add_parser("models", help="list, verify or make the weights that ship in the package")
-    of_models = models.add_subparsers(required=True, metavar="WHAT")
+    of_models = models.add_subparsers(required=True, metavar="WHAT", parser_class=whole_words)
     listed = of_models.add_parser("list", help="what ships: kind, training, size, license, and how good it is")
     verified = of_models.add_parser("verify", help="say whether weights and cards are whole and belong together")
     verified.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
@@ -223,13 +240,21 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from headsr.plan import planned_jobs
-    from headsr.recipes import load_config
-    from headsr.verify import State, verify_results
+    from headsr.verify import State
 
-    config = load_config(options.configfile)
-    verdict = verify_results(planned_jobs(options.configfile), config["results"], deep=options.deep)
-    print(verdict.text())
+    if options.made:
+        from headsr.sr.verify import AGAIN, verify_made
+
+        verdict = verify_made(options.made)
+        print("\n".join([verdict.summary(), *([AGAIN] if verdict.findings else [])]))
+    else:
+        from headsr.plan import planned_jobs
+        from headsr.recipes import load_config
+        from headsr.verify import verify_results
+
+        config = load_config(options.configfile)
+        verdict = verify_results(planned_jobs(options.configfile), config["results"], deep=options.deep)
+        print(verdict.text())
     wrong = any(finding.state != State.ORPHAN for finding in verdict.findings)
     return FAILED if wrong else OK
 
@@ -276,7 +301,7 @@ def _super_resolve_dataset(asked: Request, options: argparse.Namespace) -> int:
 
     source = asked.scans[0]
     found = scans_in(source, participants=options.participant_label, sessions=options.session_label)
-    print(f"{source}: {len(found.scans)} scans")
+    print(f"{source}: {len(found.scans)} scans, by {asked.method} into {options.out}", flush=True)
     for path in found.others:
         print(f"left out, its name is none of a T1w, T2w, PDw or FLAIR scan: {path}")
     if options.dry_run:
@@ -284,7 +309,7 @@ def _super_resolve_dataset(asked: Request, options: argparse.Namespace) -> int:
         return OK
     outcomes = super_resolve_dataset(found, options.out, asked, source=source, workers=options.workers)
     bad = [outcome for outcome in outcomes if outcome.state in ("rejected", "failed")]
-    print(f"{len(outcomes) - len(bad)} of {len(outcomes)} scans are done")
+    print(f"{len(outcomes) - len(bad)} of {len(outcomes)} scans are done", flush=True)
     for outcome in bad:
         print(f"{outcome.state.upper()} {outcome.words}", file=sys.stderr)
     return FAILED if bad else OK

@@ -117,6 +117,13 @@ def partials_of(path: str | os.PathLike[str]) -> list[Path]:
     return sorted(beside for beside in target.parent.glob(".*") if name.fullmatch(beside.name))
 
 
+def abandoned(path: str | os.PathLike[str]) -> list[Path]:
+    """Of ``partials_of`` those whose process has ended, as far as this machine can tell."""
+    began = re.compile(rf"\.{re.escape(socket.gethostname())}\.(\d+)\.partial\..+")
+    named = ((partial, began.fullmatch(partial.name)) for partial in partials_of(path))
+    return [partial for partial, known in named if known and not Path("/proc", known[1]).exists()]
+
+
 def _umask() -> int:
     """The process's umask, which can only be read by setting it."""
     umask = os.umask(0o077)

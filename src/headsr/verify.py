@@ -69,10 +69,14 @@ class Verdict:
         """The outputs to force; whatever follows from them is made anew with them."""
         return list(dict.fromkeys(finding.remake for finding in self.findings if finding.remake))
 
-    def text(self) -> str:
-        """The verdict for a person: a line per finding, the counts, and the way out."""
+    def summary(self) -> str:
+        """What was found, for a person: a line per finding, and the counts."""
         counts = ", ".join(f"{len(self.of(state))} {state}" for state in State)
-        lines = [*map(str, self.findings), f"{self.whole} outputs as they should be; {counts}"]
+        return "\n".join([*map(str, self.findings), f"{self.whole} outputs as they should be; {counts}"])
+
+    def text(self) -> str:
+        """The same of a workflow's results, with the way out."""
+        lines = [self.summary()]
         if self.remake:
             lines.append("stale, damaged: made anew, with all that follows, by adding to your snakemake command")
             lines.append(f"  --forcerun {' '.join(self.remake)}")
@@ -144,9 +148,9 @@ class _Comparison:
         if record.rule != job.rule:
             return f"made by {record.rule}, and now {job.rule} makes it"
         recorded = {name: value for name, value in record.params.items() if name in job.params}
-        if change := next(_changes(recorded, job.params), ""):
+        if change := next(changes(recorded, job.params), ""):
             return change
-        if change := next(_changes(record.stage, job.stage), ""):
+        if change := next(changes(record.stage, job.stage), ""):
             return f"the version of {change}"
         planned = {self._inside(path) for path in job.inputs}
         if other := sorted(record.sources.keys() ^ planned):
@@ -165,11 +169,11 @@ class _Comparison:
 
     def _damages(self, job: PlannedJob, record: Record, present: Sequence[str]) -> Iterator[Finding]:
         for path in present:
-            if damage := _damage(path, self.contents[path], deep=self.deep):
+            if damage := damage_of(path, self.contents[path], deep=self.deep):
                 yield Finding(State.DAMAGED, path, damage, job.outputs[0])
         for name, content in record.beside.items():
             path = os.path.normpath(os.path.join(self.results, name))
-            damage = _damage(path, content, deep=self.deep) if os.path.exists(path) else "it was deleted"
+            damage = damage_of(path, content, deep=self.deep) if os.path.exists(path) else "it was deleted"
             if damage:
                 yield Finding(State.DAMAGED, path, f"{damage}; {job.rule} writes it beside its output", job.outputs[0])
 
@@ -177,11 +181,11 @@ class _Comparison:
         return os.path.relpath(path, self.results)
 
 
-def _changes(before: Any, after: Any, name: str = "") -> Iterator[str]:
+def changes(before: Any, after: Any, name: str = "") -> Iterator[str]:
     """Which values of two JSON trees differ, by their dotted names."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted(before.keys() | after.keys()):
-            yield from _changes(before.get(key, _ABSENT), after.get(key, _ABSENT), f"{name}.{key}" if name else key)
+            yield from changes(before.get(key, _ABSENT), after.get(key, _ABSENT), f"{name}.{key}" if name else key)
     elif before != after:
         yield f"{name} was {_short(before)} and is {_short(after)}"
 
@@ -194,7 +198,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _damage(path: str, content: Content, *, deep: bool) -> str:
+def damage_of(path: str, content: Content, *, deep: bool) -> str:
     """What is wrong with a file that exists; '' for nothing."""
     size = size_of(path)
     if size != content.bytes:

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -36,6 +37,16 @@ _LAST_FORM_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER
 _MOST_PACKED = 1040  # bytes that a byte of gzip can hold: a little more than deflate's 1032
 _BYTES_OF_A_VOXEL = 8  # in memory beside the file: its intensity as float32, and once more turned to RAS
 _HEAD_VOXEL_MM = (0.005, 100.0)  # a head's voxels outside of these are a wrong unit or a wrong header
+
+
+class Forms(NamedTuple):
+    """What the two forms of a NIfTI header place voxels in: 1 scanner, 2 aligned, 3 Talairach, 4 MNI, 5 template."""
+
+    sform: int
+    qform: int
+
+
+SCANNER = Forms(1, 1)
 
 
 class VolumeError(ValueError):
@@ -202,12 +213,14 @@ class Volume:
     """Intensities, float32 (X, Y, Z), on their grid, and how the file that they come from stored them.
 
     ``axes`` are the directions that the file's own axes point to, in its order: ``LAS``, or ``PIR`` of sagittal slices.
+    ``forms`` are the codes of its header; where one of them is 0, which is no place, the other's stand for both.
     """
 
     data: NDArray[np.float32]
     grid: Grid
     storage: Storage = Storage()
     axes: str = "RAS"
+    forms: Forms = SCANNER
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what a damaged file makes infinite or NaN is refused by name
@@ -231,7 +244,7 @@ def load_volume(path: str | os.PathLike[str], *, constant: bool = False) -> Volu
     data = np.ascontiguousarray(data)
     _refuse_unusable(path, data, constant=constant)
     grid = Grid(data.shape, affine @ nib.orientations.inv_ornt_aff(orientation, shape))
-    return Volume(data, grid, storage, "".join(nib.orientations.ornt2axcodes(orientation)))
+    return Volume(data, grid, storage, "".join(nib.orientations.ornt2axcodes(orientation)), _forms_of(header))
 
 
 def save_volume(
@@ -242,10 +255,12 @@ def save_volume(
     description: str = "headsr",
     storage: Storage | None = None,
     axes: str = "RAS",
+    forms: Forms = SCANNER,
 ) -> None:
     """Write a NIfTI volume whole or not at all, with equal sform and qform in mm and the same bytes every time.
 
-    Without ``storage`` the data are kept as they are; ``axes`` are the directions that the file's axes point to.
+    Without ``storage`` the data are kept as they are; ``axes`` are the directions that the file's axes point to,
+    ``forms`` what its header says that they are in.
     Raises ValueError where they do not fit the grid or the storage.
     """
     if data.shape != grid.shape:
@@ -255,19 +270,26 @@ def save_volume(
     image = nib.Nifti1Image(data if storage is None else _encoded(path, data, storage), grid.affine)
     if storage is not None:
         image.header.set_slope_inter(storage.slope, storage.intercept)
-    image.header.set_xyzt_units("mm")
     image.header["descrip"] = description.encode()[:79]
-    image.set_sform(grid.affine, code="scanner")
-    image.set_qform(grid.affine, code="scanner")
-    if not Grid(grid.shape, image.get_qform()).same_as(grid):
-        # A sheared affine (gantry tilt) is no rotation: the qform cannot say it and must not claim to.
-        image.set_qform(grid.affine, code="unknown")
+    place(image.header, grid, forms)
     with whole(path) as partial:
         content = image.to_bytes()
         if partial.suffix == ".gz":
             # No name and no time in the gzip header: same data, same bytes.
             content = gzip.compress(content, compresslevel=4, mtime=0)
         partial.write_bytes(content)
+
+
+def place(header: nib.Nifti1Header, grid: Grid, forms: Forms) -> None:
+    """Say in a header where a grid lies, in mm, as sform and as qform.
+
+    A sheared grid (gantry tilt) is no rotation: a qform cannot say it and does not claim to.
+    """
+    header.set_xyzt_units("mm")
+    header.set_sform(grid.affine, code=forms.sform)
+    header.set_qform(grid.affine, code=forms.qform)
+    if not Grid(grid.shape, header.get_qform()).same_as(grid):
+        header["qform_code"] = 0
 
 
 def _inverts(affine: NDArray[np.float64]) -> bool:
@@ -569,6 +591,11 @@ def _affine_in_mm(
                 "is not known. Copy the right one over the other, for example fslorient -copysform2qform"
             )
     return grid.affine
+
+
+def _forms_of(header: nib.Nifti1Header) -> Forms:
+    sform, qform = int(header["sform_code"]), int(header["qform_code"])
+    return Forms(sform or qform, qform or sform)
 
 
 def _is_one_quaternion(header: nib.Nifti1Header) -> bool:

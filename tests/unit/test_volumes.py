@@ -491,3 +491,20 @@ def test_voxels_of_no_size_are_refused_before_the_forms_are_compared(tmp_path):
     image.to_filename(tmp_path / "a.nii")
     with pytest.raises(VolumeError, match=r"a\.nii: voxels of 0\.9 x 1 x 0 mm .* are not those of a head"):
         load_volume(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(
+    ("codes", "kept"), [((4, 1), (4, 1)), ((2, 0), (2, 2)), ((0, 3), (3, 3)), ((1, 1), (1, 1)), ((5, 4), (5, 4))]
+)
+def test_what_a_header_places_its_voxels_in_is_kept(tmp_path, codes, kept):
+    affine = np.diag([1.0, 1.5, 2.0, 1.0])
+    image = nib.Nifti1Image(np.random.default_rng(0).random((4, 5, 6), np.float32), None)
+    image.header.set_sform(affine, code=codes[0])
+    image.header.set_qform(affine, code=codes[1])
+    nib.save(image, tmp_path / "in.nii")
+    volume = load_volume(tmp_path / "in.nii")
+    save_volume(tmp_path / "out.nii.gz", volume.data, volume.grid, axes=volume.axes, forms=volume.forms)
+    header = nib.load(tmp_path / "out.nii.gz").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == kept
+    assert np.allclose(header.get_sform(), affine) and np.allclose(header.get_qform(), affine)
+    assert header.get_xyzt_units() == ("mm", "unknown")

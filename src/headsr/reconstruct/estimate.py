@@ -41,13 +41,13 @@ class FieldEstimate(Estimate):
 
 
 def estimate_of(
-    study: Study, method: Method, models: Mapping[str, TrainedModel], *, memory: int | None = None
+    study: Study, method: Method, models: Mapping[str, TrainedModel], *, memory: int | None = None, label: str = ""
 ) -> Estimate:
     """What a method makes of a study; a FieldEstimate where it makes a field.
 
     ``models`` are the trained models that its recipe names, on the device of the study's scans. ``memory`` is what it
-    may take, in bytes, where it can take less (Method.tiled). Raises ValueError for a model that is missing or of
-    another kind.
+    may take, in bytes, and ``label`` what the lines on its progress begin with (none without it), where it takes its
+    work in pieces (Method.tiled). Raises ValueError for a model that is missing or of another kind.
     """
     for reference in model_references(method):
         if reference.name not in models:
@@ -57,4 +57,4 @@ def estimate_of(
                 f"{reference.name!r} is a model of kind {models[reference.name].kind}; {method.kind} needs one of kind "
                 f"{' or '.join(reference.kinds)}"
             )
-    return method.part.load()(study, method, models, **({"memory": memory} if method.tiled else {}))
+    return method.part.load()(study, method, models, **({"memory": memory, "label": label} if method.tiled else {}))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import headsr
-from headsr.files import read_json, whole, write_json
+from headsr.files import abandoned, read_json, whole, write_json
 from headsr.recipes import VIEWS, Dataset
 from headsr.scans import SCAN_PATTERN, SUFFIXES
 from headsr.volumes import Grid
@@ -42,6 +43,7 @@ DESCRIPTIONS = {
     "check": "What was checked on the finished volume, with the residual of every scan",
 }
 
+_LABELS = (".bidsignore", "descriptions.tsv")
 # What no BIDS rule knows.
 _IGNORED = ("*_desc-field_*.safetensors", "*_desc-fit_*.jsonl", "*_desc-check_*.json", "*_desc-report_*.html")
 
@@ -55,17 +57,17 @@ def describe_volume(
     offset: float,
     record: dict[str, Any],
     label: str,
+    sources: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """The JSON sidecar of a volume (BIDS derivatives, with a ``headsr`` object).
 
-    ``name`` is the file name without endings, from which the source scan follows; ``preview`` the grid of the NIfTI;
-    ``label`` what it is: sr, unprojected or uncertainty.
+    ``name`` is the file name without endings, from which the source scan follows where no ``sources`` are said;
+    ``preview`` the grid of the NIfTI; ``label`` what it is: sr, unprojected or uncertainty.
     Keys of ``record`` go into the ``headsr`` object as they are; ``skull_stripped`` among them is what BIDS asks for.
     """
-    match = _NAME.fullmatch(name)
     return {
         "Description": DESCRIPTIONS[label],
-        "Sources": [] if match is None else [_source_uri(match["scan"], match["suffix"])],
+        "Sources": _sources_of(name) if sources is None else list(sources),
         "SkullStripped": record.get("skull_stripped", False),
         "Resolution": _resolution(grid, preview),
         "headsr": {
@@ -80,12 +82,13 @@ def describe_volume(
     }
 
 
-def describe_residual(name: str, view: str, *, skull_stripped: bool) -> dict[str, Any]:
-    """The JSON sidecar of a residual map; ``name`` is its file name."""
-    match = _NAME.fullmatch(name.removesuffix(".nii.gz"))
+def describe_residual(
+    name: str, view: str, *, skull_stripped: bool, sources: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The JSON sidecar of a residual map; ``name`` is its file name, ``sources`` as of a volume."""
     return {
         "Description": _residual_of(view),
-        "Sources": [] if match is None else [_source_uri(match["scan"], match["suffix"])],
+        "Sources": _sources_of(name.removesuffix(".nii.gz")) if sources is None else list(sources),
         "SkullStripped": skull_stripped,
         "headsr": dict(RESEARCH_ONLY),
     }
@@ -115,16 +118,20 @@ def describe_folder(folder: str | os.PathLike[str], *, source: str | os.PathLike
         "SourceDatasets": [{"URL": raw}],
         "DatasetLinks": {"raw": raw},
     }
-    if target.exists() and not _is_by_headsr(target):
+    if target.exists() and not is_by_headsr(target):
         raise ValueError(f"{folder}: holds a dataset that headsr did not make. Name an empty folder")
+    for path in (target, *(Path(folder, name) for name in _LABELS)):
+        for partial in abandoned(path):  # others may write into the same folder just now
+            partial.unlink(missing_ok=True)
     _describe_labels(Path(folder))
     write_json(target, said)
 
 
 def _describe_labels(folder: Path) -> None:
-    with whole(folder / ".bidsignore") as partial:
+    ignored, labels = (folder / name for name in _LABELS)
+    with whole(ignored) as partial:
         partial.write_text("".join(f"{pattern}\n" for pattern in _IGNORED), encoding="utf-8")
-    with whole(folder / "descriptions.tsv") as partial:
+    with whole(labels) as partial:
         rows = "".join(f"{label}\t{text}\n" for label, text in DESCRIPTIONS.items())
         partial.write_text("desc_id\tdescription\n" + rows, encoding="utf-8")
 
@@ -133,7 +140,8 @@ def _generated_by(description: str) -> dict[str, str]:
     return {"Name": "headsr", "Version": headsr.__version__, "Description": description}
 
 
-def _is_by_headsr(description: Path) -> bool:
+def is_by_headsr(description: Path) -> bool:
+    """Whether a ``dataset_description.json`` says that headsr made its dataset. UnreadableError as ``read_json``."""
     said = read_json(description)
     makers = said.get("GeneratedBy") if isinstance(said, dict) else None
     return isinstance(makers, list) and any(isinstance(one, dict) and one.get("Name") == "headsr" for one in makers)
@@ -159,9 +167,13 @@ def _dataset_description(dataset: Dataset, name: str, method: str, degradation: 
     }
 
 
-def _source_uri(scan: str, suffix: str) -> str:
-    folder = "/".join(part for part in scan.split("_") if part.startswith(("sub-", "ses-")))
-    return f"bids:raw:{folder}/anat/{scan}_{suffix}.nii.gz"
+def _sources_of(name: str) -> list[str]:
+    """The scan that a volume of this name was made from, as every dataset of the workflow keeps it."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return []
+    folder = "/".join(part for part in match["scan"].split("_") if part.startswith(("sub-", "ses-")))
+    return [f"bids:raw:{folder}/anat/{match['scan']}_{match['suffix']}.nii.gz"]
 
 
 def _resolution(grid: Grid, preview: Grid) -> str:

@@ -15,7 +15,7 @@ from headsr.files import whole
 from headsr.render import store as stores
 from headsr.render.ahead import Lanes
 from headsr.render.tiles import CHUNK, Tile
-from headsr.volumes import Grid, Storage
+from headsr.volumes import SCANNER, Forms, Grid, Storage
 
 _SLAB = 32 * 2**20  # bytes of float32 in the planes that are read at once; they are compressed one by one
 _HEAD = bytes((31, 139, 8, 0, 0, 0, 0, 0, 0, 255))  # gzip without name and time: same data, same bytes
@@ -30,14 +30,21 @@ def preview_bytes(grid: Grid, workers: int) -> int:
 
 
 def write_preview(
-    path: str | os.PathLike[str], store: Path, level: int, grid: Grid, storage: Storage, *, workers: int = 1
+    path: str | os.PathLike[str],
+    store: Path,
+    level: int,
+    grid: Grid,
+    storage: Storage,
+    *,
+    forms: Forms = SCANNER,
+    workers: int = 1,
 ) -> None:
     """Write one level of a store (that may be unfinished) as ``.nii.gz``, whole or not at all.
 
     ``workers`` threads compress; their pieces are one gzip stream, as every reader takes it (RFC 1952), and the same
     bytes for any number of them.
     """
-    header = stores.nifti_header(grid, storage)
+    header = stores.nifti_header(grid, storage, forms)
     checksum = size = 0
     with whole(path) as partial, open(partial, "wb") as stream:
         stream.write(_HEAD)

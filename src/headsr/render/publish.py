@@ -21,7 +21,7 @@ from headsr.render.preview import write_preview
 from headsr.render.pyramid import halve, preview_level
 from headsr.render.shard import Written, compress, write_shard
 from headsr.render.store import StoreError, writing
-from headsr.volumes import Grid, Storage, save_volume
+from headsr.volumes import SCANNER, Forms, Grid, Storage, save_volume
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def publish_volume(
     offset: float,
     record: dict[str, Any],
     uncertainty: NDArray[np.float32] | None = None,
+    forms: Forms = SCANNER,
 ) -> None:
     """Write a volume (X, Y, Z) in normalised intensities as OME-Zarr, NIfTI and JSON, in scan units.
 
@@ -104,7 +105,7 @@ def publish_volume(
         for label, (path, kept) in beside.items():
             _write_beside(path, kept, grid, label, scale=scale, offset=offset, record=record)
         shards = _write_levels(data, plan, outputs)
-        publish_beside(plan, outputs, scale=scale, offset=offset, record=record)
+        publish_beside(plan, outputs, scale=scale, offset=offset, record=record, forms=forms)
         stores.commit(
             outputs.store,
             list(plan.grids),
@@ -113,6 +114,7 @@ def publish_volume(
             storage=plan.storage,
             fingerprint=fingerprint,
             record=RESEARCH_ONLY,
+            forms=forms,
         )
 
 
@@ -149,7 +151,14 @@ def refuse_foreign(paths: Iterable[Path]) -> None:
 
 
 def publish_beside(
-    volume: PlannedVolume, outputs: Outputs, *, scale: float, offset: float, record: dict[str, Any], workers: int = 1
+    volume: PlannedVolume,
+    outputs: Outputs,
+    *,
+    scale: float,
+    offset: float,
+    record: dict[str, Any],
+    forms: Forms = SCANNER,
+    workers: int = 1,
 ) -> None:
     """Write the JSON sidecar, then the NIfTI preview, of a volume whose levels are in its store."""
     refuse_foreign([outputs.sidecar, outputs.preview])
@@ -159,7 +168,7 @@ def publish_beside(
         outputs.name, volume.grids[0], preview=preview, scale=scale, offset=offset, record=record, label="sr"
     )
     write_json(outputs.sidecar, sidecar)
-    write_preview(outputs.preview, outputs.store, level, preview, volume.storage, workers=workers)
+    write_preview(outputs.preview, outputs.store, level, preview, volume.storage, forms=forms, workers=workers)
 
 
 def discard_partials(outputs: Outputs) -> None:

@@ -39,7 +39,7 @@ from headsr.render.ours import DESCRIPTION, WORK, foreign_in, is_leftover
 from headsr.render.shard import Written, codecs
 from headsr.render.tiles import Layout
 from headsr.typed_json import picked
-from headsr.volumes import Grid, Storage, read_header
+from headsr.volumes import SCANNER, Forms, Grid, Storage, place, read_header
 
 _DELETE = "zarr.json and say the same again to make the volume anew"
 _PATIENCE = 60.0  # seconds: a node of a cluster may not see at once what another one has written (NFS)
@@ -199,6 +199,7 @@ def commit(
     storage: Storage,
     fingerprint: str,
     record: Mapping[str, Any],
+    forms: Forms = SCANNER,
 ) -> None:
     """Write the NIfTI header and then the root ``zarr.json``: from now on the store is whole.
 
@@ -211,7 +212,7 @@ def commit(
             f"{root}: {len(lost)} of {len(shards)} shards are not there as they were written, {lost[0]} among them. "
             "Say the same again to write them anew"
         )
-    header = np.frombuffer(nifti_header(grids[0], storage).binaryblock, dtype=np.uint8)
+    header = np.frombuffer(nifti_header(grids[0], storage, forms).binaryblock, dtype=np.uint8)
     _refuse_foreign(root)  # whatever came in since it was begun
     layout = {"shape": header.shape, "chunks": header.shape, "dtype": "uint8", "compressors": None}
     zarr.create_array(root / "nifti", **layout, fill_value=0, overwrite=True)[:] = header
@@ -280,17 +281,13 @@ def scales(grids: list[Grid]) -> list[tuple[NDArray[np.float64], NDArray[np.floa
     return [(grid.voxel_size, np.linalg.solve(directions, grid.affine[:3, 3])) for grid in grids]
 
 
-def nifti_header(grid: Grid, storage: Storage) -> nib.Nifti1Header:
+def nifti_header(grid: Grid, storage: Storage, forms: Forms = SCANNER) -> nib.Nifti1Header:
     """The header of a single-file NIfTI-1 of this grid that holds the numbers of ``storage``."""
     header = nib.Nifti1Header()
     header.set_data_shape(grid.shape)
     header.set_data_dtype("float32" if storage.dtype == "float16" else storage.dtype)  # NIfTI has no float16
     header.set_slope_inter(storage.slope, storage.intercept)
-    header.set_xyzt_units("mm")
-    header.set_sform(grid.affine, code="scanner")
-    header.set_qform(grid.affine, code="scanner")
-    if not Grid(grid.shape, header.get_qform()).same_as(grid):
-        header["qform_code"] = 0  # a sheared grid: a qform can turn, and cannot shear
+    place(header, grid, forms)
     header["descrip"] = DESCRIPTION.encode()
     header["vox_offset"] = 352
     return header

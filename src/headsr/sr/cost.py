@@ -13,12 +13,12 @@ import torch
 from headsr.acquisition.measurement import Measurement, Study
 from headsr.acquisition.operator import Acquisition
 from headsr.recipes import Method
-from headsr.reconstruct.unrolled import HELD, LOADED, least_bytes, refine
+from headsr.reconstruct.unrolled import HELD, LOADED, fitting, least_bytes, refine, tiles_of
 from headsr.volumes import Grid
 from headsr.weights import TrainedModel
 
 _PILOT = 48  # voxels a side
-NETWORK_SHARE = 0.6  # of all that is done: beside it the head is looked for, and the result is projected and written
+NETWORK_SHARE = 0.6  # of all that one tile takes: the head is looked for, and the result projected and written
 _OF_FREE = 0.8  # of the memory that is free: the rest is for what else runs
 
 
@@ -49,8 +49,11 @@ def memory_for(gigabytes: float | None) -> int:
     return int(_OF_FREE * psutil.virtual_memory().available if gigabytes is None else gigabytes * 1e9)
 
 
-def seconds_of(target: Grid, model: TrainedModel) -> float:
-    """How long the network takes for a result on a grid, from what it takes here for a small part of it."""
+def seconds_of(target: Grid, model: TrainedModel, memory: int) -> float:
+    """How long a result of the network takes on a grid in so much memory, from what a small part of it takes here.
+
+    What the network corrects counts with the halos of its tiles, all else by the voxels of the result.
+    """
     grid = Grid((_PILOT,) * 3, np.eye(4))
     operator = Acquisition(grid, grid.thick(2, 4), axis=2, device=next(model.module.parameters()).device)
     data = torch.zeros(operator.scan.shape, device=operator.covered.device)
@@ -59,7 +62,9 @@ def seconds_of(target: Grid, model: TrainedModel) -> float:
         begun = time.perf_counter()
         refine(study, model, at_once=None).volume.sum().item()
         taken = time.perf_counter() - begun
-    return taken * math.prod(target.shape) / _PILOT**3 / NETWORK_SHARE
+    voxels = math.prod(target.shape)
+    corrected = sum(tiles_of(target, model.module, fitting(target, model, memory)))
+    return taken / _PILOT**3 * (corrected + voxels * (1 / NETWORK_SHARE - 1))
 
 
 def refuse_without_room(cost: Cost, memory: int) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
-from collections.abc import Sequence
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import active_children, get_context
+from itertools import pairwise
+from multiprocessing import active_children, connection, get_context, parent_process, resource_tracker
 from pathlib import Path
 
 import torch
 
 from headsr.render.describe import describe_folder
-from headsr.render.plan import cores
+from headsr.render.plan import cores, time_said
 from headsr.scans import parse_name
 from headsr.sr.cost import ResourcesError
 from headsr.sr.outputs import derivative_at
@@ -28,7 +34,7 @@ _IMAGES = (".nii.gz", ".nii")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one scan: ``done``, ``kept`` as it was, ``rejected`` or ``failed``, and why."""
+    """What became of one scan, ``done``, ``kept`` as it was, ``rejected`` or ``failed``, and what there is to say."""
 
     scan: Path
     state: str
@@ -46,41 +52,52 @@ class Found:
 def scans_in(bids: str | os.PathLike[str], *, participants: Sequence[str] = (), sessions: Sequence[str] = ()) -> Found:
     """The anatomical scans of a BIDS folder, by name; with labels only those of these people and sessions.
 
-    Labels are taken with and without ``sub-`` and ``ses-``. Raises ValueError for a folder without people, and for a
-    label that it does not have.
+    Labels are whole ones, with or without ``sub-`` and ``ses-``. Raises ValueError for a folder without people or
+    scans, for a label that it does not have, and for two files of one scan.
     """
     root = Path(bids)
-    subjects = sorted(path for path in root.glob("sub-*") if path.is_dir())
+    subjects = _labelled(root, [root], "sub-", participants)
     if not subjects:
         raise ValueError(f"{root}: has no folders sub-*, as a BIDS dataset has. Name a scan, or a BIDS folder")
-    chosen = _labelled(subjects, "sub-", participants, root)
-    folders = [anat for subject in chosen for anat in _sessions_of(subject, sessions) if anat.is_dir()]
-    images = sorted(path for folder in folders for path in folder.iterdir() if path.name.endswith(_IMAGES))
+    folders = [*([] if sessions else subjects), *_labelled(root, subjects, "ses-", sessions)]
+    images = sorted(path for folder in folders for path in folder.glob("anat/*") if path.name.endswith(_IMAGES))
     named = [path for path in images if parse_name(_stem(path)) is not None]
+    if not named:
+        raise ValueError(f"{root}: has no scan sub-*/anat/*_T1w.nii.gz (or _T2w, _PDw, _FLAIR) among those asked for")
+    for one, other in pairwise(named):
+        if _stem(one) == _stem(other):
+            raise ValueError(f"{one} and {other} are one scan by their names. Move one of them away")
     return Found(tuple(named), tuple(path for path in images if path not in set(named)))
 
 
 def super_resolve_dataset(
     found: Found, out: str | os.PathLike[str], asked: Request, *, source: Path, workers: int
 ) -> list[Outcome]:
-    """Make the results of all scans, each by itself; one that fails stops no other.
+    """Make the results of all scans, each by itself; one that fails stops no other. Says how far it is.
 
-    ``asked`` says how, but for scans and names; its memory is shared by ``workers`` processes.
+    ``asked`` says how, but for scans and names; its memory is shared by ``workers`` processes, which end with this one.
     """
+    _refuse_place(Path(out), source)
     describe_folder(out, source=source, method=asked.method)
+    workers = max(1, min(workers, len(found.scans)))
     requests = [
-        replace(asked, scans=(path,), named=partial(derivative_at, out, _stem(path)), memory=asked.memory // workers)
+        replace(
+            asked,
+            scans=(path,),
+            named=partial(derivative_at, out, path.relative_to(source).as_posix()),
+            memory=asked.memory // workers,
+        )
         for path in found.scans
     ]
-    threads, outcomes = max(1, cores() // workers), []
+    threads, outcomes, begun = max(1, cores() // workers), [], time.monotonic()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
-        running = {pool.submit(_outcome_of, request): request.scans[0] for request in requests}
+        with _interrupts_kept_from_children():
+            running = {pool.submit(_outcome_of, request): request.scans[0] for request in requests}
         try:
             for future in as_completed(running):
                 outcomes.append(_of_process(future, running[future]))
-                last = outcomes[-1]
-                print(f"{len(outcomes)} of {len(requests)}: {last.scan} {last.state}. {last.words}", flush=True)
-        except KeyboardInterrupt:
+                print(_line(outcomes, len(requests), time.monotonic() - begun), flush=True)
+        except (KeyboardInterrupt, SystemExit):
             pool.shutdown(wait=False, cancel_futures=True)
             for process in active_children():
                 process.terminate()
@@ -88,10 +105,44 @@ def super_resolve_dataset(
     return sorted(outcomes, key=lambda outcome: outcome.scan)
 
 
+def _refuse_place(out: Path, source: Path) -> None:
+    if (out.exists() and not out.is_dir()) or out.name.endswith(_IMAGES):
+        raise ValueError(f"{out}: the results of a BIDS folder go into a folder. Name one")
+    if out.resolve() == source.resolve():
+        raise ValueError(f"{out}: holds the scans themselves. Name another folder, such as {out}/derivatives/headsr")
+
+
+def _line(outcomes: Sequence[Outcome], number: int, seconds: float) -> str:
+    """How far a folder is, and what became of the last scan."""
+    last, done = outcomes[-1], len(outcomes)
+    left = f", {time_said(seconds / done * (number - done))} left" if done < number else ""
+    return f"{done} of {number}{left}: {last.state} {last.words or last.scan}"
+
+
+@contextmanager
+def _interrupts_kept_from_children() -> Iterator[None]:
+    """Leave Ctrl-C, which a terminal sends to all, to this process alone: children that begin in the block have none.
+
+    They inherit what is blocked here, from their first moment on.
+    """
+    resource_tracker.ensure_running()  # it begins with the first child, and unblocks what was blocked
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def _begin(threads: int) -> None:
-    """What every process does first: an interrupt is the business of the one that has begun it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """What every process does first: it ends when the one does that has begun it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that has begun it is gone, by SIGKILL too: nobody would ever give it work again."""
+    connection.wait([parent_process().sentinel])
+    os._exit(1)
 
 
 def _of_process(future: Future[Outcome], scan: Path) -> Outcome:
@@ -104,32 +155,32 @@ def _of_process(future: Future[Outcome], scan: Path) -> Outcome:
 def _outcome_of(request: Request) -> Outcome:
     scan = request.scans[0]
     try:
-        made = super_resolve(request, foretell(request), say=lambda words: None)
-        return Outcome(scan, "done" if made else "kept")
+        with warnings.catch_warnings(record=True) as warned, redirect_stdout(io.StringIO()):
+            warnings.simplefilter("always", UserWarning)
+            made = super_resolve(request, foretell(request), quiet=True)
+        notes = "; ".join(shown(str(one.message)) for one in warned if one.category is UserWarning)
+        return Outcome(scan, "done" if made else "kept", f"{scan}: {notes}" if notes else "")
     except (VolumeError, OutsideTrainingError) as error:
-        return Outcome(scan, "rejected", shown(str(error)))
+        return Outcome(scan, "rejected", _words_of(scan, error))
     except (ResourcesError, MemoryError, ValueError, OSError, FloatingPointError, RuntimeError) as error:
-        return Outcome(scan, "failed", shown(str(error)))
+        return Outcome(scan, "failed", _words_of(scan, error))
 
 
-def _sessions_of(subject: Path, labels: Sequence[str]) -> list[Path]:
-    sessions = sorted(path for path in subject.glob("ses-*") if path.is_dir())
-    wanted = {_bare(label, "ses-") for label in labels}
-    chosen = [path for path in sessions if not labels or _bare(path.name, "ses-") in wanted]
-    return [path / "anat" for path in ([] if labels else [subject]) + chosen]
+def _words_of(scan: Path, error: Exception) -> str:
+    """What an error says of a scan, in which it may not be named."""
+    said = shown(str(error)) or "memory ran out"
+    return said if str(scan) in said else f"{scan}: {said}"
 
 
-def _labelled(folders: Sequence[Path], prefix: str, labels: Sequence[str], root: Path) -> list[Path]:
-    known = {_bare(path.name, prefix): path for path in folders}
-    wanted = [_bare(label, prefix) for label in labels] or list(known)
-    unknown = [label for label in wanted if label not in known]
-    if unknown:
-        raise ValueError(f"{root}: has no {prefix}{', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    return [known[label] for label in dict.fromkeys(wanted)]
-
-
-def _bare(label: str, prefix: str) -> str:
-    return label.removeprefix(prefix)
+def _labelled(root: Path, parents: Sequence[Path], prefix: str, labels: Sequence[str]) -> list[Path]:
+    """The folders of these labels in any of the parents; without labels all. ValueError for one that none has."""
+    folders = sorted(path for parent in parents for path in parent.glob(f"{prefix}*") if path.is_dir())
+    known = {path.name.removeprefix(prefix) for path in folders}
+    wanted = {label.removeprefix(prefix) for label in labels}
+    if unknown := wanted - known:
+        has = f"it has {', '.join(sorted(known))}" if known else f"it has no {prefix}*"
+        raise ValueError(f"{root}: has no {', '.join(prefix + label for label in sorted(unknown))}; {has}")
+    return [path for path in folders if not wanted or path.name.removeprefix(prefix) in wanted]
 
 
 def _stem(path: Path) -> str:

@@ -101,7 +101,10 @@ def read_given(path: str | os.PathLike[str], slices: Slices) -> GivenScan:
 
 def _refuse_dicom(path: Path) -> None:
     if path.is_dir():
-        raise VolumeError(f"{path}: is a folder. If it holds DICOM files, convert them first: {_dcm2niix(path)}")
+        raise VolumeError(
+            f"{path}: is a folder, and no BIDS folder, which has folders sub-*. If it holds DICOM files, convert them "
+            f"first: {_dcm2niix(path)}"
+        )
     if path.name.endswith(_IMAGES) or not path.is_file():
         return
     with open_file(path) as stream:

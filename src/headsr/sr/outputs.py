@@ -17,13 +17,17 @@ _STORE, _IMAGES = ".ome.zarr", (".nii.gz", ".nii")
 
 @dataclass(frozen=True)
 class Result:
-    """``volume`` is the NIfTI; of a volume larger than that a preview, with all of it in ``store``."""
+    """``volume`` is the NIfTI; of a volume larger than that a preview, with all of it in ``store``.
+
+    ``sources`` are the URIs of its scans in the BIDS dataset that it is derived from, if there is one.
+    """
 
     volume: Path
     store: Path | None
     residuals: tuple[Path, ...]
     uncertainty: Path
     report: Path
+    sources: tuple[str, ...] = ()
 
     @property
     def sidecar(self) -> Path:
@@ -37,20 +41,21 @@ class Result:
             yield from (path, sidecar_of(path))
 
 
-def derivative_at(folder: str | os.PathLike[str], name: str, grid: Grid, views: Sequence[str]) -> Result:
-    """The paths of the result of the scan of this BIDS name (``sub-01_ses-a_T1w``) in a folder of derivatives."""
-    parsed = parse_name(name)
+def derivative_at(folder: str | os.PathLike[str], scan: str, grid: Grid, views: Sequence[str]) -> Result:
+    """The paths in a folder of derivatives of the result of ``scan``, its path in its dataset (POSIX)."""
+    parsed = parse_name(Path(scan).name.removesuffix(".gz").removesuffix(".nii"))
     if parsed is None:
-        raise ValueError(f"{name}: is not the BIDS name of a scan")
-    subject, scan, suffix = parsed
-    session = [part for part in scan.split("_") if part.startswith("ses-")]
+        raise ValueError(f"{scan}: is not the BIDS name of a scan")
+    subject, stem, suffix = parsed
+    session = [part for part in stem.split("_") if part.startswith("ses-")]
     place = Path(folder, subject, *session, "anat")
     return Result(
-        volume=place / f"{scan}_res-hi_desc-sr_{suffix}.nii.gz",
-        store=place / f"{scan}_res-hi_desc-sr_{suffix}{_STORE}" if max(grid.shape) > MOST_OF_NIFTI else None,
-        residuals=tuple(place / f"{scan}_desc-srresidual{view.capitalize()}_{suffix}.nii.gz" for view in views),
-        uncertainty=place / f"{scan}_res-hi_desc-uncertainty_{suffix}.nii.gz",
-        report=place / f"{scan}_desc-report_{suffix}.html",
+        volume=place / f"{stem}_res-hi_desc-sr_{suffix}.nii.gz",
+        store=place / f"{stem}_res-hi_desc-sr_{suffix}{_STORE}" if max(grid.shape) > MOST_OF_NIFTI else None,
+        residuals=tuple(place / f"{stem}_desc-srresidual{view.capitalize()}_{suffix}.nii.gz" for view in views),
+        uncertainty=place / f"{stem}_res-hi_desc-uncertainty_{suffix}.nii.gz",
+        report=place / f"{stem}_desc-report_{suffix}.html",
+        sources=(f"bids:raw:{scan}",),
     )
 
 

@@ -36,7 +36,7 @@ def outside_of(training: Studies, study: Study, scans: Sequence[GivenScan]) -> l
             found.append(
                 f"{scan.view}: turned by {turned:.0f} degrees against the first (trained: to {training.tilt_degrees:g})"
             )
-    if study.offset:
+    if study.offset or any(given.metadata.get("Modality") == "CT" for given in scans):
         found.append("a computed tomography (trained: magnetic resonance)")
     return found
 

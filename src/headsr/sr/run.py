@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +12,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import headsr
 from headsr.acquisition.consistency import residuals
 from headsr.devices import choose_device
-from headsr.files import read_json, sha256_of, sidecar_of, write_json
+from headsr.files import partials_of, sidecar_of, write_json
 from headsr.lock import holding
 from headsr.models.card import PACKAGE
 from headsr.models.shipped import load_shipped
-from headsr.recipes import Method, MethodRecipe, ModelRecipe, Unrolled, build, plain, versions
+from headsr.provenance import contents_of
+from headsr.recipes import Method, MethodRecipe, ModelRecipe, Unrolled, build, plain
 from headsr.recipes.convert import unknown
 from headsr.recipes.shipped import card_of
 from headsr.reconstruct.estimate import Estimate, estimate_of
 from headsr.reconstruct.projected import project_onto
-from headsr.render import store as stores
 from headsr.render.describe import describe_residual, describe_volume
 from headsr.render.ours import DESCRIPTION
+from headsr.render.plan import time_said
 from headsr.render.publish import Outputs, publish_volume, refuse_foreign
+from headsr.render.pyramid import level_grids, preview_level
 from headsr.sr.cost import Cost, cost_of, refuse_without_room, seconds_of
 from headsr.sr.given import GivenScan, Slices, read_given, views_of
 from headsr.sr.outputs import Result
 from headsr.sr.ranges import outside_of
+from headsr.sr.record import WEIGHTS, is_done, of_the_code, sealed
 from headsr.sr.study import Prepared, prepare
 from headsr.sr.target import Size, target_of
 from headsr.sr.zeroed import zeroed
-from headsr.volumes import Grid, save_volume
+from headsr.volumes import Forms, Grid, save_volume
 from headsr.weights import TrainedModel
 
-WEIGHTS = "unrolled"  # that ship in the package
 # What needs nothing but the scans.
 _PLAIN = {"spline": {}, "average": {}, "tikhonov": {"iterations": 20}, "tv": {}}
 
@@ -83,7 +83,7 @@ class Foretold:
         made = f"{self.result.store or self.result.volume}: {shape} voxels of {size} mm, by {self.method.kind}"
         takes = f"takes up to {self.cost.within(memory) / 1e9:.2g} GB of memory"
         if self.model is not None:
-            takes += f" and about {seconds_of(self.target, self.model):.0f} s"
+            takes += f" and about {time_said(seconds_of(self.target, self.model, memory))}"
         return "\n".join([*(scan.words() for scan in self.given), made, takes])
 
 
@@ -115,15 +115,16 @@ def foretell(request: Request) -> Foretold:
     return Foretold(given, target, method, model, cost, result)
 
 
-def super_resolve(request: Request, foretold: Foretold, say: Callable[[str], None] = print) -> bool:
-    """Make what was foretold and write it, the sidecar last; whether anything was to be done.
+def super_resolve(request: Request, foretold: Foretold, *, quiet: bool = False) -> bool:
+    """Make what was foretold and write it, the sidecar last; whether anything was to be done. Says how far it is.
 
     A result that follows from the same scans, weights, options and versions, byte for byte, stays as it is. Raises
     OutsideTrainingError for scans that the weights were not trained on, unless ``request.force``, VolumeError for those
     without a head, FloatingPointError for numbers that are not finite, HeldError where another process writes there.
     """
-    wanted = fingerprint_of(request, foretold)
-    if is_done(foretold.result, wanted):
+    say: Callable[[str], None] = (lambda words: None) if quiet else partial(print, flush=True)
+    wanted = follows_from(request, foretold)
+    if is_done(foretold.result.sidecar, wanted):
         say(f"{foretold.result.sidecar}: is as it should be; nothing to do")
         return False
     say("looking for the head, its noise and, with several scans, their placement")
@@ -136,16 +137,17 @@ def super_resolve(request: Request, foretold: Foretold, say: Callable[[str], Non
             f"{foretold.given[0].path}: {'; '.join(outside)}. What comes of it was never tested: --force makes it all "
             "the same, or ask for other voxels, or take --method tikhonov"
         )
-    say(f"reconstructing by {foretold.method.kind}")
+    label = f"reconstructing by {foretold.method.kind}"
+    say(label)
     models = {} if foretold.model is None else {WEIGHTS: foretold.model}
     study = prepared.study
-    estimate = estimate_of(study, foretold.method, models, memory=request.memory)
+    estimate = estimate_of(study, foretold.method, models, memory=request.memory, label="" if quiet else label)
     empty = zeroed(study, prepared.seen[0].data)
     say("making it agree with what was measured")
     volume, projection = project_onto(_emptied(estimate.volume, empty), study)
     volume = _emptied(volume, empty)
     record = {
-        "fingerprint": wanted,
+        "follows_from": wanted,
         "outside_training": outside,
         "zeroed_voxels": 0 if empty is None else int(empty.sum()),
         "consistency": projection,
@@ -159,43 +161,16 @@ def super_resolve(request: Request, foretold: Foretold, say: Callable[[str], Non
     return True
 
 
-def fingerprint_of(request: Request, foretold: Foretold) -> str:
-    """Hex SHA-256 of all that a result follows from: scans, weights, options and the versions of the code."""
-    method = foretold.method
-    said = {
+def follows_from(request: Request, foretold: Foretold) -> dict[str, Any]:
+    """All that a result follows from, as plain JSON: scans, weights, options and the versions of the code."""
+    return {
         "scans": [scan.sha256 for scan in foretold.given],
         "slices": [[scan.thickness, scan.profile] for scan in foretold.given],
         "target": [list(foretold.target.shape), foretold.target.affine.tolist()],
-        "method": plain(method),
-        "weights": card_of(WEIGHTS, PACKAGE).sha256 if isinstance(method, Unrolled) else "",
-        "versions": versions("reconstruct_volume", [f"method.{method.kind}"]),
-        "headsr": headsr.__version__,
+        "method": plain(foretold.method),
         "report": request.report,
+        **of_the_code(foretold.method.kind),
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def is_done(result: Result, fingerprint: str) -> bool:
-    """Whether a result lies there whole, as ``fingerprint`` names it and as it was written."""
-    if not result.sidecar.exists():
-        return False
-    try:
-        said = read_json(result.sidecar)["headsr"]
-        known = {result.volume.with_name(name): digest for name, digest in said["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return False
-    if said.get("fingerprint") != fingerprint or result.volume not in known:
-        return False
-    whole = all(path.is_file() and sha256_of(path) == digest for path, digest in known.items())
-    return whole and (result.store is None or _is_whole(result.store / "zarr.json"))
-
-
-def _is_whole(store: Path) -> bool:
-    """Whether a store is as it was written."""
-    try:
-        return stores.is_finished(store, stores.read_record(store)["fingerprint"])
-    except (OSError, ValueError, KeyError):
-        return False
 
 
 def _outside(foretold: Foretold, prepared: Prepared) -> list[str]:
@@ -240,27 +215,19 @@ def _publish(
     foretold: Foretold, prepared: Prepared, estimate: Estimate, record: dict[str, Any], request: Request
 ) -> None:
     """Write the result: what lies beside the volume first, the sidecar, which says that all is whole, last."""
-    study, result, axes = prepared.study, foretold.result, foretold.given[0].volume.axes
-    refuse_foreign(result.files())
-    result.sidecar.unlink(missing_ok=True)
+    study, result, given = prepared.study, foretold.result, foretold.given[0].volume
+    _clear(result)
+    header = {"axes": given.axes, "forms": given.forms}
     maps = residuals(torch.as_tensor(estimate.volume, device=study.scans[0].data.device), study.scans)
     written = []
     for scan, residual, path in zip(study.scans, maps, result.residuals, strict=True):
         in_units = residual.cpu().numpy() * np.float32(study.scale)
-        described = describe_residual(path.name, scan.view, skull_stripped=study.skull_stripped)
-        _write(path, in_units, scan.operator.scan, described, axes, written)
+        described = describe_residual(path.name, scan.view, skull_stripped=study.skull_stripped, sources=result.sources)
+        written += _write(path, in_units, scan.operator.scan, described, **header)
     if estimate.uncertainty is not None:
-        half, grid = estimate.uncertainty * np.float32(study.scale), foretold.target
-        described = describe_volume(
-            result.uncertainty.name,
-            grid,
-            preview=grid,
-            scale=study.scale,
-            offset=0.0,
-            record=record,
-            label="uncertainty",
-        )
-        _write(result.uncertainty, half, grid, described, axes, written)
+        half = estimate.uncertainty * np.float32(study.scale)
+        described = _described(foretold, record, "uncertainty", scale=study.scale, offset=0.0)
+        written += _write(result.uncertainty, half, foretold.target, described, **header)
     if request.report:
         from headsr.sr.page import write_page  # a second of imports
 
@@ -269,25 +236,50 @@ def _publish(
     scaled = {"scale": study.scale, "offset": study.offset}
     if result.store is not None:
         outputs = Outputs(result.store / "zarr.json", result.volume, result.sidecar)
-        publish_volume(estimate.volume, None, foretold.target, outputs, **scaled, record=record)
+        publish_volume(estimate.volume, None, foretold.target, outputs, **scaled, record=record, forms=given.forms)
+        written.append(outputs.store)
     else:
         data = estimate.volume * np.float32(study.scale) + np.float32(study.offset)
-        save_volume(result.volume, data, foretold.target, description=DESCRIPTION, axes=axes)
-    files = {path.name: sha256_of(path) for path in (result.volume, *written)}
-    sidecar = describe_volume(
+        save_volume(result.volume, data, foretold.target, description=DESCRIPTION, **header)
+    files = contents_of([result.volume, *written], result.sidecar.parent)
+    said = record | {"outputs": {name: asdict(content) for name, content in files.items()}}
+    write_json(result.sidecar, sealed(_described(foretold, said, "sr", **scaled)))
+
+
+def _clear(result: Result) -> None:
+    """Take away what lies there of an earlier result, the sidecar first, and what a kill left half-written.
+
+    StoreError where something lies there that headsr did not write.
+    """
+    refuse_foreign(result.files())
+    result.sidecar.unlink(missing_ok=True)
+    for path in result.files():
+        for old in (path, *partials_of(path)):
+            old.unlink(missing_ok=True)
+
+
+def _described(
+    foretold: Foretold, record: dict[str, Any], label: str, *, scale: float, offset: float
+) -> dict[str, Any]:
+    grid, result = foretold.target, foretold.result
+    grids = level_grids(grid)
+    shown = grid if result.store is None or label != "sr" else grids[preview_level(grids)]
+    return describe_volume(
         result.volume.name.removesuffix(".gz").removesuffix(".nii"),
-        foretold.target,
-        preview=foretold.target,
-        record=record | {"files": files},
-        label="sr",
-        **scaled,
+        grid,
+        preview=shown,
+        scale=scale,
+        offset=offset,
+        record=record,
+        label=label,
+        sources=result.sources,
     )
-    write_json(result.sidecar, sidecar)
 
 
 def _write(
-    path: Path, data: NDArray[np.float32], grid: Grid, described: dict[str, Any], axes: str, written: list[Path]
-) -> None:
+    path: Path, data: NDArray[np.float32], grid: Grid, described: dict[str, Any], *, axes: str, forms: Forms
+) -> list[Path]:
+    """Write one volume beside the result and its sidecar; returns both."""
     write_json(sidecar_of(path), described)
-    save_volume(path, data, grid, description=DESCRIPTION, axes=axes)
-    written += [path, sidecar_of(path)]
+    save_volume(path, data, grid, description=DESCRIPTION, axes=axes, forms=forms)
+    return [path, sidecar_of(path)]

@@ -82,7 +82,9 @@ def as_fine_as(scan: Volume, axis: int, target: Grid) -> Volume:
             shape[i] = max(1, round(length / wanted[i]))
     if tuple(shape) == scan.grid.shape:
         return scan
-    return Volume(cell_average(scan.data, tuple(shape)), scan.grid.resized(tuple(shape)), scan.storage, scan.axes)
+    return Volume(
+        cell_average(scan.data, tuple(shape)), scan.grid.resized(tuple(shape)), scan.storage, scan.axes, scan.forms
+    )
 
 
 def _towards(scan: Grid, target: Grid) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ from tiny_methods import METHODS, UNROLLED
 
 from headsr.acquisition.measurement import load_study
 from headsr.networks.build import build_network
+from headsr.networks.unrolled import Correction
 from headsr.recipes import Stack
+from headsr.reconstruct import unrolled
 from headsr.reconstruct.estimate import estimate_of
 from headsr.reconstruct.publish import reconstruct_volume
 from headsr.reconstruct.tikhonov import tikhonov
-from headsr.reconstruct.unrolled import refine
+from headsr.reconstruct.unrolled import refine, tiles_of
+from headsr.render import progress
 from headsr.volumes import load_volume
 from headsr.weights import TrainedModel, save_model
 
@@ -62,6 +66,27 @@ def test_tiles_change_nothing(measure, models) -> None:
     whole, tiled = (refine(study, models["unrolled"], at_once=voxels) for voxels in (None, 0))
     for one, other in zip(whole[:2], tiled[:2], strict=True):
         assert float((one - other).abs().max()) < 1e-4
+
+
+def test_every_voxel_that_is_corrected_is_counted_and_shown(measure, network, models, monkeypatch, capsys) -> None:
+    study, corrected = load_study(measure(ORTHOGONAL)), []
+    monkeypatch.setattr(unrolled, "_LEAST_AT_ONCE", 0)
+    monkeypatch.setattr(Correction, "halo", 4)  # its own is larger than this head
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", {True: 0, False: 0})
+    hooks = [
+        stage.register_forward_hook(lambda _, inputs, __: corrected.append(math.prod(inputs[0].shape[2:])))
+        for stage in network.corrections
+    ]
+    estimate_of(study, METHODS["unrolled"], models, memory=0, label="head")
+    for hook in hooks:
+        hook.remove()
+    tiles = tiles_of(study.head, network, 0)
+    assert corrected == tiles * len(network.corrections) and sum(tiles) > math.prod(study.head.shape)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(corrected) > 2 and lines[-1].endswith(" 0 s left")
+    assert all(line.startswith(f"head, {len(network.corrections)} stages of {len(tiles)} tiles: ") for line in lines)
+    estimate_of(study, METHODS["unrolled"], models)
+    assert capsys.readouterr().out == "" and not network.corrections[0]._forward_hooks
 
 
 def test_brighter_scans_give_a_brighter_head(measure, network) -> None:

@@ -1,15 +1,20 @@
-import fnmatch
 import json
+import os
+import socket
 
 import numpy as np
 import pytest
-from bidsschematools.rules import regexify_filename_rules
-from bidsschematools.schema import load_schema
-from bidsschematools.validator import validate_all
+from bids_names import validate
 
 from headsr.evaluate.check import residual_path
 from headsr.recipes import Dataset
-from headsr.render.describe import DESCRIPTIONS, describe_derivatives, describe_residual, describe_volume
+from headsr.render.describe import (
+    DESCRIPTIONS,
+    describe_derivatives,
+    describe_folder,
+    describe_residual,
+    describe_volume,
+)
 from headsr.volumes import AXES, Grid
 
 DATASET = Dataset(url="https://example.org/ds1", version="v1", license="CC0", citation="Somebody (2020)")
@@ -42,26 +47,6 @@ def publish_names(folder, stem, suffix):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-
-
-def validate(folder):
-    """The names that BIDS knows no rule for, and all names it was asked about.
-
-    ``validate_bids`` itself knows the rules of raw datasets only, so it is given those of derivatives here.
-    """
-    schema = load_schema()
-    groups = (schema.rules.files.common, schema.rules.files.deriv)
-    rules = [rule for group in groups for rule in regexify_filename_rules(group, schema, level=2)]
-    ignored = (folder / ".bidsignore").read_text().splitlines()
-    names = []
-    for path in folder.rglob("*"):
-        if path.suffix == ".zarr":
-            names.append(f"{path.relative_to(folder)}/")
-        elif path.is_file() and not path.name.startswith(".") and ".ome.zarr" not in str(path.parent):
-            names.append(str(path.relative_to(folder)))
-    names = [name for name in names if not any(fnmatch.fnmatch(name.rsplit("/", 1)[-1], rule) for rule in ignored)]
-    refused = validate_all(names, rules)["path_tracking"]
-    return {name.rstrip("/").rsplit("/")[-1] for name in refused}, {name.rstrip("/").rsplit("/")[-1] for name in names}
 
 
 def test_the_bids_schema_accepts_every_published_name(derivatives):
@@ -139,3 +124,15 @@ def test_it_says_whether_the_scan_was_skull_stripped(stripped):
     said = describe_volume("x", grid, preview=grid, scale=2.0, offset=0.0, record=record, label="sr")
     assert said["SkullStripped"] is stripped
     assert describe_residual("x", "axial", skull_stripped=stripped)["SkullStripped"] is stripped
+
+
+def test_what_a_killed_run_left_half_written_goes_and_what_is_in_work_stays(tmp_path):
+    names = ("dataset_description.json", ".bidsignore", "descriptions.tsv")
+    gone, others, own = (
+        [tmp_path / f".{host}.{pid}.partial.{name}" for name in names]
+        for host, pid in ((socket.gethostname(), 999_999_999), ("elsewhere", 7), (socket.gethostname(), os.getppid()))
+    )
+    for path in (*gone, *others, *own):
+        path.touch()
+    describe_folder(tmp_path, source=tmp_path / "bids", method="spline")
+    assert not any(path.exists() for path in gone) and all(path.exists() for path in (*others, *own))

@@ -1,9 +1,13 @@
 import json
+import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from headsr import cli
+from headsr.files import sidecar_of
 from headsr.volumes import Grid, save_volume
 
 SPACING = 4.0
@@ -28,23 +32,35 @@ def head(shape, size):
     return np.hypot(data + noise[0], noise[1]).astype(np.float32)
 
 
+def write(
+    folder, name="sub-01_T1w.nii.gz", *, shape=(48, 50, 12), size=(1, 1, SPACING), axes="RAS", metadata=None, data=None
+):
+    affine = np.diag([*size, 1.0])
+    affine[:3, 3] = (1 - np.array(shape)) * size / 2 + [3.0, -2.0, 5.0]
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_volume(path, head(shape, size) if data is None else data, Grid(shape, affine), axes=axes)
+    if metadata is not None:
+        sidecar_of(path).write_text(json.dumps(metadata))
+    return path
+
+
 @pytest.fixture
 def scan(tmp_path):
     """Write a scan of thick slices, with a sidecar where ``metadata`` is one; returns its path."""
+    return partial(write, tmp_path)
 
-    def write(
-        name="sub-01_T1w.nii.gz", *, shape=(48, 50, 12), size=(1, 1, SPACING), axes="RAS", metadata=None, data=None
-    ):
-        affine = np.diag([*size, 1.0])
-        affine[:3, 3] = (1 - np.array(shape)) * size / 2 + [3.0, -2.0, 5.0]
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = head(shape, size) if data is None else data
-        save_volume(path, data, Grid(shape, affine), axes=axes)
-        if metadata is not None:
-            path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json").write_text(
-                json.dumps(metadata)
-            )
-        return path
 
-    return write
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    write(folder, "bids/sub-01/anat/sub-01_T1w.nii.gz", metadata={"SliceThickness": 4.0})
+    assert cli.main(["sr", str(folder / "bids"), str(folder / "out"), "--method", "spline"]) == 0
+    return folder
+
+
+@pytest.fixture
+def made(made_once, tmp_path):
+    """A folder of derivatives of one scan, by spline, in ``out`` beside ``bids``."""
+    shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "out"

@@ -1,5 +1,7 @@
 """Exit codes and words of ``headsr sr``."""
 
+import warnings
+
 import pytest
 
 from headsr import cli
@@ -37,3 +39,19 @@ def test_the_exit_code_tells_what_became_of_it(sr, scan, tmp_path, capsys, words
 def test_several_scans_of_which_one_is_a_folder_are_refused(sr, scan, tmp_path, capsys):
     assert sr(scan(), tmp_path, tmp_path / "out.nii.gz", "--gap", "0") == 3
     assert "dcm2niix" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--mem", "--nprocs", "--mem-mb"])
+def test_an_option_of_another_program_is_none_of_ours_by_its_beginning(sr, scan, tmp_path, capsys, option):
+    with pytest.raises(SystemExit) as ended:
+        sr(scan(), tmp_path / "out.nii.gz", option, "8000")
+    assert ended.value.code == 2 and f"unrecognized arguments: {option} 8000" in capsys.readouterr().err
+
+
+def test_a_warning_is_one_line_without_its_place_in_the_code(sr, scan, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "headsr.sr.run.foretell", lambda request: warnings.warn("did the head keep still?", stacklevel=1)
+    )
+    with pytest.raises(AttributeError):
+        sr(scan(), tmp_path / "out.nii.gz", "--gap", "0")
+    assert capsys.readouterr().err == "warning: did the head keep still?\n"

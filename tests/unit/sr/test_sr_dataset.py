@@ -1,9 +1,15 @@
 """A BIDS folder: every scan by itself, with BIDS names, and one that fails stops no other."""
 
+import warnings
+from functools import partial
+from pathlib import Path
+
 import pytest
+from bids_names import validate
 
 from headsr import cli
-from headsr.files import read_json
+from headsr.files import read_json, sidecar_of
+from headsr.sr import dataset
 from headsr.sr.dataset import scans_in
 
 SAYS = {"SliceThickness": 4.0}
@@ -28,8 +34,47 @@ def test_scans_are_found_by_people_and_sessions(bids):
     assert [path.name for path in found.others] == ["sub-02_ses-b_angio.nii.gz"]
     assert len(scans_in(bids, participants=["sub-01", "03"]).scans) == 3
     assert len(scans_in(bids, sessions=["a"]).scans) == 1
-    with pytest.raises(ValueError, match="has no sub-1; it has 01, 02, 03"):
-        scans_in(bids, participants=["1"])
+    assert [path.name for path in scans_in(bids, participants=["02", "03"], sessions=["ses-a"]).scans] == [
+        "sub-02_ses-a_run-1_FLAIR.nii.gz"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"participants": ["1", "01", "sub-0"]}, "has no sub-0, sub-1; it has 01, 02, 03"),
+        ({"sessions": ["A"]}, "has no ses-A; it has a, b"),
+        ({"participants": ["01"], "sessions": ["a"]}, r"has no ses-a; it has no ses-\*"),
+        ({"participants": ["02"], "sessions": ["b"]}, "has no scan"),
+    ],
+)
+def test_labels_are_whole_ones_and_unknown_ones_are_listed(bids, chosen, said):
+    with pytest.raises(ValueError, match=said):
+        scans_in(bids, **chosen)
+
+
+def test_two_files_of_one_scan_and_a_place_that_is_none_are_refused(bids, scan, tmp_path, capsys):
+    for out, said in ((bids, "holds the scans themselves"), (tmp_path / "x.nii.gz", "go into a folder")):
+        assert cli.main(["sr", str(bids), str(out), "--method", "spline"]) == 2
+        assert said in capsys.readouterr().err
+    scan("bids/sub-01/anat/sub-01_T1w.nii", metadata=SAYS)
+    with pytest.raises(ValueError, match="are one scan by their names"):
+        scans_in(bids)
+
+
+def is_whole_and_valid(folder, capsys):
+    """What the BIDS schema asks of derivatives, and what ``headsr verify`` finds."""
+    refused, listed = validate(folder)
+    assert refused == set() and len(listed) == 2 + 3 * 4
+    said = read_json(folder / "dataset_description.json")
+    assert said["DatasetType"] == "derivative" and said["Name"] and said["GeneratedBy"][0]["Name"] == "headsr"
+    for image in folder.rglob("*.nii.gz"):
+        sidecar = read_json(sidecar_of(image))
+        assert isinstance(sidecar["SkullStripped"], bool) and sidecar["Description"]
+        assert "Resolution" in sidecar or "_res-" not in image.name
+        assert all((folder / said["DatasetLinks"]["raw"] / uri.split(":")[2]).exists() for uri in sidecar["Sources"])
+    assert cli.main(["verify", str(folder)]) == 0
+    assert "13 outputs as they should be" in capsys.readouterr().out
 
 
 def test_one_broken_scan_stops_no_other_and_the_second_run_makes_nothing(bids, tmp_path, capsys):
@@ -41,7 +86,7 @@ def test_one_broken_scan_stops_no_other_and_the_second_run_makes_nothing(bids, t
     made = tmp_path / "out/sub-02/ses-a/anat/sub-02_ses-a_run-1_res-hi_desc-sr_FLAIR.json"
     sources = read_json(made)["Sources"]
     assert sources == ["bids:raw:sub-02/ses-a/anat/sub-02_ses-a_run-1_FLAIR.nii.gz"]
-    assert read_json(tmp_path / "out/dataset_description.json")["DatasetType"] == "derivative"
+    is_whole_and_valid(tmp_path / "out", capsys)
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.nii.gz")}
     assert len(stamps) == 6
     assert cli.main([*command, "--participant-label", "01", "02"]) == 0
@@ -55,3 +100,17 @@ def test_a_dataset_that_headsr_did_not_make_is_not_written_into(bids, tmp_path, 
     (other / "dataset_description.json").write_text('{"Name": "mine"}')
     assert cli.main(["sr", str(bids), str(other), "--method", "spline"]) == 2
     assert "did not make" in capsys.readouterr().err
+
+
+def test_what_a_scan_warns_of_is_said_with_its_name_and_nothing_else(monkeypatch, capsys):
+    def made(*_, **__):
+        print("projection: contradictory")
+        warnings.warn("The scans contradict each other", stacklevel=1)
+        return True
+
+    monkeypatch.setattr(dataset, "foretell", lambda request: None)
+    monkeypatch.setattr(dataset, "super_resolve", made)
+    request = dataset.Request(scans=(Path("sub-01_T1w.nii.gz"),), named=partial(dataset.derivative_at, "out"), memory=1)
+    outcome = dataset._outcome_of(request)
+    assert (outcome.state, outcome.words) == ("done", "sub-01_T1w.nii.gz: The scans contradict each other")
+    assert capsys.readouterr().out == ""

@@ -25,7 +25,7 @@ def request_of(scans, out, **how):
 def make(scans, out, **how):
     request = request_of(scans, out, **how)
     foretold = foretell(request)
-    return super_resolve(request, foretold, say=lambda words: None), foretold
+    return super_resolve(request, foretold, quiet=True), foretold
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR"])
