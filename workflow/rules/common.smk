@@ -30,10 +30,12 @@ from headsr.scans import (
     PINNED_PATTERN,
     SCAN_PATTERN,
     SUFFIXES,
+    other_splits,
     read_pins,
 )
 from headsr.training.tracking import failed_mirrors
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # Planning makes millions of objects that live to its end. Looking for garbage among them again and again takes a quarter
 # of the time for 1,000 subjects (benchmarks/plan.py).
@@ -82,6 +84,17 @@ def hold_results_of_run():
         hold_results(RESULTS)
     except (HeldError, OSError) as error:
         raise WorkflowError(str(unwritable(error, RESULTS) or error)) from None
+
+
+def say_other_splits():
+    """Warn of people whose split in the tables of pins is another than their dataset's recipe says."""
+    for name, dataset in RECIPES.datasets.items():
+        for line in other_splits(name, dataset.splits, [*SCANS, *MAPS]):
+            logger.warning(line)
+
+
+if workflow.is_main_process:  # not each process that a job is in
+    say_other_splits()
 
 
 def scan_of(wildcards):
