@@ -259,6 +259,17 @@ def tables_with_truth():
     ]
 
 
+# What people are given: it is made again when it is deleted.
+VOLUMES = [
+    *targets.volumes(RESULTS, UNITS, RECIPES, list(config["render"]["larger"])),
+    *targets.descriptions(RESULTS, UNITS),
+]
+TABLE_FILES = [
+    f"{RESULTS}/scores/scores.tsv",
+    *(f"{RESULTS}/tables/{name}.{ending}" for name in tables_with_truth() for ending in ("tsv", "md")),
+]
+
+
 def training_scans(wildcards):
     """The scans of a model, whether a table uses it or not."""
     return targets.training_scans(SCANS, RECIPES.models[wildcards.model])
@@ -420,6 +431,14 @@ def checks_by_name():
 
 def histories():
     return targets.histories(RESULTS, MODELS, UNITS, RECIPES)
+
+
+PICTURES = [
+    *targets.figures(RESULTS, UNITS),
+    *MASKS_FIGURES.values(),
+    *([f"{RESULTS}/figures/curves.png"] if histories() else []),
+    f"{RESULTS}/figures/rulegraph.png",
+]
 
 
 def keys_of_training():

@@ -206,11 +206,10 @@ rule models:
 rule reconstructions:
     input:
         MODEL_CHECKS,
-        [targets.check(RESULTS, unit) for unit in UNITS],
-        targets.descriptions(RESULTS, UNITS),
+        VOLUMES,
 
 
 rule tables:
     input:
         MODEL_CHECKS,
-        [f"{RESULTS}/tables/{name}.md" for name in tables_with_truth()],
+        TABLE_FILES,
