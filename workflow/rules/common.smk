@@ -385,7 +385,7 @@ def networks_of(model):
 
 
 def titles_of(wildcards):
-    return [[name, RECIPES.methods[name].title or name] for name in RECIPES.tables[wildcards.table].methods]
+    return [[name, title] for name, title in RECIPES.titles_in(wildcards.table).items()]
 
 
 def words_of_metrics(tables):

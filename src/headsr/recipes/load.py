@@ -55,6 +55,15 @@ class Recipes:
                 todo += [(one.part, one.name) for one in references(None, getattr(self, part)[name], name)]
         return used
 
+    def titles_in(self, table: str) -> dict[str, str]:
+        """What people call the methods of a table; one that leaves out scans of a head which has several says so."""
+        recipe = self.tables[table]
+        several = any(self.degradations[name].has_several_scans for name in recipe.degradations)
+        return {
+            name: f"{method.title or name}{f' ({method.uses})' if several and method.uses != 'all scans' else ''}"
+            for name, method in ((name, self.methods[name]) for name in recipe.methods)
+        }
+
     def models_of(self, part: str, name: str) -> list[str]:
         """The models that a recipe uses itself: a method's network or prior, a model's autoencoder."""
         return list(dict.fromkeys(one.name for one in model_references(getattr(self, part)[name])))
