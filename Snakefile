@@ -43,6 +43,10 @@ onstart:
     hold_results_of_run()
 
 
+onsuccess:
+    say_where_the_report_is()
+
+
 # The targets, by the nouns that people ask for. The first is what a bare `snakemake` makes. All that is published is one,
 # so that what is deleted of it is made again; Snakemake does not look for what only made something that is there.
 rule all:

@@ -86,6 +86,12 @@ def hold_results_of_run():
         raise WorkflowError(str(unwritable(error, RESULTS) or error)) from None
 
 
+def say_where_the_report_is():
+    """The last line of a run that had a report to write."""
+    if any(job.rule.name == "write_report" for job in workflow.dag.jobs):
+        logger.info(f"The report is {RESULTS}/report/report.html", extra={"for_people": True})
+
+
 def say_other_splits():
     """Warn of people whose split in the tables of pins is another than their dataset's recipe says."""
     for name, dataset in RECIPES.datasets.items():
