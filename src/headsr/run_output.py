@@ -1,7 +1,7 @@
 """What a run of the workflow says on the terminal: what was made, how far it is, how long it will take, what failed.
 
-A logger plugin of Snakemake. Dry runs, and runs that are asked to be more or less talkative, print as Snakemake does;
-its whole log of a run is in .snakemake/log, and says where that is when something failed.
+A logger plugin of Snakemake. Whatever is no run, and runs that are asked to be more or less talkative, print as
+Snakemake does; its whole log of a run is in .snakemake/log, and where that is it says when something failed.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from logging import ERROR, WARNING, LogRecord
 from typing import TextIO
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-# Of what Snakemake says beside its events, by how it begins.
+# Of what Snakemake says beside its events, by how it begins: before a run what is left out, in a run what is not.
+_UNSAID = ("Config file ", "Assuming unrestricted shared filesystem usage")
 _SAID = ("Building DAG", "Nothing to be done", "Will exit after", "Trying to restart job")
 _INTERRUPTED = ("Terminating processes on user request", "Cancelling snakemake on user request")
+_SILENCE = 60.0, 1800.0  # seconds after which it says what runs: the first time, and at most
 _PATIENCE = 1.0  # seconds within which the run knows that it was interrupted, once its jobs have said so
 
 
 class RunOutput(LogHandlerBase):
-    """Prints a line for the plan, for every job that ends, and for all that goes wrong."""
+    """Prints a line for the plan, for every job that ends, for what runs long, and for all that goes wrong."""
 
     def __post_init__(self) -> None:
         from snakemake.logging import ColorizingTextHandler
@@ -34,19 +37,32 @@ class RunOutput(LogHandlerBase):
         asked = self.common_settings
         self.stream: TextIO = sys.stdout if asked.stdout else sys.stderr
         self.as_snakemake = ColorizingTextHandler(nocolor=asked.nocolor, stream=self.stream)
+        self.is_run = False
         self.is_plain = bool(asked.dryrun or asked.verbose or asked.quiet or asked.printshellcmds or asked.debug_dag)
         self.pace = Pace({})
         self.jobs: dict[int, tuple[str, str, float]] = {}  # of those that run: rule, words, when it began
-        self.interrupted = threading.Event()
+        self.interrupted, self.ended = threading.Event(), threading.Event()
         self.has_failed = False
+        self.printed = time.monotonic()
 
     def emit(self, record: LogRecord) -> None:
         """Print what a record says, if anything."""
-        if self.is_plain:
+        self.is_run |= getattr(record, "event", None) == LogEvent.WORKFLOW_STARTED
+        if self.is_plain or not (self.is_run or record.getMessage().startswith(_UNSAID)):
             self.as_snakemake.setFormatter(self.formatter)
             self.as_snakemake.emit(record)
-        elif said := self._said(record):
+        elif self.is_run and (said := self._said(record)):
+            self._print(said)
+
+    def close(self) -> None:
+        """Say no more."""
+        self.ended.set()
+        super().close()
+
+    def _print(self, said: str) -> None:
+        with suppress(BrokenPipeError):  # nobody reads on, and the run goes on
             print(said, file=self.stream, flush=True)
+        self.printed = time.monotonic()
 
     def _said(self, record: LogRecord) -> str:
         event, text = getattr(record, "event", None), record.getMessage()
@@ -64,6 +80,7 @@ class RunOutput(LogHandlerBase):
             return ""
         if record.levelno >= WARNING:
             self.has_failed |= record.levelno >= ERROR
+            self.jobs.pop(getattr(record, "jobid", -1), None)
             return self.format(record)
         if getattr(record, "for_people", False) or text.startswith(_SAID):
             return text
@@ -74,6 +91,7 @@ class RunOutput(LogHandlerBase):
         jobs = {rule: number for rule, number in stats.items() if rule not in ("total", "all")}
         self.pace = Pace(jobs)
         self.stream = _behind(self.stream, self.interrupted)
+        threading.Thread(target=self._break_silence, daemon=True).start()
         words = ", ".join(f"{number} {rule}" for rule, number in jobs.items())
         return f"{sum(jobs.values())} jobs: {words}"
 
@@ -82,6 +100,25 @@ class RunOutput(LogHandlerBase):
         if rule not in self.pace.jobs:  # a target: it makes nothing itself
             return ""
         return f"{self.pace.after(rule, time.monotonic() - began)}  {words}"
+
+    def _break_silence(self) -> None:
+        """Say what runs where no job has ended for long, and then twice as long."""
+        first, most = _SILENCE
+        pause = first
+        while not (self.ended.wait(pause) or self.interrupted.is_set()):
+            silent = time.monotonic() - self.printed
+            if silent >= pause and (said := self.what_runs()):
+                self._print(said)
+            pause = min(2 * pause, most) if silent >= pause else first
+
+    def what_runs(self) -> str:
+        """The job that has run longest, and how many run beside it; '' where none does."""
+        running = sorted((began, words) for _, words, began in self.jobs.copy().values())
+        if not running:
+            return ""
+        began, words = running[0]
+        more = f" (and {len(running) - 1} more)" if running[1:] else ""
+        return f"       {_clock(self.pace.elapsed)}, running for {_clock(time.monotonic() - began)}  {words}{more}"
 
     @property
     def writes_to_stream(self) -> bool:
@@ -122,10 +159,11 @@ class Pace:
         """What to say when a job has ended that took so many seconds: ``[ 12%] 0:35, about 4:10 left``."""
         self.done[rule] += 1
         self.seconds[rule] += seconds
-        return f"[{self.done.total() / sum(self.jobs.values()):4.0%}] {_clock(self._elapsed)}, {self._left()}"
+        return f"[{self.done.total() / sum(self.jobs.values()):4.0%}] {_clock(self.elapsed)}, {self._left()}"
 
     @property
-    def _elapsed(self) -> float:
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
         return self.clock() - self.began
 
     def _left(self) -> str:
@@ -135,7 +173,7 @@ class Pace:
             return "done"
         usual = busy / ended  # of a rule of which none has ended yet
         work = sum(n * (self.seconds[rule] / self.done[rule] if self.done[rule] else usual) for rule, n in rest.items())
-        at_once = max(1.0, busy / max(self._elapsed, 1e-9))
+        at_once = max(1.0, busy / max(self.elapsed, 1e-9))
         return f"about {_clock(work / at_once)} left"
 
 
@@ -145,7 +183,7 @@ def _behind(stream: TextIO, interrupted: threading.Event) -> TextIO:
     Ctrl-C reaches every process, and each prints where it was. Whatever else they print goes on, a moment later.
     Returns where the run itself prints from now on.
     """
-    terminal = os.dup(stream.fileno())
+    terminal = open(os.dup(stream.fileno()), "wb")  # noqa: SIM115 - open until the process ends
     from_jobs, to_us = os.pipe()
     os.dup2(to_us, 2)
     os.close(to_us)
@@ -153,18 +191,20 @@ def _behind(stream: TextIO, interrupted: threading.Event) -> TextIO:
     def pass_on() -> None:
         while said := os.read(from_jobs, 65536):
             if not interrupted.wait(_PATIENCE):
-                os.write(terminal, said)
+                with suppress(OSError):  # whether or not anybody reads it, jobs must not wait for us
+                    terminal.write(said)
+                    terminal.flush()
 
     thread = threading.Thread(target=pass_on, daemon=True)
     thread.start()
 
     def end() -> None:
         sys.stderr.flush()
-        os.dup2(terminal, 2)
+        os.dup2(terminal.fileno(), 2)
         thread.join(2 * _PATIENCE)  # not for ever: a process that outlives its job holds the other end
 
     atexit.register(end)
-    return os.fdopen(os.dup(terminal), "w", encoding=stream.encoding, errors=stream.errors)
+    return open(os.dup(terminal.fileno()), "w", encoding=stream.encoding, errors=stream.errors)
 
 
 def _clock(seconds: float) -> str:

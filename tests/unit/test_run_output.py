@@ -2,6 +2,7 @@
 
 import io
 import logging
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -19,10 +20,12 @@ def output(monkeypatch):
     """A run's output, and what it has printed; nothing stands between it and the terminal."""
     monkeypatch.setattr("headsr.run_output._behind", lambda stream, interrupted: stream)
 
-    def begin(**asked):
+    def begin(*, begun=True, **asked):
         handler = RunOutput(SimpleNamespace(**ASKED | {"nocolor": True, "stdout": False, "quiet": set()} | asked), None)
         handler.stream = handler.as_snakemake.stream = io.StringIO()
         handler.setFormatter(DefaultFormatter(show_failed_logs=True))
+        if begun and not handler.is_plain:
+            say(handler, event=LogEvent.WORKFLOW_STARTED)
         return handler
 
     return begin
@@ -74,7 +77,9 @@ def test_what_goes_wrong_is_printed_as_ever_with_the_log(output, tmp_path):
     log.write_text("ValueError: no signal inside the head mask\n")
     error = {"rule_name": "mask_head", "rule_msg": "m", "jobid": 3, "input": [], "output": ["o"], "log": [str(log)]}
     error |= {"conda_env": None, "shellcmd": None, "aux": {}, "indent": False, "msg": "m"}
+    start(run, 3)
     said = say(run, "Error in rule mask_head", logging.ERROR, event=LogEvent.JOB_ERROR, **error)
+    assert run.what_runs() == ""
     assert "Error in rule mask_head" in said and "no signal inside the head mask" in said
     assert say(run, "a split differs", logging.WARNING) == "a split differs\n"
     assert say(run, "Complete log(s): x.log") == "Complete log(s): x.log\n"
@@ -101,6 +106,28 @@ def test_the_time_that_is_left_is_by_rules_and_by_how_many_jobs_run_at_once():
     assert pace.after("long", 40) == "[ 33%] 0:20, about 0:28 left"  # 3 x 10 s and 40 s, 2.5 at once
     assert pace.after("short", 10) == "[ 50%] 0:40, about 0:40 left"
     assert Pace({"a": 1}, clock=lambda: 4000.0).after("a", 1) == "[100%] 0:00, done"
+
+
+def test_what_is_no_run_prints_as_snakemake_does(output):
+    lint = output(begun=False)
+    assert say(lint, "Congratulations, your workflow is in a good condition!") != ""
+    assert say(lint, "Config file config/config.yaml is extended by additional config") == ""
+    host = {"event": LogEvent.WORKFLOW_STARTED, "quietness": "host"}
+    assert say(lint, "Workflow has started!", **host) == say(lint, "Select jobs to execute...") == ""
+
+
+def test_what_runs_long_is_said(output, monkeypatch):
+    monkeypatch.setattr("headsr.run_output._SILENCE", (0.01, 0.02))
+    run = output()
+    assert run.what_runs() == ""
+    for job, words in ((1, "Train edsr, segment 0"), (2, "Mask sub-01")):
+        start(run, job, "train_segment", words)
+    say(run, "Job stats:", event=LogEvent.RUN_INFO, stats={"train_segment": 2, "total": 2})
+    deadline = time.monotonic() + 60
+    while "running for 0:00  Train edsr, segment 0 (and 1 more)" not in run.stream.getvalue():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    run.close()
 
 
 def test_snakemake_finds_it_by_the_name_in_the_profile():
