@@ -99,7 +99,9 @@ class RunOutput(LogHandlerBase):
         rule, words, began = self.jobs.pop(job, ("all", "", 0.0))
         if rule not in self.pace.jobs:  # a target: it makes nothing itself
             return ""
-        return f"{self.pace.after(rule, time.monotonic() - began)}  {words}"
+        now = time.monotonic()
+        running = sum(now - since for _, _, since in self.jobs.values())
+        return f"{self.pace.after(rule, now - began, running=running)}  {words}"
 
     def _break_silence(self) -> None:
         """Say what runs where no job has ended for long, and then twice as long."""
@@ -155,26 +157,29 @@ class Pace:
         self.done: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
 
-    def after(self, rule: str, seconds: float) -> str:
-        """What to say when a job has ended that took so many seconds: ``[ 12%] 0:35, about 4:10 left``."""
+    def after(self, rule: str, seconds: float, *, running: float = 0.0) -> str:
+        """What to say when a job has ended that took so many seconds: ``[ 12%] 0:35, about 4:10 left``.
+
+        ``running`` is what those that run have taken so far, in seconds, all together.
+        """
         self.done[rule] += 1
         self.seconds[rule] += seconds
-        return f"[{self.done.total() / sum(self.jobs.values()):4.0%}] {_clock(self.elapsed)}, {self._left()}"
+        return f"[{self.done.total() / sum(self.jobs.values()):4.0%}] {_clock(self.elapsed)}, {self._left(running)}"
 
     @property
     def elapsed(self) -> float:
         """Seconds since the run began."""
         return self.clock() - self.began
 
-    def _left(self) -> str:
+    def _left(self, running: float) -> str:
         busy, ended = self.seconds.total(), self.done.total()
         rest = {rule: number - self.done[rule] for rule, number in self.jobs.items() if number > self.done[rule]}
         if not rest:
             return "done"
         usual = busy / ended  # of a rule of which none has ended yet
         work = sum(n * (self.seconds[rule] / self.done[rule] if self.done[rule] else usual) for rule, n in rest.items())
-        at_once = max(1.0, busy / max(self.elapsed, 1e-9))
-        return f"about {_clock(work / at_once)} left"
+        at_once = max(1.0, (busy + running) / max(self.elapsed, 1e-9))
+        return f"about {_clock(max(0.0, work - running) / at_once)} left"
 
 
 def _behind(stream: TextIO, interrupted: threading.Event) -> TextIO:

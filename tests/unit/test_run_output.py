@@ -104,7 +104,7 @@ def test_the_time_that_is_left_is_by_rules_and_by_how_many_jobs_run_at_once():
     pace = Pace({"short": 4, "long": 2}, clock=lambda: next(now))
     assert pace.after("short", 10) == "[ 17%] 0:10, about 0:50 left"
     assert pace.after("long", 40) == "[ 33%] 0:20, about 0:28 left"  # 3 x 10 s and 40 s, 2.5 at once
-    assert pace.after("short", 10) == "[ 50%] 0:40, about 0:40 left"
+    assert pace.after("short", 10, running=30) == "[ 50%] 0:40, about 0:13 left"  # 60 s less 30, 2.25 at once
     assert Pace({"a": 1}, clock=lambda: 4000.0).after("a", 1) == "[100%] 0:00, done"
 
 

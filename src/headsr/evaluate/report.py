@@ -200,7 +200,11 @@ def _what_ran(
         f"methods ({len(methods)}): {', '.join(methods)}",
         f"trained models: {', '.join(models_of(recipes, tables)) or 'none'}",
         f"volumes scored against the truth: {scored}",
-        f"expectations reached: {sum(outcome.reached for outcome in outcomes)} of {len(outcomes)}",
+        *(
+            [f"expectations reached: {sum(outcome.reached for outcome in outcomes)} of {len(outcomes)}"]
+            if outcomes
+            else []
+        ),
     ]
 
 
