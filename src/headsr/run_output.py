@@ -23,6 +23,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 # Of what Snakemake says beside its events, by how it begins: before a run what is left out, in a run what is not.
 _UNSAID = ("Config file ", "Assuming unrestricted shared filesystem usage")
 _SAID = ("Building DAG", "Nothing to be done", "Will exit after", "Trying to restart job")
+_ENDED = "Exiting because a job execution failed"
 _INTERRUPTED = ("Terminating processes on user request", "Cancelling snakemake on user request")
 _SILENCE = 60.0, 1800.0  # seconds after which it says what runs: the first time, and at most
 _PATIENCE = 1.0  # seconds within which the run knows that it was interrupted, once its jobs have said so
@@ -43,6 +44,7 @@ class RunOutput(LogHandlerBase):
         self.jobs: dict[int, tuple[str, str, float]] = {}  # of those that run: rule, words, when it began
         self.interrupted, self.ended = threading.Event(), threading.Event()
         self.has_failed = False
+        self.failed: dict[int, str] = {}  # jobs that failed and have not ended well since: words, and the log
         self.printed = time.monotonic()
 
     def emit(self, record: LogRecord) -> None:
@@ -80,8 +82,10 @@ class RunOutput(LogHandlerBase):
             return ""
         if record.levelno >= WARNING:
             self.has_failed |= record.levelno >= ERROR
-            self.jobs.pop(getattr(record, "jobid", -1), None)
-            return self.format(record)
+            if event == LogEvent.JOB_ERROR:
+                _, words, _ = self.jobs.pop(record.jobid, ("", record.rule_name, 0.0))
+                self.failed[record.jobid] = f"{words}: {', '.join(record.log)}"
+            return self._what_failed() if text.startswith(_ENDED) else self.format(record)
         if getattr(record, "for_people", False) or text.startswith(_SAID):
             return text
         return text if text.startswith("Complete log") and self.has_failed else ""
@@ -95,7 +99,14 @@ class RunOutput(LogHandlerBase):
         words = ", ".join(f"{number} {rule}" for rule, number in jobs.items())
         return f"{sum(jobs.values())} jobs: {words}"
 
+    def _what_failed(self) -> str:
+        """The last words of a run in which jobs failed."""
+        return "\n  ".join(
+            [f"{len(self.failed)} jobs failed; the same command tries them again", *self.failed.values()]
+        )
+
     def _finished(self, job: int) -> str:
+        self.failed.pop(job, None)
         rule, words, began = self.jobs.pop(job, ("all", "", 0.0))
         if rule not in self.pace.jobs:  # a target: it makes nothing itself
             return ""
