@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import time
@@ -15,14 +14,6 @@ from headsr.recipes import Recipes, config_files, load_config, load_recipes
 
 DELTA = "config/demo.yaml"
 VOXEL_MM = 2.5
-# Seconds of one core that a job of these rules takes on the machine that the demo was sized on; any other takes 3.
-_SECONDS = {
-    "make_template": 12,
-    "correct_bias": 4,
-    "register_to_template": 8,
-    "train_segment": 50,
-    "fit_field": 30,
-}
 _PLAN = f"""\
 headsr demo: the whole pipeline on 7 simulated heads at {VOXEL_MM} mm, about 8 minutes on 2 cores, under 6 GB of memory.
   1. make a DataLad dataset of heads from the MNI152 maps in nilearn's wheel (4 train, 1 validation, 2 test)
@@ -54,7 +45,7 @@ def run_demo(*, cores: int) -> int:
 
 
 def _run_workflow(cores: int) -> int:
-    """Run Snakemake and turn what it prints into one line per finished job, with the share done and the time left."""
+    """Run Snakemake, which prints a line per finished job; returns its exit code."""
     profile = [
         "--profile",
         "profiles/local",
@@ -67,55 +58,15 @@ def _run_workflow(cores: int) -> int:
     # Networks this small gain nothing from a second thread: two trainings side by side do.
     threads = ["--set-threads", "train_segment=1"]
     command = [sys.executable, "-m", "snakemake", *profile, *threads, "--configfile", DELTA]
-    progress = WorkflowProgress()
-    with (
-        leaving_when_told(),
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
-    ):
+    with leaving_when_told(), subprocess.Popen(command) as process:
         try:
-            for line in process.stdout:
-                said = progress.read(line.rstrip())
-                if said:
-                    print(said, flush=True)
+            return process.wait()
+        except KeyboardInterrupt:  # which has reached it, too: it says so, and ends its jobs
+            process.wait()
+            raise
         except SystemExit:
             process.terminate()  # it ends once the jobs that run have ended
             raise
-    return process.returncode
-
-
-class WorkflowProgress:
-    """Reads Snakemake's output line by line: how much of the work is done, and how long the rest will take."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.whole = self.done = 0.0
-        self.messages: dict[str, str] = {}
-        self.failed = False
-
-    def read(self, line: str) -> str | None:
-        """What to show for one line: progress for a finished job, errors as they are, nothing for the rest."""
-        if stats := re.fullmatch(r"(\w+) +(\d+)", line):
-            if stats[1] not in ("total", "all"):
-                self.whole += _SECONDS.get(stats[1], 3) * int(stats[2])
-        elif message := re.match(r"(?:local)?[Jj]ob (\d+): (.+)", line):
-            self.messages[message[1]] = message[2]
-        elif finished := re.match(r"Finished jobid: (\d+) \(Rule: (\w+)\)", line):
-            self.done += _SECONDS.get(finished[2], 3) if finished[2] != "all" else 0
-            return self._line(self.messages.get(finished[1], finished[2]))
-        elif "Nothing to be done" in line:
-            return "Nothing to be done: everything is up to date."
-        self.failed = self.failed or "Error" in line
-        return line if self.failed else None
-
-    def _line(self, message: str) -> str:
-        elapsed = time.monotonic() - self.began
-        share = self.done / max(self.whole, self.done, 1e-9)
-        left = elapsed * (1 - share) / max(share, 1e-9)
-        return f"[{share:4.0%}] {_clock(elapsed)}, {_clock(left)} left  {message}"
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def _gpus(cores: int) -> int:

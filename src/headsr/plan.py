@@ -14,6 +14,8 @@ from typing import Any
 
 from headsr.provenance import plain_params
 
+_PROFILE = "profiles/default"  # Snakemake reads it beside every other; what decides reruns stands there
+
 
 class PlanError(ValueError):
     """The workflow cannot be planned. The message says why."""
@@ -24,7 +26,7 @@ class PlannedJob:
     """One job of the plan, with paths as in the rules.
 
     ``stage`` holds the versions (headsr.stages), ``params`` what else decides reruns; ``temporary`` are the outputs
-    that Snakemake deletes when nothing needs them any more.
+    that Snakemake deletes when nothing needs them any more, and ``runs`` says whether the next run runs it.
     """
 
     rule: str
@@ -34,6 +36,7 @@ class PlannedJob:
     outputs: tuple[str, ...]
     temporary: frozenset[str]
     log: str
+    runs: bool
 
 
 def planned_jobs(configfiles: Sequence[str | os.PathLike[str]] = ()) -> list[PlannedJob]:
@@ -42,16 +45,24 @@ def planned_jobs(configfiles: Sequence[str | os.PathLike[str]] = ()) -> list[Pla
     Runs in the project's folder, as ``snakemake --configfile ...`` does. Raises PlanError with Snakemake's words.
     """
     from snakemake.api import SnakemakeApi
-    from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
+    from snakemake.cli import get_argument_parser
+    from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
 
     quiet = OutputSettings(quiet={Quietness.ALL})
+    as_run = get_argument_parser(profiles=[_PROFILE]).parse_args([])
     with SnakemakeApi(quiet) as api:
         try:
             flow = api.workflow(
                 resource_settings=ResourceSettings(cores=1),
                 config_settings=ConfigSettings(configfiles=[Path(path) for path in configfiles]),
             )
-            dag = flow.dag()
+            dag = flow.dag(
+                DAGSettings(
+                    rerun_triggers=as_run.rerun_triggers,
+                    max_checksum_file_size=as_run.max_checksum_file_size,
+                    force_incomplete=as_run.rerun_incomplete,
+                )
+            )
             workflow = dag.workflow_api._workflow
             workflow._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
             workflow._build_dag()
@@ -75,6 +86,7 @@ def _jobs(workflow: Any) -> Iterator[PlannedJob]:
                 outputs=tuple(job.output),
                 temporary=frozenset(job.temp_output),
                 log=str(job.log[0]),
+                runs=workflow.dag.needrun(job),
             )
 
 

@@ -10,10 +10,14 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from headsr.files import UnreadableError, read_rows, whole
+
+if TYPE_CHECKING:
+    from headsr.labelmaps import PinnedMap
 
 SUFFIXES = ("T1w", "T2w", "PDw", "FLAIR")
 SPLITS = ("train", "val", "test", "unused")
@@ -36,6 +40,7 @@ _COMPANION = re.compile(
     rf"(?P<scan>{SCAN_PATTERN})_(?:{'|'.join(f'(?P<{kind}>{ending})' for kind, ending in _ENDINGS.items())})"
 )
 _IMAGE = ".nii.gz"
+_SHOWN = 5  # people in a message
 
 
 class ScansError(UnreadableError):
@@ -95,6 +100,40 @@ def parse_path(path: str) -> tuple[str, str, str] | None:
     name = path.rsplit("/", 1)[-1].removesuffix(_IMAGE)
     parsed = parse_name(name)
     return parsed if parsed is not None and path == f"{_folder_of(parsed[1])}/anat/{name}{_IMAGE}" else None
+
+
+def splits_by_subject(splits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """The splits of every person that a dataset's recipe names, whose labels it may write with or without ``sub-``."""
+    found: dict[str, list[str]] = {}
+    for split, labels in splits.items():
+        for label in labels:
+            found.setdefault(f"sub-{label.removeprefix('sub-')}", []).append(split)
+    return found
+
+
+def other_splits(dataset: str, splits: Mapping[str, Iterable[str]], rows: Iterable[Scan | PinnedMap]) -> list[str]:
+    """Where a table of pins has a person in no split that the recipe of the dataset says: a line for each difference.
+
+    ``rows`` are scans or label maps, no companions. The table decides; a recipe proposes splits to the first pin alone.
+    """
+    pinned: dict[str, set[str]] = {}
+    for row in rows:
+        if row.dataset == dataset:
+            pinned.setdefault(row.subject, set()).add(row.split)
+    apart: dict[tuple[str, str], list[str]] = {}
+    for subject, said in splits_by_subject(splits).items():
+        if (has := pinned.get(subject)) and has.isdisjoint(said):
+            apart.setdefault((" and ".join(said), " and ".join(sorted(has))), []).append(subject)
+    return [
+        f"{dataset}: its recipe says {said} of {_people(subjects)}, and the table of pins, which decides, says {has}. "
+        "Write the same in both"
+        for (said, has), subjects in apart.items()
+    ]
+
+
+def _people(subjects: Sequence[str]) -> str:
+    more = f" and {len(subjects) - _SHOWN} more" if len(subjects) > _SHOWN else ""
+    return ", ".join(subjects[:_SHOWN]) + more
 
 
 def companion_name(scan: Scan, kind: str) -> tuple[str, str]:

@@ -28,10 +28,12 @@ from headsr.scans import (
     SPLITS,
     SUFFIXES,
     Scan,
+    other_splits,
     parse_companion,
     parse_name,
     parse_path,
     read_pins,
+    splits_by_subject,
     write_scans,
 )
 from headsr.words import is_plain, shown
@@ -116,6 +118,8 @@ def pin_datasets(
         splits = _proposal(name, datasets[name], here) if first else {}
         for scan in here:
             after[scan.name] = _merged(scan, after.get(scan.name), splits.get(scan.subject, "unused"))
+        pinned = [after[scan.name] for scan in here if not scan.of]
+        remarks += other_splits(name, datasets[name].splits, pinned)
         found += here
     return _publish(table, before, after, found=found, commits=commits, remarks=remarks)
 
@@ -142,6 +146,7 @@ def pin_label_maps(
         for one in maps:
             split = proposed.get(one.subject, "unused") if first else "unused"
             after[one.name] = dataclasses.replace(one, split=before[one.name].split if one.name in before else split)
+        remarks += other_splits(name, datasets[name].splits, [after[one.name] for one in maps])
         found += [one.name for one in maps]
     return _publish_maps(table, before, after, found=found, commits=commits, remarks=remarks)
 
@@ -361,16 +366,16 @@ def _proposal(name: str, dataset: Dataset, found: Sequence[Scan]) -> dict[str, s
     subjects = sorted({scan.subject for scan in found})
     if not dataset.splits:
         return {subject: _hashed_split(name, subject) for subject in subjects}
-    proposed: dict[str, str] = {}
-    for split, labels in dataset.splits.items():
+    for split in dataset.splits:
         if split not in SPLITS:
             raise SourceDataError(f"dataset {name}: splits has {split!r}; it must be one of {', '.join(SPLITS)}")
-        for label in labels:
-            subject = f"sub-{str(label).removeprefix('sub-')}"
-            if proposed.setdefault(subject, split) != split:
-                raise SourceDataError(f"dataset {name}: {subject} is in two splits, {proposed[subject]} and {split}")
-            if subject not in subjects:
-                raise SourceDataError(f"dataset {name}: splits names {subject}, which it does not have")
+    proposed: dict[str, str] = {}
+    for subject, (split, *others) in splits_by_subject(dataset.splits).items():
+        if other := next((one for one in others if one != split), None):
+            raise SourceDataError(f"dataset {name}: {subject} is in two splits, {split} and {other}")
+        if subject not in subjects:
+            raise SourceDataError(f"dataset {name}: splits names {subject}, which it does not have")
+        proposed[subject] = split
     return proposed
 
 

@@ -5,7 +5,7 @@ A path here and the output of the rule that makes it are the same text; tests/wo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from headsr.parts import METRICS
 from headsr.scans import Scan, parse_companion
 
 if TYPE_CHECKING:
-    from headsr.recipes import Column, Model, Recipes, Table
+    from headsr.recipes import Column, Method, Model, Recipes, Table
 
 Companions = Mapping[str, Mapping[str, Scan]]  # of every scan, by its name and their kind
 Measures = Mapping[str, list[str]]  # every metric, and the masks that it is measured in
@@ -282,10 +282,26 @@ def volume(results: str, unit: Unit, desc: str, ending: str, resolution: str = "
     return f"{derivatives(results, unit)}/{scan.folder}/anat/{scan.scan}_{resolution}desc-{desc}_{scan.suffix}.{ending}"
 
 
-def larger_volumes(results: str, units: Iterable[Unit], recipes: Recipes, labels: Iterable[str]) -> list[str]:
-    """The further volumes of every fitted field, by their res- labels."""
-    fitted = [unit for unit in units if recipes.methods[unit.method].makes == "field"]
-    return [volume(results, unit, "sr", "ome.zarr/zarr.json", f"res-{name}_") for unit in fitted for name in labels]
+def volumes(results: str, units: Iterable[Unit], recipes: Recipes, larger: Sequence[str]) -> list[str]:
+    """All that is published of every volume, so that what is deleted of it is made again; ``larger`` are res- labels.
+
+    What lies beside a volume and was not asked for by its name (residual maps) is that of its check.
+    """
+    return [path for unit in units for path in _files_of_volume(results, unit, recipes.methods[unit.method], larger)]
+
+
+def _files_of_volume(results: str, unit: Unit, method: Method, larger: Sequence[str]) -> Iterator[str]:
+    yield check(results, unit)
+    yield volume(results, unit, "unprojected", "nii.gz")
+    fitted = method.makes == "field"
+    if fitted:
+        yield volume(results, unit, "field", "safetensors", resolution="")
+        yield volume(results, unit, "fit", "jsonl", resolution="")
+    if method.foretells:
+        yield volume(results, unit, "uncertainty", "nii.gz")
+    for label in ("hi", *(larger if fitted else ())):
+        for ending in ("ome.zarr/zarr.json", "nii.gz", "json"):
+            yield volume(results, unit, "sr", ending, f"res-{label}_")
 
 
 def check(results: str, unit: Unit) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,6 +28,8 @@ from headsr.provenance import (
 )
 from headsr.typed_json import read_as
 
+_ALONE = 3  # so many outputs of a rule that the next run makes have lines of their own
+
 
 class State(StrEnum):
     """What can be wrong with an output. An orphan is a file that nothing in this configuration makes."""
@@ -41,13 +44,15 @@ class State(StrEnum):
 class Finding:
     """One file that is not as it should be, and why.
 
-    ``remake`` is the output to force so that it is made anew; '' where that of another file does it.
+    ``remake`` is the output to force so that it is made anew; '' where that of another file does it. ``made_by`` is the
+    rule that the next run makes it by; '' where it does not.
     """
 
     state: State
     path: str
     reason: str
     remake: str = ""
+    made_by: str = ""
 
     def __str__(self) -> str:
         return f"{self.state.upper():8}{self.path}: {self.reason}"
@@ -69,21 +74,41 @@ class Verdict:
         """The outputs to force; whatever follows from them is made anew with them."""
         return list(dict.fromkeys(finding.remake for finding in self.findings if finding.remake))
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything of the plan has been made."""
+        return self.whole > 0 or any(not finding.made_by for finding in self.findings)
+
     def summary(self) -> str:
-        """What was found, for a person: a line per finding, and the counts."""
+        """What was found, for a person: a line per finding, and the counts.
+
+        What the next run makes is a line per rule: of a run that has only begun it is most of the plan.
+        """
+        to_make = Counter(finding.made_by for finding in self.findings if finding.made_by)
         counts = ", ".join(f"{len(self.of(state))} {state}" for state in State)
-        return "\n".join([*map(str, self.findings), f"{self.whole} outputs as they should be; {counts}"])
+        lines = [str(finding) for finding in self.findings if to_make[finding.made_by] <= _ALONE]
+        lines += [
+            f"{State.MISSING.upper():8}{number} outputs of {rule}: the next run makes them"
+            for rule, number in to_make.items()
+            if number > _ALONE
+        ]
+        return "\n".join([*lines, f"{self.whole} outputs as they should be; {counts}"])
 
     def text(self) -> str:
         """The same of a workflow's results, with the way out."""
+        if not self.has_begun:
+            return f"nothing has been made yet: the next run makes all {len(self.findings)} outputs"
         lines = [self.summary()]
         if self.remake:
             lines.append("stale, damaged: made anew, with all that follows, by adding to your snakemake command")
             lines.append(f"  --forcerun {' '.join(self.remake)}")
-        if self.of(State.MISSING):
-            lines.append("missing: the next run makes them")
+        if lost := [finding.path for finding in self.of(State.MISSING) if not finding.made_by]:
+            lines.append("missing, but nothing waits for it: made again by adding to your snakemake command")
+            lines.append(f"  -- {' '.join(lost)}")
         if self.of(State.ORPHAN):
-            lines.append("orphan: no job of this configuration makes them; delete what no other configuration needs")
+            lines.append(
+                "orphan: no job of this configuration makes them; they are another configuration's, or your own"
+            )
         return "\n".join(lines)
 
 
@@ -115,7 +140,7 @@ class _Comparison:
         present = [path for path in kept if os.path.exists(path)]
         for path in kept:
             if path not in present:
-                yield Finding(State.MISSING, path, f"{job.rule} has not made it, or it was deleted")
+                yield _missing(path, job)
         try:
             record = read_record(record_path(self.results, job.log))
         except RecordError as error:
@@ -179,6 +204,12 @@ class _Comparison:
 
     def _inside(self, path: str) -> str:
         return os.path.relpath(path, self.results)
+
+
+def _missing(path: str, job: PlannedJob) -> Finding:
+    if job.runs:
+        return Finding(State.MISSING, path, f"the next run makes it ({job.rule})", made_by=job.rule)
+    return Finding(State.MISSING, path, f"{job.rule} made it, and all that is made from it is there")
 
 
 def changes(before: Any, after: Any, name: str = "") -> Iterator[str]:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from headsr.cli import main
-from headsr.demo import WorkflowProgress
 from headsr.training.tracking import Synced
 from headsr.volumes import Grid, save_volume
 
@@ -121,16 +120,3 @@ def test_what_the_schedulers_fail_with_is_said_without_a_traceback(monkeypatch, 
     monkeypatch.setattr("headsr.render.field.render_field", refused)
     assert main(["render", "field.safetensors", "x.ome.zarr", "--scheduler", "slurm"]) == 1
     assert capsys.readouterr().err == "headsr: SLURM takes no job from here: no controller\n"
-
-
-@pytest.mark.parametrize("failing", [False, True])
-def test_progress_counts_jobs_and_lets_errors_through(failing):
-    progress = WorkflowProgress()
-    lines = ["Job stats:", "fetch_scan        2", "total    2", "Job 4: Fetch one", "some noise"]
-    assert [progress.read(line) for line in lines] == [None] * 5
-    assert "[ 50%]" in progress.read("Finished jobid: 4 (Rule: fetch_scan)")
-    if failing:
-        assert progress.read("Error in rule fetch_scan:") == "Error in rule fetch_scan:"
-        assert progress.read("    log: x.log") == "    log: x.log"
-    else:
-        assert "[100%]" in progress.read("Finished jobid: 5 (Rule: fetch_scan)")

@@ -22,6 +22,7 @@ from headsr.scans import (
     ScansError,
     companion_name,
     may_be_named,
+    other_splits,
     parse_companion,
     parse_name,
     parse_path,
@@ -293,3 +294,15 @@ def test_a_scan_table_with_line_ends_of_windows_is_read(tmp_path):
     text = (tmp_path / "scans.tsv").read_bytes().replace(b"\n", b"\r\n")
     (tmp_path / "windows.tsv").write_bytes(text)
     assert read_scans(tmp_path / "windows.tsv") == read_scans(tmp_path / "scans.tsv")
+
+
+def test_a_person_whose_split_is_another_than_the_recipe_says_is_named():
+    run = dataclasses.replace(SCAN, scan="sub-01_run-2", split="unused")
+    assert other_splits("demo", {"train": ["sub-01"], "test": ["02"]}, [SCAN, run, SESSION]) == []  # one run left out
+    first, second = other_splits("demo", {"test": ["01"], "val": ["sub-02", "sub-99"]}, [SCAN, SESSION])
+    said = "demo: its recipe says test of sub-01, and the table of pins, which decides, says train. Write the same in"
+    assert first.startswith(said) and "says val of sub-02" in second and "decides, says test" in second
+    assert other_splits("other", {"test": ["sub-01"]}, [SCAN]) == []
+    many = [dataclasses.replace(SCAN, subject=f"sub-{number}") for number in range(7)]
+    (said,) = other_splits("demo", {"val": [one.subject for one in many]}, many)
+    assert "sub-0, sub-1, sub-2, sub-3, sub-4 and 2 more" in said

@@ -86,6 +86,10 @@ def test_pinning_again_touches_nothing(pinned: tuple[Path, Path]) -> None:
     assert not report.written and len(report.unchanged) == 5
     assert (table.read_text(), table.stat().st_mtime) == (text, 1)
     assert "same table" in report.text()
+    said = "note: tiny: its recipe says test of sub-01, sub-02, and the table of pins, which decides, says train."
+    assert (
+        said in report.text() and "test of sub-04, and the table of pins, which decides, says unused" in report.text()
+    )
 
 
 def test_a_new_version_keeps_splits_and_reports_what_changed(pinned: tuple[Path, Path]) -> None:

@@ -28,7 +28,7 @@ from headsr.verify import State, verify_results
 
 def job(rule, inputs, outputs, *, parts=MappingProxyType({}), temporary=(), **params):
     stage, log = {rule: 1, **parts}, f"logs/{rule}.log"
-    return PlannedJob(rule, stage, params, tuple(inputs), tuple(outputs), frozenset(temporary), log)
+    return PlannedJob(rule, stage, params, tuple(inputs), tuple(outputs), frozenset(temporary), log, runs=False)
 
 
 FETCH = job("fetch", [], ["raw/scan.gz"], temporary=["raw/scan.gz"], key="MD5E-s4--abc")
@@ -156,7 +156,13 @@ def test_made_from_other_bytes_than_were_recorded(results):
 
 def test_a_missing_output_is_missing_and_what_was_made_from_it_is_not_stale(results):
     (results / "volumes/x.nii").unlink()
-    assert found() == [("missing", "volumes/x.nii", "fit has not made it, or it was deleted")]
+    assert found() == [("missing", "volumes/x.nii", "fit made it, and all that is made from it is there")]
+    assert "nothing waits for it: made again by adding to your snakemake command\n  -- volumes/x.nii" in (
+        verify_results(JOBS, ".").text()
+    )
+    planned = verify_results(changed(FIT, runs=True), ".")
+    assert [finding.reason for finding in planned.findings] == ["the next run makes it (fit)"]
+    assert "--" not in planned.text()
 
 
 def test_what_follows_from_a_missing_and_outdated_output_is_stale(results):
@@ -192,7 +198,19 @@ def test_without_the_record_of_a_scan_that_is_gone_nothing_says_what_was_made_fr
 
 def test_where_nothing_was_made_yet_everything_is_missing_and_nothing_stale(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert {finding[0] for finding in found()} == {"missing"}
+    jobs = [dataclasses.replace(one, runs=True) for one in JOBS]
+    assert {finding[0] for finding in found(jobs)} == {"missing"}
+    assert verify_results(jobs, ".").text() == "nothing has been made yet: the next run makes all 3 outputs"
+
+
+def test_what_a_run_that_has_begun_still_makes_is_a_line_a_rule(results):
+    more = [job("draw", [], [f"figures/{n}.png" for n in range(400)]), job("say", [], ["report.html"])]
+    said = verify_results([*JOBS, *(dataclasses.replace(one, runs=True) for one in more)], ".").text().splitlines()
+    assert said == [
+        "MISSING report.html: the next run makes it (say)",
+        "MISSING 400 outputs of draw: the next run makes them",
+        "3 outputs as they should be; 0 stale, 0 damaged, 401 missing, 0 orphan",
+    ]
 
 
 def test_a_cut_file_is_damaged_at_a_glance(results):

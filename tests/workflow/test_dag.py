@@ -19,6 +19,7 @@ DATASETS = {"demo": {"url": "none", "version": "v1", "license": "none", "citatio
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     project = copy_project(tmp_path_factory.mktemp("dag"))
+    (project / "src").symlink_to(ROOT / "src")
     made_up_scans(project, PEOPLE)
     delta(project, "made_up", {"scans": "scans.tsv", "overrides": {"datasets": DATASETS}})
     return project
@@ -216,6 +217,20 @@ def test_slips_are_errors_that_name_the_way_out(project, change, message):
     run = snakemake(project, "--dry-run", "--cores", "1", *SMOKE, slip)
     assert run.returncode != 0
     assert message in run.stdout
+
+
+def test_a_split_that_is_another_than_the_recipe_says_is_said_and_own_datasets_are_planned(project):
+    """A file of datasets of one's own, beside the shipped tables, which are about none of them."""
+    demo = DATASETS["demo"] | {"splits": {"val": ["sub-01"], "test": ["sub-04"]}}
+    recipes = {"datasets": delta(project, "own", {"demo": demo})}
+    table = {"title": "x", "methods": ["spline"], "degradations": ["acquired"], "suffixes": ["T1w"]}
+    alone = {"scans": "scans.tsv", "recipes": recipes, "tables": ["mine"], "overrides": {"tables": {"mine": table}}}
+    run = snakemake(project, "-n", "--cores", "1", "--configfile", delta(project, "alone", alone))
+    assert run.returncode == 0, run.stdout
+    said = (
+        "demo: its recipe says val of sub-01, and the table of pins, which decides, says train. Write the same in both"
+    )
+    assert said in run.stdout and "sub-04, and" not in run.stdout
 
 
 def test_two_rules_never_share_an_output(project):

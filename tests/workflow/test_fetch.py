@@ -1,6 +1,5 @@
 """One scan that cannot be fetched: the others are finished, the reason is printed, and it is made up for later."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -51,8 +50,7 @@ def test_one_scan_that_no_remote_has_stops_nothing_else_and_is_made_up_for(proje
     run_tool(["git", "-C", origin, "annex", "setkey", key, content])
     run = snakemake(project, *COMMAND)
     assert run.returncode == 0, run.stdout[-3000:]
-    jobs = dict(re.findall(r"^(\w+) +(\d+)$", run.stdout, re.M))
-    assert jobs == {"fetch_scan": "1", "correct_bias": "1", "total": "2"}
+    assert "2 jobs: 1 fetch_scan, 1 correct_bias\n" in run.stdout
     assert {person: path.stat().st_mtime_ns for person, path in finished.items()} == times
     assert (project / corrected(MISSING)).exists()
     assert "Nothing to be done" in snakemake(project, *COMMAND).stdout

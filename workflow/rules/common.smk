@@ -30,10 +30,12 @@ from headsr.scans import (
     PINNED_PATTERN,
     SCAN_PATTERN,
     SUFFIXES,
+    other_splits,
     read_pins,
 )
 from headsr.training.tracking import failed_mirrors
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # Planning makes millions of objects that live to its end. Looking for garbage among them again and again takes a quarter
 # of the time for 1,000 subjects (benchmarks/plan.py).
@@ -82,6 +84,23 @@ def hold_results_of_run():
         hold_results(RESULTS)
     except (HeldError, OSError) as error:
         raise WorkflowError(str(unwritable(error, RESULTS) or error)) from None
+
+
+def say_where_the_report_is():
+    """The last line of a run that had a report to write."""
+    if any(job.rule.name == "write_report" for job in workflow.dag.jobs):
+        logger.info(f"The report is {RESULTS}/report/report.html", extra={"for_people": True})
+
+
+def say_other_splits():
+    """Warn of people whose split in the tables of pins is another than their dataset's recipe says."""
+    for name, dataset in RECIPES.datasets.items():
+        for line in other_splits(name, dataset.splits, [*SCANS, *MAPS]):
+            logger.warning(line)
+
+
+if workflow.is_main_process:  # not each process that a job is in
+    say_other_splits()
 
 
 def scan_of(wildcards):
@@ -246,6 +265,17 @@ def tables_with_truth():
     ]
 
 
+# What people are given: it is made again when it is deleted.
+VOLUMES = [
+    *targets.volumes(RESULTS, UNITS, RECIPES, list(config["render"]["larger"])),
+    *targets.descriptions(RESULTS, UNITS),
+]
+TABLE_FILES = [
+    f"{RESULTS}/scores/scores.tsv",
+    *(f"{RESULTS}/tables/{name}.{ending}" for name in tables_with_truth() for ending in ("tsv", "md")),
+]
+
+
 def training_scans(wildcards):
     """The scans of a model, whether a table uses it or not."""
     return targets.training_scans(SCANS, RECIPES.models[wildcards.model])
@@ -361,7 +391,7 @@ def networks_of(model):
 
 
 def titles_of(wildcards):
-    return [[name, RECIPES.methods[name].title or name] for name in RECIPES.tables[wildcards.table].methods]
+    return [[name, title] for name, title in RECIPES.titles_in(wildcards.table).items()]
 
 
 def words_of_metrics(tables):
@@ -407,6 +437,14 @@ def checks_by_name():
 
 def histories():
     return targets.histories(RESULTS, MODELS, UNITS, RECIPES)
+
+
+PICTURES = [
+    *targets.figures(RESULTS, UNITS),
+    *MASKS_FIGURES.values(),
+    *([f"{RESULTS}/figures/curves.png"] if histories() else []),
+    f"{RESULTS}/figures/rulegraph.png",
+]
 
 
 def keys_of_training():

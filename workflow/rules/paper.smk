@@ -34,6 +34,7 @@ rule draw_figure:
         lowres=lowres_of,
         beside_lowres=beside_lowres_of,
         head_mask="<results>/preprocessed/<head>_label-head_desc-{suffix}_mask.nii.gz",
+        brain_mask="<results>/preprocessed/<head>_label-brain_desc-{suffix}_mask.nii.gz",
         volumes=lambda w: [targets.volume(RESULTS, u, "sr", "nii.gz") for u in units_of_head(w)],
         checks=lambda w: [targets.check(RESULTS, u) for u in units_of_head(w)],
     output:
@@ -149,6 +150,7 @@ rule write_report:
             name: [scan.name for scan in targets.scans_of(RECIPES.tables[name], SCANS)] for name in config["tables"]
         },
         names=lambda w: list(checks_by_name()),
+        volumes=lambda w: [targets.volume(RESULTS, u, "sr", "nii.gz") for u in UNITS],
         captions=lambda w: targets.captions(UNITS),
         masked=list(MASKS_FIGURES),
         records=lambda w, output: f"{RESULTS}/records",
@@ -206,11 +208,10 @@ rule models:
 rule reconstructions:
     input:
         MODEL_CHECKS,
-        [targets.check(RESULTS, unit) for unit in UNITS],
-        targets.descriptions(RESULTS, UNITS),
+        VOLUMES,
 
 
 rule tables:
     input:
         MODEL_CHECKS,
-        [f"{RESULTS}/tables/{name}.md" for name in tables_with_truth()],
+        TABLE_FILES,

@@ -12,5 +12,7 @@ with job(snakemake):
         checks=dict(zip(snakemake.params.methods, snakemake.input.checks, strict=True)),
         truth=snakemake.input.get("truth") or None,
         head_mask=snakemake.input.head_mask,
+        brain_mask=snakemake.input.brain_mask,
+        suffix=snakemake.wildcards.suffix,
         title=snakemake.params.title,
     )

@@ -10,5 +10,6 @@ with job(snakemake):
         scan=snakemake.input.scan,
         head_mask=snakemake.input.head_mask,
         brain_mask=snakemake.input.brain_mask,
+        suffix=snakemake.wildcards.suffix,
         title=snakemake.params.title,
     )

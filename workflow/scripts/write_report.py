@@ -13,6 +13,7 @@ with job(snakemake):
         tables=snakemake.params.tables,
         scores=snakemake.input.scores,
         checks=dict(zip(snakemake.params.names, snakemake.input.checks, strict=True)),
+        volumes=dict(zip(snakemake.params.names, snakemake.params.volumes, strict=True)),
         figures=dict(zip(snakemake.params.captions, snakemake.input.figures, strict=True)),
         masks=dict(zip(snakemake.params.masked, snakemake.input.masks, strict=True)),
         curves=snakemake.input.get("curves") or None,

@@ -17,7 +17,7 @@ from headsr.acquisition.protocol import Protocol, read_protocol
 from headsr.evaluate.checked import read_check
 from headsr.evaluate.metrics.comparison import Comparison
 from headsr.evaluate.metrics.voxels import psnr
-from headsr.evaluate.picture import PLANES, Head, Panel, Rows, cut, write_smallest
+from headsr.evaluate.picture import PLANES, Head, Panel, Rows, cut, white_of, write_smallest
 from headsr.evaluate.score import DATA_RANGE
 from headsr.volumes import Grid, load_volume
 
@@ -32,6 +32,8 @@ def draw_figure(
     checks: Mapping[str, str | os.PathLike[str]],
     truth: str | os.PathLike[str] | None,
     head_mask: str | os.PathLike[str],
+    brain_mask: str | os.PathLike[str],
+    suffix: str,
     title: str,
 ) -> None:
     """Draw the comparison of one head under one degradation as a PNG of at most 250 kB.
@@ -39,22 +41,24 @@ def draw_figure(
     ``lowres`` are the scans that the volumes were made from (normalised; the first is shown), ``volumes`` maps each
     method's name to its published NIfTI (scan units), ``checks`` each name to its ``_desc-check_`` JSON, beside which
     the residual maps lie; ``truth`` is the preprocessed scan (None: not known, then there are no error maps). All
-    planes pass through the middle of the head. Raises ValueError when a volume lies on another grid than the first.
+    planes pass through the middle of the head, and are shown as bright as scans of that ``suffix`` are looked at.
+    Raises ValueError when a volume lies on another grid than the first.
     """
     protocol = read_protocol(lowres[0])
     grid = load_volume(next(iter(volumes.values()))).grid
     head = cut(load_volume(head_mask), grid)
     known = None if truth is None else _on_grid(truth, grid)
     scan = load_volume(lowres[0])
-    planes = [{view: Panel(head.coarse_plane(scan, view), 0.0, DATA_RANGE) for view in PLANES}]
+    white = white_of(scan, load_volume(brain_mask), suffix)
+    planes = [{view: Panel(head.coarse_plane(scan, view), 0.0, white) for view in PLANES}]
     errors: list[dict[str, Panel]] = [{}]
     for path in volumes.values():
         # One volume at a time: ten methods at full resolution would not fit into the memory of a small job.
         data = (_on_grid(path, grid) - np.float32(protocol.offset)) / np.float32(protocol.scale)
-        planes.append({view: Panel(head.plane(data, view), 0.0, DATA_RANGE) for view in PLANES})
+        planes.append({view: Panel(head.plane(data, view), 0.0, white) for view in PLANES})
         errors.append({} if known is None else _errors(head, data, known))
     if known is not None:
-        planes.append({view: Panel(head.plane(known, view), 0.0, DATA_RANGE) for view in PLANES})
+        planes.append({view: Panel(head.plane(known, view), 0.0, white) for view in PLANES})
         errors.append({})
     rows: Rows = []
     for view in PLANES:
@@ -64,7 +68,7 @@ def draw_figure(
     residuals = [_residual(head, protocol, checks.get(name)) for name in volumes]
     rows.append(("residual\nA x - y", _across(protocol.view), [None, *residuals]))
     columns = [f"scan ({protocol.view}, 1 of {len(lowres)})", *volumes, *([] if known is None else ["truth"])]
-    write_smallest(output, head, rows, columns, title=title, foot=_foot(protocol, known is not None))
+    write_smallest(output, head, rows, columns, title=title, foot=_foot(protocol, white, known is not None))
 
 
 def _on_grid(path: str | os.PathLike[str], grid: Grid) -> NDArray[np.float32]:
@@ -106,8 +110,8 @@ def _residual_window(protocol: Protocol) -> float:
     return max(3.0 * protocol.noise, 0.001)
 
 
-def _foot(protocol: Protocol, known: bool) -> str:
-    parts = ["volumes as published, projected; grey 0 to 1"]
+def _foot(protocol: Protocol, white: float, known: bool) -> str:
+    parts = [f"volumes as published, projected; grey 0 to {white:.2g}"]
     if known:
         parts.append(f"|volume - truth| 0 to {_ERROR_WINDOW:g} inside the head, dB: PSNR of the head")
     parts.append(f"residual ({_across(protocol.view)}) ±{_residual_window(protocol):.3g}, noise {protocol.noise:.4f}")

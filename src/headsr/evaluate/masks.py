@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from headsr.evaluate.picture import NOTICE
-from headsr.evaluate.score import DATA_RANGE
+from headsr.evaluate.picture import NOTICE, white_of
 from headsr.files import whole
 from headsr.preprocess.sidecar import read_skull_stripped
 from headsr.volumes import AXES, Volume, load_volume
@@ -27,16 +26,19 @@ def draw_masks(
     scan: str | os.PathLike[str],
     head_mask: str | os.PathLike[str],
     brain_mask: str | os.PathLike[str],
+    suffix: str,
     title: str,
 ) -> None:
     """Draw the outlines of both masks on three planes through the middle of the head (PNG), with their volumes in ml.
 
-    ``scan`` is preprocessed; whether it is skull-stripped stands in its sidecar. The masks are on its grid.
+    ``scan`` is preprocessed, and shown as bright as scans of its ``suffix`` are looked at; whether it is skull-stripped
+    stands in its sidecar. The masks are on its grid.
     """
     volume, head, brain = load_volume(scan), load_volume(head_mask), load_volume(brain_mask)
     size = f"head {_millilitres(head):.0f} ml, brain {_millilitres(brain):.0f} ml"
     stripped = ", skull-stripped" if read_skull_stripped(scan) else ""
-    picture = _lay_out([_plane(volume, head, brain, AXES[view]) for view in ("axial", "coronal", "sagittal")])
+    white = white_of(volume, brain, suffix)
+    picture = _lay_out([_plane(volume, head, brain, AXES[view], white) for view in ("axial", "coronal", "sagittal")])
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_LETTERS)
     pen.text((_GAP, 0), title, fill="black", font=font)
     pen.text((_GAP, picture.height - 2 * _LINE), size + stripped, fill="black", font=font)
@@ -50,7 +52,7 @@ def _millilitres(mask: Volume) -> float:
     return float(mask.data.sum() * abs(np.linalg.det(mask.grid.affine[:3, :3])) / 1000)
 
 
-def _plane(volume: Volume, head: Volume, brain: Volume, axis: int) -> Image.Image:
+def _plane(volume: Volume, head: Volume, brain: Volume, axis: int, white: float) -> Image.Image:
     """One plane with both outlines, superior (or anterior) up, with the voxels' true proportions."""
     found = ndimage.find_objects(head.data.astype(np.uint8))[0]
     box = tuple(slice(max(0, s.start - 1), min(n, s.stop + 1)) for s, n in zip(found, head.data.shape, strict=True))
@@ -58,7 +60,7 @@ def _plane(volume: Volume, head: Volume, brain: Volume, axis: int) -> Image.Imag
     across, up = np.maximum(1, np.rint(np.delete(extent, axis) * _LONGEST / extent.max()).astype(int))
     middle = round(ndimage.center_of_mass(head.data)[axis])
     cut = tuple(middle if i == axis else part for i, part in enumerate(box))
-    grey = np.clip(_sized(volume.data[cut], (across, up)) / DATA_RANGE, 0, 1)
+    grey = np.clip(_sized(volume.data[cut], (across, up)) / white, 0, 1)
     shown = np.repeat((255 * grey)[..., None], 3, axis=-1).astype(np.uint8)
     for mask, colour in ((head, _HEAD), (brain, _BRAIN)):
         inside = _sized(mask.data[cut], (across, up)) > 0.5

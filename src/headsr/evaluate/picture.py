@@ -31,6 +31,8 @@ _GAP, _LEFT, _TOP, _CAPTION, _FOOT = 4, 74, 40, 16, 40
 _LEVELS = {"gray": 64, "inferno": 32, "RdBu_r": 15}
 _WHITE = _LEVELS["gray"] - 1
 _WORDS_BYTES = 12_000
+# How bright the middle of the brain is shown, of white: scalp, fluid and vessels, which are brighter, may be white.
+_BRAIN_GREY = {"T1w": 0.6, "T2w": 0.42, "PDw": 0.6, "FLAIR": 0.5}
 PLANES = ("axial", "coronal", "sagittal")
 
 
@@ -85,6 +87,16 @@ def cut(mask: Volume, grid: Grid) -> Head:
         raise ValueError(f"no part of the head mask lies on the grid of the volumes ({grid.shape} voxels)")
     box = tuple(slice(max(0, s.start - 2), min(n, s.stop + 2)) for s, n in zip(found[0], inside.shape, strict=True))
     return Head(grid, inside, box, tuple(round(c) for c in ndimage.center_of_mass(inside)))
+
+
+def white_of(scan: Volume, brain: Volume, suffix: str) -> float:
+    """The intensity of a scan that is shown as white: half of its brain is below the grey that its contrast asks for.
+
+    At most 1, which is the head's brightest in normalised intensities. The mask may lie on another grid.
+    """
+    inside = brain.data[np.ix_(*_nearest(brain, scan.grid))] > 0.5
+    middle = float(np.median(scan.data[inside])) if inside.any() else 0.0
+    return min(middle / _BRAIN_GREY[suffix], 1.0) if middle > 0 else 1.0
 
 
 def _nearest(scan: Volume, grid: Grid) -> list[NDArray[np.int_]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -18,8 +20,18 @@ import headsr
 from headsr.evaluate.checked import read_check
 from headsr.evaluate.collect import Score, read_scores
 from headsr.evaluate.score import DATA_RANGE
-from headsr.evaluate.tables import Block, Measured, Outcome, blocks_of, compare, judge, legend
-from headsr.evaluate.wording import methods_text, models_of, seeds_of, title_of
+from headsr.evaluate.tables import (
+    Block,
+    Measured,
+    Outcome,
+    blocks_by_scan,
+    blocks_of,
+    compare,
+    judge,
+    legend,
+    unscored,
+)
+from headsr.evaluate.wording import methods_text, models_of, seeds_of
 from headsr.files import whole
 from headsr.provenance import read_record
 from headsr.recipes import Recipes
@@ -31,6 +43,7 @@ _PICTURE_BYTES = 4_400_000
 _MASK_BYTES = 800_000  # of these; some 40 scans
 _ROUNDING = 1.01
 _WARNINGS = 100  # so many are listed
+_ROWS_BY_SCAN = 500  # of all tables
 _RESIDUALS = (
     "Volume", "Scan", "Before, head", "After, head", "Before, everywhere", "After, everywhere", "Noise allows",
     "Within the noise over the head",
@@ -50,12 +63,17 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class TableView:
-    """One table of the results: its expectations, its first column for the summary, and all of it."""
+    """One table of the results: its expectations, its first column for the summary, all of it, and scan by scan.
+
+    ``unscored`` is what is said of degradations without a truth.
+    """
 
     title: str
     outcomes: Sequence[Outcome]
     headline: Sequence[Block]
     blocks: Sequence[Block]
+    by_scan: Sequence[Block]
+    unscored: str
 
 
 @dataclass(frozen=True)
@@ -83,6 +101,7 @@ def write_report(
     tables: Mapping[str, Sequence[str]],
     scores: str | os.PathLike[str],
     checks: Mapping[str, str | os.PathLike[str]],
+    volumes: Mapping[str, str | os.PathLike[str]],
     figures: Mapping[str, str | os.PathLike[str]],
     masks: Mapping[str, str | os.PathLike[str]],
     curves: str | os.PathLike[str] | None,
@@ -94,17 +113,19 @@ def write_report(
     """Write the report as one HTML file that loads nothing from elsewhere.
 
     ``tables`` maps each table's name to the scans that it is about (``demo/sub-06_T1w``), ``checks`` names each volume
-    (``method degradation dataset/scan_suffix``) by its ``_desc-check_`` JSON, ``figures`` maps captions to PNG files,
-    ``masks`` the names of scans to theirs,
+    (``method degradation dataset/scan_suffix``) by its ``_desc-check_`` JSON, ``volumes`` by the NIfTI that the report
+    links to, ``figures`` maps captions to PNG files, ``masks`` the names of scans to theirs,
     ``curves`` and ``rulegraph`` are PNG files, ``published`` maps a table to the CSV of its published values.
     ``records`` is the folder of the jobs' records, whose warnings are listed. Pictures that do not fit are left out and
     named. Raises ValueError if the file would still be too large or would load something.
     """
     rows = read_scores(scores)
-    views = [_view(name, recipes, scans, rows, published.get(name)) for name, scans in tables.items()]
+    every = [_view(name, recipes, scans, rows, published.get(name)) for name, scans in tables.items()]
+    views, rows_left_out = _fitting(every)
     masked, masks_left_out = _pictures(masks, _MASK_BYTES)
     pictures, left_out = _pictures(figures, _PICTURE_BYTES - sum(len(image) for _, image in masked))
     residuals = read_residuals(checks)
+    links = {name: _link(path, output) for name, path in volumes.items()}
     html = _template().render(
         title=title,
         notice=NOTICE,
@@ -118,6 +139,9 @@ def write_report(
         masked=masked,
         masks_left_out=masks_left_out,
         residuals=_residual_grid(residuals),
+        links=links,
+        volumes_of=_by_picture(links),
+        rows_left_out=rows_left_out,
         legend=legend(column.metric for name in tables for column in recipes.tables[name].columns),
         data_range=f"{DATA_RANGE:g}",
         curves=_embedded(curves),
@@ -176,7 +200,11 @@ def _what_ran(
         f"methods ({len(methods)}): {', '.join(methods)}",
         f"trained models: {', '.join(models_of(recipes, tables)) or 'none'}",
         f"volumes scored against the truth: {scored}",
-        f"expectations reached: {sum(outcome.reached for outcome in outcomes)} of {len(outcomes)}",
+        *(
+            [f"expectations reached: {sum(outcome.reached for outcome in outcomes)} of {len(outcomes)}"]
+            if outcomes
+            else []
+        ),
     ]
 
 
@@ -187,13 +215,36 @@ def _view(
     rows: Sequence[Score],
     published: str | os.PathLike[str] | None,
 ) -> TableView:
-    table, measured = recipes.tables[name], Measured(rows, [*scans, name])
-    titles = {method: title_of(recipes, method) for method in table.methods}
+    table, measured, titles = recipes.tables[name], Measured(rows, [*scans, name]), recipes.titles_in(name)
     blocks = blocks_of(table, measured, titles)
     if published is not None:
         blocks.append(compare(table, read_published(published, table), measured, titles))
-    headline = blocks_of(table, measured, titles, table.columns[:1])
-    return TableView(table.title, judge(table, measured), headline, blocks)
+    return TableView(
+        table.title,
+        judge(table, measured),
+        headline=blocks_of(table, measured, titles, table.columns[:1]),
+        blocks=blocks,
+        by_scan=blocks_by_scan(table, measured, titles),
+        unscored=unscored(table, measured),
+    )
+
+
+def _fitting(views: Sequence[TableView]) -> tuple[list[TableView], int]:
+    """The tables with as many rows of single scans as a page has room for, and how many were left out."""
+    room, left_out, fitting = _ROWS_BY_SCAN, 0, []
+    for view in views:
+        blocks = []
+        for block in view.by_scan:
+            rows = block.rows[:room]
+            room, left_out = room - len(rows), left_out + len(block.rows) - len(rows)
+            blocks += [replace(block, rows=rows)] if rows else []
+        fitting.append(replace(view, by_scan=blocks))
+    return fitting, left_out
+
+
+def _link(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> str:
+    """The way from the report to a file beside it."""
+    return quote(Path(os.path.relpath(path, Path(output).parent)).as_posix())
 
 
 def read_residuals(checks: Mapping[str, str | os.PathLike[str]]) -> list[Residual]:
@@ -254,8 +305,20 @@ def _embedded(path: str | os.PathLike[str] | None) -> str:
     return "" if path is None else f"data:image/png;base64,{base64.b64encode(Path(path).read_bytes()).decode()}"
 
 
+def _by_picture(links: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
+    """The methods and links of the volumes that each picture shows, by its caption."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, link in links.items():
+        method, degradation, scan = name.split()
+        found.setdefault(f"{scan}, {degradation}", []).append((method, link))
+    return found
+
+
 class _Loads(HTMLParser):
-    """Collects what a page would load: every link, source or style that does not stay inside the file."""
+    """Collects what a page would load, or lead to elsewhere: every source or style that does not stay inside the file.
+
+    A link (``a``) may lead to a file beside it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -264,7 +327,8 @@ class _Loads(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Look at one tag. Text needs no look: it is escaped."""
         for name, value in attrs:
-            inside = (value or "").startswith(("#", "data:image/"))
+            beside = tag == "a" and re.match(r"(?:\.\./)*[\w%]", value or "") and ":" not in (value or "")
+            inside = beside or (value or "").startswith(("#", "data:image/"))
             if (name in ("src", "href", "srcset", "action", "data") and not inside) or "url(" in (value or ""):
                 self.external.append(f"<{tag} {name}={value!r}>")
         if tag in ("script", "link", "iframe", "object", "embed", "base"):

@@ -19,6 +19,7 @@ from headsr.parts import METRICS
 from headsr.recipes.tables import VARIANTS, Column, Expectation, Published, Table, read_published
 from headsr.words import shown
 
+PUBLISHED = "projected"  # the volumes that are handed out
 COMPARED = "unprojected"  # what is set beside published values: no paper projects its volumes onto the scans
 NOTHING = "-"
 
@@ -30,12 +31,14 @@ class Measured:
         """``scans`` are the names of those that count (``demo/sub-06_T1w``); the table's own is that of its sets."""
         wanted = set(scans)
         self.data_ranges: set[float] = set()
+        self.degradations: set[str] = set()  # where anything was measured: of acquired scans no truth is known
         self._rows: dict[tuple[str, ...], list[Score]] = {}
         for row in rows:
             if row.name in wanted:
                 key = (row.method, row.degradation, row.variant, row.metric, row.mask)
                 self._rows.setdefault(key, []).append(row)
                 self.data_ranges.add(row.data_range)
+                self.degradations.add(row.degradation)
 
     def of(self, method: str, degradation: str, variant: str, column: Column, suffix: str = "") -> dict[str, float]:
         """The value of every scan of one suffix ('': of any), by its name; that of a set by its table's."""
@@ -171,8 +174,9 @@ def blocks_of(
 ) -> list[Block]:
     """The table as people read it, or some columns of it: a block per degradation, or per column if those run across.
 
-    Of several suffixes each has a block of its own, after that of all. The last column is the number of scans; a cell
-    over fewer says so, and one of a set how many slices it has.
+    Where nothing was measured on a degradation it is left out. Contrasts are not comparable, so of several suffixes
+    each has a block of its own. The last column is the number of scans; a cell over fewer says so, and one of a set how
+    many slices it has.
     """
     return [
         Block(
@@ -180,9 +184,41 @@ def blocks_of(
             [_row(method, places, measured, titles, suffix) for method in table.methods],
             caption + (f", {suffix}" if suffix else ""),
         )
-        for caption, places in _layout(table, table.columns if columns is None else columns)
-        for suffix in _groups(table)
+        for caption, places in _layout(table, measured, table.columns if columns is None else columns)
+        for suffix in _suffixes(table)
     ]
+
+
+def blocks_by_scan(table: Table, measured: Measured, titles: Mapping[str, str]) -> list[Block]:
+    """The published volumes of every scan: a block per degradation and column, a row per scan, a column per method."""
+    blocks = []
+    for degradation in scored(table, measured):
+        for column in (column for column in table.columns if not column.of_sets):
+            values = [measured.of(method, degradation, PUBLISHED, column) for method in table.methods]
+            decimals = METRICS[column.metric].decimals
+            rows = [
+                (name, *(f"{of[name]:.{decimals}f}" if name in of else NOTHING for of in values))
+                for name in sorted(set().union(*values))
+            ]
+            heads = ("Scan", *(titles[method] for method in table.methods))
+            blocks += [Block(heads, rows, f"{degradation}: {heading(column)}, {VARIANTS[PUBLISHED]}")] if rows else []
+    return blocks
+
+
+def scored(table: Table, measured: Measured) -> list[str]:
+    """The degradations of a table on which anything was measured."""
+    return [degradation for degradation in table.degradations if degradation in measured.degradations]
+
+
+def unscored(table: Table, measured: Measured) -> str:
+    """What there is to read of the others, in words; '' where there are none."""
+    without = [name for name in table.degradations if name not in measured.degradations]
+    if not without:
+        return ""
+    return (
+        f"Not scored: {', '.join(without)}. The truth of a scan is not known where nothing was simulated from it. The "
+        "residuals say how well each volume agrees with what was measured, and the pictures show what it adds."
+    )
 
 
 def compare(table: Table, published: Sequence[Published], measured: Measured, titles: Mapping[str, str]) -> Block:
@@ -225,18 +261,26 @@ def amount(value: float | None, metric: str) -> str:
     return f"{value:+.{METRICS[metric].decimals}f} {METRICS[metric].unit}".rstrip()
 
 
+def _suffixes(table: Table) -> tuple[str, ...]:
+    """The suffixes that are told apart; where there is one, it is all ('') of the table."""
+    return table.suffixes if len(table.suffixes) > 1 else ("",)
+
+
 def _groups(table: Table) -> tuple[str, ...]:
-    """The groups of scans that are told apart: all ('') and, where there are several, those of each suffix."""
-    return ("", *table.suffixes) if len(table.suffixes) > 1 else ("",)
+    """The groups of scans of which there are means: all ('') and, where there are several, those of each suffix."""
+    return tuple(dict.fromkeys(("", *_suffixes(table))))
 
 
-def _layout(table: Table, columns: Sequence[Column]) -> Iterator[tuple[str, list[tuple[str, str, Column]]]]:
+def _layout(
+    table: Table, measured: Measured, columns: Sequence[Column]
+) -> Iterator[tuple[str, list[tuple[str, str, Column]]]]:
     """The caption of every block, and what runs across it: heading, degradation, column."""
+    degradations = scored(table, measured)
     if table.across == "degradations":
-        for column in columns:
-            yield heading(column), [(degradation, degradation, column) for degradation in table.degradations]
+        for column in columns if degradations else ():
+            yield heading(column), [(degradation, degradation, column) for degradation in degradations]
     else:
-        for degradation in table.degradations:
+        for degradation in degradations:
             yield degradation, [(heading(column), degradation, column) for column in columns]
 
 
@@ -305,6 +349,9 @@ def _markdown(
     yield f"Mean ± standard deviation over the {table.split} scans: {_plain(', '.join(scans))}. Data range {ranges}."
     yield ""
     yield from (f"- {line}" for line in legend(column.metric for column in table.columns))
+    if words := unscored(table, measured):
+        yield ""
+        yield words
     blocks = blocks_of(table, measured, titles)
     for block in [*blocks, compare(table, published, measured, titles)] if published else blocks:
         yield from _markdown_block(block)

@@ -13,11 +13,6 @@ PROJECTION = (
 )
 
 
-def title_of(recipes: Recipes, method: str) -> str:
-    """What people call a method."""
-    return recipes.methods[method].title or method
-
-
 def methods_text(recipes: Recipes, tables: Iterable[str]) -> list[str]:
     """One paragraph per degradation, method and model that the named tables use."""
     tables = list(tables)
@@ -26,7 +21,7 @@ def methods_text(recipes: Recipes, tables: Iterable[str]) -> list[str]:
     degradations = _named(table.degradations for table in chosen)
     return [
         *(f"{name}: {_of_degradation(recipes.degradations[name])}" for name in degradations),
-        *(f"{title_of(recipes, name)} ({name}): {recipes.methods[name].words()}" for name in methods),
+        *(f"{recipes.methods[name].title or name} ({name}): {recipes.methods[name].words()}" for name in methods),
         PROJECTION,
         *(f"Model {name}: {_of_model(recipes.models[name])}" for name in models_of(recipes, tables)),
     ]

@@ -193,6 +193,11 @@ class Degradation:
             raise ValueError(f"stacks: one stack a view, not {', '.join(views)}")
 
     @property
+    def has_several_scans(self) -> bool:
+        """Whether a head may have more than one."""
+        return self.together or len(self.stacks) > 1
+
+    @property
     def seen(self) -> set[str | None]:
         """How 2-D slices show what its scans leave out (Stack.seen); an acquired scan has thick slices."""
         return {"edge_on"} if self.kind == "acquired" else {stack.seen for stack in self.stacks}

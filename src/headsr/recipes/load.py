@@ -42,15 +42,27 @@ class Recipes:
     tables: dict[str, Table]
 
     def used_by(self, part: str, names: Iterable[str]) -> dict[str, set[str]]:
-        """Every name that these recipes of ``part`` use at any depth, by part; they themselves too."""
+        """Every name that these recipes of ``part`` use at any depth, by part; they themselves too.
+
+        What is behind a name that nothing defines is not known, and passed over.
+        """
         used: dict[str, set[str]] = {field.name: set() for field in fields(self)}
         todo = [(part, name) for name in names]
         while todo:
             part, name = todo.pop()
-            if name not in used[part]:
+            if name not in used[part] and name in getattr(self, part):
                 used[part].add(name)
                 todo += [(one.part, one.name) for one in references(None, getattr(self, part)[name], name)]
         return used
+
+    def titles_in(self, table: str) -> dict[str, str]:
+        """What people call the methods of a table; one that leaves out scans of a head which has several says so."""
+        recipe = self.tables[table]
+        several = any(self.degradations[name].has_several_scans for name in recipe.degradations)
+        return {
+            name: f"{method.title or name}{f' ({method.uses})' if several and method.uses != 'all scans' else ''}"
+            for name, method in ((name, self.methods[name]) for name in recipe.methods)
+        }
 
     def models_of(self, part: str, name: str) -> list[str]:
         """The models that a recipe uses itself: a method's network or prior, a model's autoencoder."""
@@ -96,14 +108,18 @@ def load_recipes(config: Mapping[str, Any], read_from: Sequence[str] = ()) -> Re
     """Read the recipe files that ``config["recipes"]`` names, with ``config["overrides"]`` laid over them.
 
     ``read_from`` are the files of the configuration, the one that others are laid over first, so that an error can name
-    them. Raises RecipeError for whatever cannot be used, and for a name that no file defines.
+    them. Raises RecipeError for whatever cannot be used, and for a name that no file defines where the configuration
+    needs it. Elsewhere the recipe that has such a name is left out: a shipped table is about datasets that are not
+    among somebody's own.
     """
     where = _Places(config, tuple(read_from))
     for folder in ("results", "clones"):
         if folder not in config:
             raise RecipeError(f"{where.config}: the key {folder!r} is missing")
         _refuse_no_folder(config[folder], f"{where.config}: {folder}")
-    recipes = Recipes(**{field.name: _load_part(field.name, config, where) for field in fields(Recipes)})
+    recipes = _without_strangers(
+        Recipes(**{field.name: _load_part(field.name, config, where) for field in fields(Recipes)}), config
+    )
     for reference in _references(recipes, where):
         _refuse_wrong(reference, recipes)
     _refuse_circles(recipes, where.of("models"))
@@ -275,6 +291,26 @@ def stated_in(file: str, name: str) -> str:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _without_strangers(recipes: Recipes, config: Mapping[str, Any]) -> Recipes:
+    """Leave out what names something that nothing defines, and what names that in turn.
+
+    What the tables of the configuration need stays, and what its overrides speak of: there such a name is a slip.
+    """
+    needed = recipes.used_by("tables", config["tables"])
+    for part, blocks in (config.get("overrides") or {}).items():
+        needed[part].update(blocks or {})
+    left = {field.name: dict(getattr(recipes, field.name)) for field in fields(recipes)}
+
+    def is_stranger(part: str, name: str) -> bool:
+        named = references(None, left[part][name], name)
+        return name not in needed[part] and any(one.name not in left[one.part] for one in named)
+
+    while strangers := [(part, name) for part in left for name in left[part] if is_stranger(part, name)]:
+        for part, name in strangers:
+            del left[part][name]
+    return Recipes(**left)
 
 
 def _references(recipes: Recipes, where: _Places) -> Iterator[Reference]:

@@ -16,7 +16,8 @@ class Method:
 
     ``makes`` says whether its code returns the volume itself or a field that is rendered; ``foretells`` whether it says
     how large the errors of its volume are; ``gpu`` whether it wants a GPU; ``bytes_per_voxel`` what it takes in memory
-    per voxel of the head beside a fixed part; ``tiled`` whether it takes less where less is allowed.
+    per voxel of the head beside a fixed part; ``tiled`` whether it takes less where less is allowed; ``uses`` which
+    scans of a head it uses where there are several.
     """
 
     kind: ClassVar[str]
@@ -25,6 +26,7 @@ class Method:
     foretells: ClassVar[bool] = False
     gpu: ClassVar[bool] = False
     tiled: ClassVar[bool] = False
+    uses: ClassVar[Literal["all scans", "the first scan only"]] = "all scans"
     bytes_per_voxel: ClassVar[int]
     title: Annotated[str, FOR_PEOPLE, Doc("What people call it; empty is its name.")] = ""
 
@@ -39,6 +41,7 @@ class Spline(Method):
 
     kind: ClassVar[str] = "spline"
     part: ClassVar[Part] = Part("headsr.reconstruct.interpolate.spline")
+    uses: ClassVar[Literal["all scans", "the first scan only"]] = "the first scan only"
     bytes_per_voxel: ClassVar[int] = 80
 
     def words(self) -> str:

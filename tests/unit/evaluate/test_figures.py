@@ -10,7 +10,7 @@ from headsr.acquisition.protocol import Protocol
 from headsr.evaluate.figures import draw_figure
 from headsr.evaluate.picture import _LEVELS, FIGURE_BYTES, Panel, _indexed, _nearest
 from headsr.files import write_json
-from headsr.volumes import Grid, Volume, cell_average, save_volume
+from headsr.volumes import Grid, Volume, cell_average, load_volume, save_volume
 
 SHAPE = (31, 36, 28)
 SCALE = 500.0
@@ -46,6 +46,8 @@ def draw(head, **change):
         "checks": {"A good one": head / "check.json"},
         "truth": head / "truth.nii.gz",
         "head_mask": head / "mask.nii.gz",
+        "brain_mask": head / "mask.nii.gz",
+        "suffix": "T1w",
         "title": "demo/sub-06_T1w",
     }
     draw_figure(head / "figure.png", **(inputs | change))
@@ -65,6 +67,21 @@ def test_the_same_bytes_each_time(head):
     first = (head / "figure.png").read_bytes()
     draw(head)
     assert (head / "figure.png").read_bytes() == first
+
+
+def test_a_brain_is_as_bright_as_its_contrast_asks_for_whatever_else_is_bright(head):
+    """The published volumes are half and a quarter as bright in normalised units: fat and fluid set what becomes 1."""
+    for dark, suffix, grey in ((2, "T1w", 0.6), (4, "T1w", 0.6), (4, "T2w", 0.42)):
+        for name in ("truth", "lowres"):
+            volume = load_volume(head / f"{name}.nii.gz")
+            save_volume(head / f"dark_{name}.nii.gz", volume.data / dark, volume.grid)
+        (head / "dark_lowres.json").write_text((head / "lowres.json").read_text())
+        good = load_volume(head / "good.nii.gz")
+        save_volume(head / "dark_good.nii.gz", good.data / dark, good.grid)
+        change = {"lowres": [head / "dark_lowres.nii.gz"], "volumes": {"A": head / "dark_good.nii.gz"}, "checks": {}}
+        drawn = draw(head, **change, truth=head / "dark_truth.nii.gz", suffix=suffix).convert("L")
+        brain = np.asarray(drawn, dtype=float)[140:180, 74 + 240 : 74 + 290]  # the middle of the axial plane
+        assert abs(np.median(brain) / 255 - grey) < 0.06
 
 
 def test_larger_errors_are_brighter(head):

@@ -29,6 +29,7 @@ def draw(folder, brain="brain"):
         scan=folder / "scan.nii.gz",
         head_mask=folder / "head.nii.gz",
         brain_mask=folder / f"{brain}.nii.gz",
+        suffix="T1w",
         title="demo/sub-06_T1w",
     )
     return np.asarray(Image.open(folder / "masks.png").convert("RGB")).astype(int)

@@ -64,6 +64,7 @@ def inputs(tmp_path):
         "tables": {"thick": ["demo/sub-06_T1w"]},
         "scores": tmp_path / "scores.tsv",
         "checks": {"spline axial_x4 demo/sub-06_T1w": tmp_path / "good.json", "inr axial_x4 x": tmp_path / "bad.json"},
+        "volumes": {"spline axial_x4 demo/sub-06_T1w": tmp_path / "deriv é/sub-06.nii.gz"},
         "figures": {"demo/sub-06_T1w, axial_x4": tmp_path / "a.png"},
         "masks": {"demo/sub-06_T1w": tmp_path / "a.png"},
         "curves": tmp_path / "a.png",
@@ -193,8 +194,57 @@ def test_too_large_is_refused_and_nothing_is_left(tmp_path, inputs):
     assert not (tmp_path / "report.html").exists()
 
 
+def test_volumes_are_linked_where_they_are_named_and_where_they_are_shown(tmp_path, inputs):
+    (tmp_path / "report").mkdir()
+    write_report(tmp_path / "report/report.html", **inputs)
+    html = (tmp_path / "report/report.html").read_text()
+    link = '<a href="../deriv%20%C3%A9/sub-06.nii.gz">'
+    assert f"{link}spline</a></p>" in html
+    assert f'<td class="words">{link}spline axial_x4 demo/sub-06_T1w</a></td>' in html
+
+
+def test_where_no_truth_is_known_words_stand_for_a_table_of_nothing(tmp_path, inputs):
+    html = written(tmp_path, inputs, recipes=recipes(degradations=["acquired"], expectations=[]))
+    summary, scores = html.split('<h2 id="scores">')
+    said = "Not scored: acquired. The truth of a scan is not known where nothing was simulated from it."
+    assert said in summary and said in scores
+    assert "<td>-</td>" not in html and "PSNR" not in html
+
+
+def test_of_two_degradations_that_with_a_truth_has_its_table(tmp_path, inputs):
+    html = written(tmp_path, inputs, recipes=recipes(degradations=["acquired", "axial_x4"]))
+    assert "Not scored: acquired." in html and "<caption>axial_x4</caption>" in html
+    assert "<td>-</td>" not in html and "<caption>acquired" not in html
+
+
+def test_scores_stand_scan_by_scan_as_many_as_there_is_room_for(tmp_path, inputs, monkeypatch):
+    html = written(tmp_path, inputs)
+    _, shown = html.split("<summary>Scan by scan</summary>")
+    assert "<caption>axial_x4: PSNR (dB) head, projected</caption>" in shown
+    assert '<td class="words">demo/sub-06_T1w</td>\n<td>20.00</td>\n<td>22.50</td>' in shown.replace(
+        "</td><td", "</td>\n<td"
+    )
+    monkeypatch.setattr(report, "_ROWS_BY_SCAN", 1)
+    assert "2 rows of single scans. All scores are" in written(tmp_path, inputs)
+
+
+def test_a_method_that_leaves_out_scans_says_so_where_there_are_several(tmp_path, inputs):
+    assert "the first scan only" not in written(tmp_path, inputs)
+    several = written(tmp_path, inputs, recipes=recipes(degradations=["axial_x4", "orthogonal_x4"]))
+    assert '<td class="words">Cubic B-spline (the first scan only)</td>' in several
+
+
 @pytest.mark.parametrize(
-    "html", ['<img src="http://x/a.png">', "<a href='//x'>", "<script>1</script>", '<p style="a:url(x)">']
+    "html",
+    [
+        '<img src="http://x/a.png">',
+        "<img src='../a.png'>",
+        "<a href='//x'>",
+        "<a href='http://x'>",
+        "<a href='javascript:x'>",
+        "<script>1</script>",
+        '<p style="a:url(x)">',
+    ],
 )
 def test_what_loads_something_is_refused(html):
     with pytest.raises(ValueError, match="elsewhere"):

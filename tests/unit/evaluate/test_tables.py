@@ -6,7 +6,18 @@ from dataclasses import replace
 import pytest
 
 from headsr.evaluate.collect import COLUMNS, Score, read_scores
-from headsr.evaluate.tables import Cell, Measured, blocks_of, cell_of, compare, judge, legend, make_table
+from headsr.evaluate.tables import (
+    Cell,
+    Measured,
+    blocks_by_scan,
+    blocks_of,
+    cell_of,
+    compare,
+    judge,
+    legend,
+    make_table,
+    unscored,
+)
 from headsr.parts import METRICS
 from headsr.recipes import Column, Expectation, RecipeError, Table, build, plain
 from headsr.recipes.tables import Published
@@ -63,15 +74,15 @@ def of_set(method, value, *, n=140, error=0.01, suffix="", name="one_thick", var
 
 
 def test_sets_of_slices_say_how_many_they_are():
-    """Each suffix has a set of its own, and so have all of them: nothing is averaged."""
+    """Each suffix has a set of its own."""
     kid = {"metric": "kid", "mask": "axial"}
     both = table(suffixes=("T1w", "T2w"), columns=("psnr", kid), encoder="slice_encoder")
     sets = [of_set("inr", 0.25), of_set("inr", 0.5, n=70, suffix="T1w"), of_set("inr", 9.0, name="another")]
     found = Measured([*ROWS, *sets], [*(row.name for row in ROWS), "one_thick"])
-    every, t1w, t2w = blocks_of(both, found, TITLES)
-    assert every.columns[3] == "KID axial, as estimated"
-    assert every.rows[1] == ("INR", "24.00 ± 0.71", "25.00 (of 1)", "0.2500 ± 0.0100 (N 140)", "-", "2")
-    assert t1w.rows[1][3] == "0.5000 ± 0.0100 (N 70)"
+    t1w, t2w = blocks_of(both, found, TITLES)
+    assert (t1w.caption, t2w.caption) == ("axial_x4, T1w", "axial_x4, T2w")
+    assert t1w.columns[3] == "KID axial, as estimated"
+    assert t1w.rows[1] == ("INR", "24.00 ± 0.71", "25.00 (of 1)", "0.5000 ± 0.0100 (N 70)", "-", "2")
     assert t2w.rows[1][3] == "-"
 
 
@@ -195,6 +206,25 @@ def test_degradations_can_run_across():
     assert first.columns[1:-1] == tuple(f"{d}, {v}" for d in wide.degradations for v in ("as estimated", "projected"))
     assert first.rows[1] == ("INR", "31.00 (of 1)", "-", "24.00 ± 0.71", "25.00 (of 1)", "2")
     assert second.rows[1][3] == "0.9000"
+
+
+def test_what_has_no_truth_is_left_out_and_said():
+    for across in ("columns", "degradations"):
+        mixed = replace(table(), degradations=("acquired", "axial_x4"), across=across)
+        blocks = blocks_of(mixed, measured([replace(row, metric=m) for row in ROWS for m in ("psnr", "ssim")]), TITLES)
+        assert all("acquired" not in text for block in blocks for text in (block.caption, *block.columns))
+        assert all("-" not in row for block in blocks for row in block.rows)
+    assert unscored(mixed, measured(ROWS)).startswith("Not scored: acquired. The truth of a scan is not known")
+    assert unscored(table(), measured(ROWS)) == ""
+    assert blocks_of(replace(table(), degradations=("acquired",)), measured([]), TITLES) == []
+
+
+def test_every_scan_has_a_row_and_its_published_volumes_are_compared():
+    rows = [*ROWS, score("inr", "sub-06", 26.0, variant="projected", suffix="T2w")]
+    (block,) = blocks_by_scan(table(suffixes=("T1w", "T2w")), measured(rows), TITLES)
+    assert block.caption == "axial_x4: PSNR (dB) head, projected"
+    assert block.columns == ("Scan", "Spline", "INR")
+    assert block.rows == [("demo/sub-06_T1w", "21.00", "25.00"), ("demo/sub-06_T2w", "-", "26.00")]
 
 
 def test_gains_beside_the_published_ones():

@@ -36,6 +36,42 @@ def test_a_name_that_nothing_defines_is_refused(path, value, message):
         load_recipes(config)
 
 
+OWN = "mine: {url: mine, version: v1, license: none, citation: none}"
+TABLE = {"title": "Mine", "methods": ["spline"], "degradations": ["axial_x4"], "suffixes": ["T1w"]}
+
+
+def with_own_datasets(tmp_path, **table):
+    (tmp_path / "own.yaml").write_text(OWN)
+    config = copy.deepcopy(load_config([]))
+    config["recipes"]["datasets"] = str(tmp_path / "own.yaml")
+    return config | {"tables": ["mine"], "overrides": {"tables": {"mine": TABLE | table}}}
+
+
+def test_shipped_recipes_that_are_not_asked_for_refuse_nobody_s_own_datasets(tmp_path):
+    recipes = load_recipes(with_own_datasets(tmp_path))
+    assert list(recipes.datasets) == ["mine"]
+    assert list(recipes.tables) == ["mine"]  # all others are about scans that are not there
+    assert {"spline", "slice_network"} <= recipes.methods.keys() and "edsr" in recipes.models
+    assert "slice_network_labels" not in recipes.methods and "edsr_labels" not in recipes.models
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tables": ["one_thick"]}, "one_thick.datasets.*: unknown dataset 'ds000113'; known: mine"),
+        ({"tables": ["mine", "one_thik"]}, "tables: unknown table 'one_thik'"),
+    ],
+)
+def test_what_is_asked_for_and_cannot_be_used_is_refused(tmp_path, change, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipes(with_own_datasets(tmp_path) | change)
+
+
+def test_what_a_table_asks_for_by_way_of_a_method_is_refused_by_the_name_that_is_missing(tmp_path):
+    with pytest.raises(RecipeError, match=r"edsr_labels\.data\.datasets.*: unknown dataset 'synthseg'; known: mine"):
+        load_recipes(with_own_datasets(tmp_path, methods=["slice_network_labels"]))
+
+
 @pytest.mark.parametrize(
     ("block", "message"),
     [
