@@ -152,19 +152,20 @@ def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise UnreadableError(
-            f"{path}: is no text in UTF-8: byte {error.start} is {content[error.start]:#04x}. Save it as UTF-8"
+            f"{path}: is no text in UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as UTF-8"
         ) from None
 
 
 def read_rows(
-    path: str | os.PathLike[str], *, delimiter: str = "\t", encoding: str = "utf-8", stripped: bool = False
+    path: str | os.PathLike[str], *, delimiter: str = "\t", stripped: bool = False
 ) -> tuple[tuple[str, ...], list[tuple[str, dict[str, str]]]]:
     """The columns of a table, and of each row where it stands (``path, line 2``) and its values by column.
 
+    A mark of the byte order at its begin, as spreadsheets write it, is no part of it.
     UnreadableError as ``read_text``, and for a row that does not have as many values as there are columns;
     ``stripped`` lets it lack empty ones at its end.
     """
-    rows = csv.reader(io.StringIO(read_text(path, encoding), newline=""), delimiter=delimiter)
+    rows = csv.reader(io.StringIO(read_text(path, "utf-8-sig"), newline=""), delimiter=delimiter)
     try:
         columns = tuple(next(rows, ()))
         found = []

@@ -82,6 +82,7 @@ class Scan:
 
 # The last column is never empty: programs that strip trailing white space leave the table whole.
 COLUMNS = (*(field.name for field in fields(Scan) if field.name not in ("of", "split")), "of", "split")
+_DECIMAL_COMMA = re.compile(r"\s*(\d+),(\d+)\s*")  # as spreadsheets write numbers in half of Europe
 
 
 def parse_name(name: str) -> tuple[str, str, str] | None:
@@ -174,9 +175,16 @@ def _read_row(where: str, row: dict[str, str]) -> Scan:
         raise ScansError(
             f"{where}: key or bytes is missing. Repair that line from git, or move the table away and run: headsr pin"
         )
-    if row["thickness"] and not _is_size(row["thickness"]):
+    thickness = _thickness(row["thickness"])
+    if thickness and not _is_size(thickness):
         raise ScansError(f"{where}: thickness {row['thickness']!r} is no size in mm. Leave empty what is not known")
-    return Scan(**{**row, "bytes": int(row["bytes"])})
+    return Scan(**{**row, "bytes": int(row["bytes"]), "thickness": thickness})
+
+
+def _thickness(text: str) -> str:
+    """What people write, as a number is written: n/a is BIDS' word for unknown."""
+    comma = _DECIMAL_COMMA.fullmatch(text)
+    return "" if text.strip() == "n/a" else f"{comma[1]}.{comma[2]}" if comma else text
 
 
 def _is_size(text: str) -> bool:

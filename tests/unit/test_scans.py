@@ -293,3 +293,28 @@ def test_a_scan_table_with_line_ends_of_windows_is_read(tmp_path):
     text = (tmp_path / "scans.tsv").read_bytes().replace(b"\n", b"\r\n")
     (tmp_path / "windows.tsv").write_bytes(text)
     assert read_scans(tmp_path / "windows.tsv") == read_scans(tmp_path / "scans.tsv")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("n/a", ""), ("5,5", "5.5"), (" 0,625 ", "0.625"), ("5.5", "5.5"), ("11", "11"), ("1e1", "1e1")],
+)
+def test_a_thickness_is_read_as_people_write_it(written: str, read: str, tmp_path: Path) -> None:
+    table = tmp_path / "scans.tsv"
+    write_scans(table, [dataclasses.replace(SCAN, thickness=written)])
+    assert read_scans(table)[0].thickness == read
+
+
+@pytest.mark.parametrize("written", ["5.5 mm", "nan", "-5", "0", "inf", "5,5,5", "5,", ",5", "NA"])
+def test_any_other_thickness_is_refused_with_its_line(written: str, tmp_path: Path) -> None:
+    table = tmp_path / "scans.tsv"
+    write_scans(table, [dataclasses.replace(SCAN, thickness=written)])
+    with pytest.raises(ScansError, match=f"line 2: thickness '{re.escape(written)}' is no size in mm"):
+        read_scans(table)
+
+
+def test_a_table_that_a_spreadsheet_marked_is_read(tmp_path: Path) -> None:
+    table = tmp_path / "scans.tsv"
+    write_scans(table, [SCAN, LESION])
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    assert read_pins(table) == (LESION, SCAN)
