@@ -54,6 +54,7 @@ def sync_clone(url: str, clone: Path, *, commit: str = "") -> list[str]:
         return _make(address, clone)
     if not (clone / ".git").exists():
         raise annex.AnnexError(f"{clone} is in the way: it is not a clone. Move it away and pin again")
+    git(clone, "rev-parse", "--git-dir")  # of another user's clone it says how to allow it; settings just seem unset
     forgotten = _forget_remotes(clone)
     if config(clone, "headsr.url") != address or not (commit and commit_of(clone, commit)):
         _update(clone, address)
@@ -161,6 +162,8 @@ def _update(clone: Path, address: str) -> None:
             if candidate != candidates[-1] and not isinstance(error, annex.OverdueError):
                 continue
             way_out = "Check the url in the dataset's entry, the network and your access, then pin again"
+            if "safe.directory" in str(error):  # git's own words say how, and a translation of them holds this one
+                way_out = "It belongs to another user of this machine, and git wants you to allow that; then pin again"
             raise annex.AnnexError(f"{address} could not be cloned or brought up to date. {way_out}. {error}") from None
         break
     if config(clone, "headsr.url") != address:  # what git-annex knew is about the old address
