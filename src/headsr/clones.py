@@ -47,7 +47,7 @@ def sync_clone(url: str, clone: Path, *, commit: str = "") -> list[str]:
     Nothing is asked of the network where the clone has ``commit`` already. Returns which remotes the dataset would have
     had enabled and were left off, one sentence each. Raises AnnexError; its message names the address and the way out.
     """
-    address = _address(url)
+    address = address_of(url)
     if clone.is_dir() and not any(clone.iterdir()):
         clone.rmdir()
     if not clone.exists():
@@ -61,6 +61,34 @@ def sync_clone(url: str, clone: Path, *, commit: str = "") -> list[str]:
     left_off = _prepare(clone)
     lost = [name for name in forgotten if not _has_remote(clone, name)]
     return [*left_off, *map(_lost, lost)]
+
+
+def add_source(clone: Path, name: str, address: str) -> None:
+    """Let contents of a clone also come from the repository at an address (``address_of``); nothing else does."""
+    git(clone, "config", f"remote.{name}.url", address)
+    git(clone, "config", f"remote.{name}.skipFetchAll", "true")
+    _prepare(clone)
+
+
+def address_of(url: str) -> str:
+    """The url as git takes it: a local path made absolute and checked, and nothing that needs a program of its own.
+
+    AnnexError says why another url cannot be used.
+    """
+    local = Path(os.path.expanduser(url.removeprefix("file://")))
+    if os.path.exists(local):
+        _refuse_plain(local, url)
+        return str(local.resolve())
+    if url.startswith("///"):
+        return _SUPERDATASET + url.removeprefix("///")
+    if _transport(url) in ("http", "https", "ssh"):
+        return url
+    if not re.match(r"[A-Za-z0-9+.@_-]+:", url) or annex.local_folder(url):
+        raise annex.AnnexError(f"{url} does not exist. Correct the url in the dataset's entry")
+    raise annex.AnnexError(
+        f"{url} is reached by a program of its own, and headsr clones over http, https or ssh and from a folder. "
+        "Clone it yourself (datalad clone), get its scans there, and give that folder as the url in the dataset's entry"
+    )
 
 
 def commit_of(clone: Path, revision: str) -> str | None:
@@ -108,24 +136,6 @@ def _remove(folder: Path) -> None:
     for parent, _, _ in os.walk(folder):
         os.chmod(parent, stat.S_IRWXU)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _address(url: str) -> str:
-    """The url as git takes it: a local path made absolute and checked, and nothing that needs a program of its own."""
-    local = Path(os.path.expanduser(url.removeprefix("file://")))
-    if os.path.exists(local):
-        _refuse_plain(local, url)
-        return str(local.resolve())
-    if url.startswith("///"):
-        return _SUPERDATASET + url.removeprefix("///")
-    if _transport(url) in ("http", "https", "ssh"):
-        return url
-    if not re.match(r"[A-Za-z0-9+.@_-]+:", url) or annex.local_folder(url):
-        raise annex.AnnexError(f"{url} does not exist. Correct the url in the dataset's entry")
-    raise annex.AnnexError(
-        f"{url} is reached by a program of its own, and headsr clones over http, https or ssh and from a folder. "
-        "Clone it yourself (datalad clone), get its scans there, and give that folder as the url in the dataset's entry"
-    )
 
 
 def _refuse_plain(local: Path, url: str) -> None:

@@ -225,6 +225,13 @@ def _finite(text: str) -> float:
     return number
 
 
+def is_plain_nifti(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a NIfTI image that nobody compressed, whatever its name says."""
+    with open_file(path) as stream:
+        size = stream.read(4)
+    return any(int.from_bytes(size, order) in (348, 540) for order in ("little", "big"))
+
+
 def sidecar_of(path: str | os.PathLike[str]) -> Path:
     """The JSON file beside a NIfTI file."""
     return Path(str(path).removesuffix(".gz").removesuffix(".nii") + ".json")
