@@ -29,6 +29,7 @@ from pathlib import Path
 from time import sleep
 from typing import IO, NamedTuple
 
+from headsr.files import is_plain_nifti, whole
 from headsr.words import is_plain, shown
 
 _log = logging.getLogger(__name__)
@@ -172,6 +173,28 @@ def read_commit(repository: str | os.PathLike[str], commit: str, wanted: Callabl
     return {file.path: file for file in files if file is not None}
 
 
+def subdatasets(repository: str | os.PathLike[str], commit: str) -> dict[str, str]:
+    """The commit of every subdataset (a submodule of git) of a commit, by its path."""
+    listing = run_tool(["git", "-C", repository, "ls-tree", "-r", "-z", "--full-tree", commit]).stdout
+    entries = (record.partition(b"\t") for record in listing.split(b"\0"))
+    return {os.fsdecode(path): head.split()[2].decode() for head, _, path in entries if b" commit " in head}
+
+
+def get_text(repository: str | os.PathLike[str], key: str) -> bytes:
+    """The content of a small file, by its key. It is got once: the git folder of the repository keeps it.
+
+    Raises AnnexError where it cannot be had now or is larger than a text.
+    """
+    if int(_parse_key(key)["bytes"] or 0) > _TEXT_BYTES:
+        raise AnnexError(f"{key} is larger than a text", lasting=True)
+    kept = _git_dir(repository) / "headsr-texts" / hashlib.sha256(key.encode()).hexdigest()
+    if not kept.exists():
+        with whole(kept) as partial:
+            get_content(repository, key, partial, waits_s=())
+    with kept.open("rb") as stream:
+        return stream.read(_TEXT_BYTES)
+
+
 def get_content(
     repository: str | os.PathLike[str],
     key: str,
@@ -221,8 +244,8 @@ def pins_content(key: str) -> bool:
 def verify_content(path: str | os.PathLike[str], key: str) -> None:
     """Check size and hash of a file against its key and, for a gzip file, read the stream to its end.
 
-    The gzip check catches what a key without a hash (URL, WORM) cannot: nibabel itself never looks at the CRC. Raises
-    DamagedError naming the file.
+    A plain NIfTI image passes under any name. The gzip check catches what a key without a hash (URL, WORM) cannot:
+    nibabel itself never looks at the CRC. Raises DamagedError naming the file.
     """
     match = _parse_key(key)
     size = os.path.getsize(path)
@@ -234,7 +257,7 @@ def verify_content(path: str | os.PathLike[str], key: str) -> None:
                 hasher.update(block)
         if hasher.hexdigest() != match["hash"]:
             raise DamagedError(f"{path}: its {match['backend']} hash is {hasher.hexdigest()}, not that of its key")
-    if os.fspath(path).endswith(".gz"):
+    if os.fspath(path).endswith(".gz") and not is_plain_nifti(path):
         _read_gzip_to_end(path)
 
 

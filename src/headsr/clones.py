@@ -47,19 +47,48 @@ def sync_clone(url: str, clone: Path, *, commit: str = "") -> list[str]:
     Nothing is asked of the network where the clone has ``commit`` already. Returns which remotes the dataset would have
     had enabled and were left off, one sentence each. Raises AnnexError; its message names the address and the way out.
     """
-    address = _address(url)
+    address = address_of(url)
     if clone.is_dir() and not any(clone.iterdir()):
         clone.rmdir()
     if not clone.exists():
         return _make(address, clone)
     if not (clone / ".git").exists():
         raise annex.AnnexError(f"{clone} is in the way: it is not a clone. Move it away and pin again")
+    git(clone, "rev-parse", "--git-dir")  # of another user's clone it says how to allow it; settings just seem unset
     forgotten = _forget_remotes(clone)
     if config(clone, "headsr.url") != address or not (commit and commit_of(clone, commit)):
         _update(clone, address)
     left_off = _prepare(clone)
     lost = [name for name in forgotten if not _has_remote(clone, name)]
     return [*left_off, *map(_lost, lost)]
+
+
+def add_source(clone: Path, name: str, address: str) -> None:
+    """Let contents of a clone also come from the repository at an address (``address_of``); nothing else does."""
+    git(clone, "config", f"remote.{name}.url", address)
+    git(clone, "config", f"remote.{name}.skipFetchAll", "true")
+    _prepare(clone)
+
+
+def address_of(url: str) -> str:
+    """The url as git takes it: a local path made absolute and checked, and nothing that needs a program of its own.
+
+    AnnexError says why another url cannot be used.
+    """
+    local = Path(os.path.expanduser(url.removeprefix("file://")))
+    if os.path.exists(local):
+        _refuse_plain(local, url)
+        return str(local.resolve())
+    if url.startswith("///"):
+        return _SUPERDATASET + url.removeprefix("///")
+    if _transport(url) in ("http", "https", "ssh"):
+        return url
+    if not re.match(r"[A-Za-z0-9+.@_-]+:", url) or annex.local_folder(url):
+        raise annex.AnnexError(f"{url} does not exist. Correct the url in the dataset's entry")
+    raise annex.AnnexError(
+        f"{url} is reached by a program of its own, and headsr clones over http, https or ssh and from a folder. "
+        "Clone it yourself (datalad clone), get its scans there, and give that folder as the url in the dataset's entry"
+    )
 
 
 def commit_of(clone: Path, revision: str) -> str | None:
@@ -109,24 +138,6 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _address(url: str) -> str:
-    """The url as git takes it: a local path made absolute and checked, and nothing that needs a program of its own."""
-    local = Path(os.path.expanduser(url.removeprefix("file://")))
-    if os.path.exists(local):
-        _refuse_plain(local, url)
-        return str(local.resolve())
-    if url.startswith("///"):
-        return _SUPERDATASET + url.removeprefix("///")
-    if _transport(url) in ("http", "https", "ssh"):
-        return url
-    if not re.match(r"[A-Za-z0-9+.@_-]+:", url) or annex.local_folder(url):
-        raise annex.AnnexError(f"{url} does not exist. Correct the url in the dataset's entry")
-    raise annex.AnnexError(
-        f"{url} is reached by a program of its own, and headsr clones over http, https or ssh and from a folder. "
-        "Clone it yourself (datalad clone), get its scans there, and give that folder as the url in the dataset's entry"
-    )
-
-
 def _refuse_plain(local: Path, url: str) -> None:
     if not local.is_dir():
         raise annex.AnnexError(f"{url} is a file, not a DataLad dataset. Name the dataset's folder as its url")
@@ -161,6 +172,8 @@ def _update(clone: Path, address: str) -> None:
             if candidate != candidates[-1] and not isinstance(error, annex.OverdueError):
                 continue
             way_out = "Check the url in the dataset's entry, the network and your access, then pin again"
+            if "safe.directory" in str(error):  # git's own words say how, and a translation of them holds this one
+                way_out = "It belongs to another user of this machine, and git wants you to allow that; then pin again"
             raise annex.AnnexError(f"{address} could not be cloned or brought up to date. {way_out}. {error}") from None
         break
     if config(clone, "headsr.url") != address:  # what git-annex knew is about the old address

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 # BIDS calls a lesion's mask label-L; people write label-lesion. A mask in another space than its scan's is left alone.
 _FILE = re.compile(
     rf"(?:.*/)?(?P<folder>{FOLDER_PATTERN})/anat/(?P<scan>{SCAN_PATTERN})(?:_space-orig)?"
-    r"_label-(?:L|lesion[A-Za-z0-9]*)(?:_desc-(?P<desc>[A-Za-z0-9]+))?_mask\.nii\.gz"
+    r"_label-(?:L|lesion[A-Za-z0-9]*)(?:_desc-(?P<desc>[A-Za-z0-9]+))?_mask\.nii(?:\.gz)?"
 )
 
 

@@ -159,19 +159,20 @@ def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise UnreadableError(
-            f"{path}: is no text in UTF-8: byte {error.start} is {content[error.start]:#04x}. Save it as UTF-8"
+            f"{path}: is no text in UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as UTF-8"
         ) from None
 
 
 def read_rows(
-    path: str | os.PathLike[str], *, delimiter: str = "\t", encoding: str = "utf-8", stripped: bool = False
+    path: str | os.PathLike[str], *, delimiter: str = "\t", stripped: bool = False
 ) -> tuple[tuple[str, ...], list[tuple[str, dict[str, str]]]]:
     """The columns of a table, and of each row where it stands (``path, line 2``) and its values by column.
 
+    A mark of the byte order at its begin, as spreadsheets write it, is no part of it.
     UnreadableError as ``read_text``, and for a row that does not have as many values as there are columns;
     ``stripped`` lets it lack empty ones at its end.
     """
-    rows = csv.reader(io.StringIO(read_text(path, encoding), newline=""), delimiter=delimiter)
+    rows = csv.reader(io.StringIO(read_text(path, "utf-8-sig"), newline=""), delimiter=delimiter)
     try:
         columns = tuple(next(rows, ()))
         found = []
@@ -229,6 +230,13 @@ def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
         raise ValueError(f"{text[:20]} is too large a number")
     return number
+
+
+def is_plain_nifti(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a NIfTI image that nobody compressed, whatever its name says."""
+    with open_file(path) as stream:
+        size = stream.read(4)
+    return any(int.from_bytes(size, order) in (348, 540) for order in ("little", "big"))
 
 
 def sidecar_of(path: str | os.PathLike[str]) -> Path:

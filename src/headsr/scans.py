@@ -23,9 +23,13 @@ SUFFIXES = ("T1w", "T2w", "PDw", "FLAIR")
 SPLITS = ("train", "val", "test", "unused")
 COMPANION_SPLITS = ("used", "unused")  # a companion goes wherever its scan goes, or nowhere
 
-# The wildcards of the workflow. `folder` is sub-01 or sub-01/ses-a; `scan` is the BIDS stem without its suffix.
+# The wildcards of the workflow. `folder` is sub-01 or sub-01/ses-a; `scan` is the BIDS stem without its suffix. Of the
+# parts of a complex image only its magnitude is a scan.
 FOLDER_PATTERN = r"sub-[A-Za-z0-9]+(?:/ses-[A-Za-z0-9]+)?"
-SCAN_PATTERN = r"sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?(?:_(?:acq|ce|rec|run)-[A-Za-z0-9]+)*"
+ENTITIES = ("task", "acq", "ce", "rec", "run", "echo", "chunk")
+SCAN_PATTERN = (
+    rf"sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?(?:_(?:(?:{'|'.join(ENTITIES)})-[A-Za-z0-9]+|part-mag(?![A-Za-z0-9])))*"
+)
 DATASET_PATTERN = r"[A-Za-z0-9]+"
 BYTES_PATTERN = r"[0-9]{1,18}"  # of the tables' sizes
 
@@ -39,8 +43,8 @@ _NAME = re.compile(rf"(?P<scan>{SCAN_PATTERN})_(?P<suffix>{_SUFFIX})")
 _COMPANION = re.compile(
     rf"(?P<scan>{SCAN_PATTERN})_(?:{'|'.join(f'(?P<{kind}>{ending})' for kind, ending in _ENDINGS.items())})"
 )
-_IMAGE = ".nii.gz"
 _SHOWN = 5  # people in a message
+IMAGES = (".nii.gz", ".nii")  # the endings of BIDS' images
 
 
 class ScansError(UnreadableError):
@@ -87,6 +91,7 @@ class Scan:
 
 # The last column is never empty: programs that strip trailing white space leave the table whole.
 COLUMNS = (*(field.name for field in fields(Scan) if field.name not in ("of", "split")), "of", "split")
+_DECIMAL_COMMA = re.compile(r"\s*(\d+),(\d+)\s*")  # as spreadsheets write numbers in half of Europe
 
 
 def parse_name(name: str) -> tuple[str, str, str] | None:
@@ -97,9 +102,14 @@ def parse_name(name: str) -> tuple[str, str, str] | None:
 
 def parse_path(path: str) -> tuple[str, str, str] | None:
     """Split ``sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz`` into subject, scan and suffix; None for any other file."""
-    name = path.rsplit("/", 1)[-1].removesuffix(_IMAGE)
-    parsed = parse_name(name)
-    return parsed if parsed is not None and path == f"{_folder_of(parsed[1])}/anat/{name}{_IMAGE}" else None
+    folder, _, file = path.rpartition("/")
+    parsed = parse_name(image_stem(file)) if file.endswith(IMAGES) else None
+    return parsed if parsed is not None and folder == f"{_folder_of(parsed[1])}/anat" else None
+
+
+def image_stem(file: str) -> str:
+    """The name of an image file without its ending."""
+    return file.removesuffix(".gz").removesuffix(".nii")
 
 
 def splits_by_subject(splits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
@@ -161,8 +171,8 @@ def may_be_named(path: str, name: str) -> bool:
     already: to give it another is a slip.
     """
     folder, _, file = path.rpartition("/anat/")
-    own = parse_name(file.removesuffix(_IMAGE)) if re.fullmatch(FOLDER_PATTERN, folder) else None
-    return path.endswith(_IMAGE) and own in (None, parse_name(name))
+    own = parse_name(image_stem(file)) if re.fullmatch(FOLDER_PATTERN, folder) else None
+    return path.endswith(IMAGES) and own in (None, parse_name(name))
 
 
 def read_scans(path: str | os.PathLike[str]) -> tuple[Scan, ...]:
@@ -213,9 +223,16 @@ def _read_row(where: str, row: dict[str, str]) -> Scan:
         raise ScansError(
             f"{where}: key or bytes is missing. Repair that line from git, or move the table away and run: headsr pin"
         )
-    if row["thickness"] and not _is_size(row["thickness"]):
+    thickness = _thickness(row["thickness"])
+    if thickness and not _is_size(thickness):
         raise ScansError(f"{where}: thickness {row['thickness']!r} is no size in mm. Leave empty what is not known")
-    return Scan(**{**row, "bytes": int(row["bytes"])})
+    return Scan(**{**row, "bytes": int(row["bytes"]), "thickness": thickness})
+
+
+def _thickness(text: str) -> str:
+    """What people write, as a number is written: n/a is BIDS' word for unknown."""
+    comma = _DECIMAL_COMMA.fullmatch(text)
+    return "" if text.strip() == "n/a" else f"{comma[1]}.{comma[2]}" if comma else text
 
 
 def _is_size(text: str) -> bool:

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import gzip
 import hashlib
-import json
-import logging
 import os
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from headsr import annex
 from headsr.clones import commit_of, git, sync_clone
 from headsr.companions import companions_of, may_be_companion
-from headsr.files import UnreadableError, sidecar_of, whole
+from headsr.files import UnreadableError, is_plain_nifti, sidecar_of, whole
 from headsr.labelmaps import PinnedMap, read_maps, write_maps
+from headsr.left_out import left_out
 from headsr.scans import (
     DATASET_PATTERN,
+    IMAGES,
     SPLITS,
     SUFFIXES,
     Scan,
@@ -36,16 +38,16 @@ from headsr.scans import (
     splits_by_subject,
     write_scans,
 )
+from headsr.sidecars import Sidecars, is_sidecar, thickness_of
+from headsr.subdatasets import Trees, clone_of, trees_of
 from headsr.words import is_plain, shown
 
 if TYPE_CHECKING:  # the types only: recipes reads YAML, which no job here needs
     from headsr.recipes import Dataset, LabelMaps
 
-_log = logging.getLogger(__name__)
-_THICKEST_MM = 1000
-_SIDECAR = re.compile(rf"(?:.*/)?(?:sub-[^/]*_)?(?:{'|'.join(SUFFIXES)})\.json")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SHOWN = 20  # longer lists are cut; the table's diff has them all
+_FAILURES = 3  # after so many sidecars that cannot be had, no other is asked for
 
 
 class SourceDataError(ValueError):
@@ -63,7 +65,7 @@ class PinReport:
     """What a pin found, by name (``demo/sub-01_T1w``): ``added``, ``changed``, ``vanished`` and ``unchanged``.
 
     ``commits`` is the commit of each dataset, ``notes`` what a person should look at, ``written`` whether the table
-    changed.
+    changed. ``left_out`` says of the images that are no scans how many there are, and why.
     """
 
     added: tuple[str, ...]
@@ -73,6 +75,7 @@ class PinReport:
     commits: dict[str, str]
     notes: tuple[str, ...]
     written: bool
+    left_out: tuple[str, ...] = ()
 
     def text(self) -> str:
         """The report for a person, line by line."""
@@ -80,7 +83,10 @@ class PinReport:
         lines += _listed("added", self.added)
         lines += _listed("changed; what is made of them will be made anew", self.changed)
         lines += _listed("no longer in the dataset; kept in the table as unused, with the last key", self.vanished)
-        lines += [f"unchanged: {len(self.unchanged)}", *(f"note: {note}" for note in self.notes)]
+        lines.append(f"unchanged: {len(self.unchanged)}")
+        if self.left_out:
+            lines += ["left out (bids_names can name an image):", *(f"  {words}" for words in self.left_out)]
+        lines += [f"note: {note}" for note in self.notes]
         lines.append("the table was rewritten: review it (git diff) and commit it" if self.written else "same table")
         return "\n".join(lines)
 
@@ -94,8 +100,9 @@ def pin_datasets(
 ) -> PinReport:
     """Clone or update datasets (all, or ``only`` those named) and write what they hold at their version to the table.
 
-    That is every image in BIDS' anat folders and those that the recipe's ``bids_names`` names, with their companions
-    (headsr.companions). No content is got and nothing is read from a working tree. A row is known by its scan's name:
+    That is every image in BIDS' anat folders, also of people that are subdatasets, and those that the recipe's
+    ``bids_names`` names, with their companions (headsr.companions). Of images no content is got, only annexed sidecars
+    are, and nothing is read from a working tree. A row is known by its scan's name:
     one that exists keeps its split; the first pin of a dataset proposes splits, and whatever scan comes later enters as
     ``unused``, so that new data never retrain by accident. What vanished keeps its row, as ``unused``. The table is
     written once, at the end, and only if it changes. Raises SourceDataError naming the dataset and the way out; the
@@ -106,22 +113,25 @@ def pin_datasets(
     commits: dict[str, str] = {}
     found: list[Scan] = []
     remarks: list[str] = []
+    others: list[str] = []
     for name in _chosen(datasets, only):
         clone = Path(clones, name)
         try:
             remarks += _synced(name, datasets[name], clone)
             commits[name] = _resolve(name, datasets[name].version, clone)
-            here = _scans_at(name, clone, commits[name], datasets[name].bids_names)
+            held = _held_at(name, clone, commits[name], datasets[name].bids_names)
         except annex.AnnexError as error:
             raise SourceDataError(f"dataset {name}: {error}") from error
         first = not any(scan.dataset == name for scan in before)
-        splits = _proposal(name, datasets[name], here) if first else {}
-        for scan in here:
+        splits = _proposal(name, datasets[name], held.rows) if first else {}
+        for scan in held.rows:
             after[scan.name] = _merged(scan, after.get(scan.name), splits.get(scan.subject, "unused"))
-        pinned = [after[scan.name] for scan in here if not scan.of]
-        remarks += other_splits(name, datasets[name].splits, pinned)
-        found += here
-    return _publish(table, before, after, found=found, commits=commits, remarks=remarks)
+        pinned = [after[scan.name] for scan in held.rows if not scan.of]
+        remarks += [*held.remarks, *other_splits(name, datasets[name].splits, pinned)]
+        found += held.rows
+        others += held.left_out
+    report = _publish(table, before, after, found=found, commits=commits, remarks=remarks)
+    return dataclasses.replace(report, left_out=tuple(others))
 
 
 def pin_label_maps(
@@ -152,25 +162,41 @@ def pin_label_maps(
 
 
 def fetch_scan(
-    output: str | os.PathLike[str], *, clone: str | os.PathLike[str], name: str, key: str, at_once: int = 4
+    output: str | os.PathLike[str],
+    *,
+    clone: str | os.PathLike[str],
+    name: str,
+    key: str,
+    path: str = "",
+    at_once: int = 4,
 ) -> None:
-    """Write the content that ``key`` pins to ``output``: verified, whole or not at all.
+    """Write the content that ``key`` pins to ``output`` (.nii.gz): verified, whole or not at all.
 
-    It is a scan's, a companion's or a label map's. ``clone`` is the dataset's clone, which ends as small as it began;
-    ``name`` is what messages call the scan. At most
-    ``at_once`` (1 or more) processes fetch through one clone at a time. Needs neither the scan's path nor a checkout,
-    and reaches content that is no longer in the dataset's newest version. Raises SourceDataError naming scan, key and
-    what to try.
+    It is a scan's, a companion's or a label map's; one that its dataset keeps as plain .nii is compressed. ``clone`` is
+    the dataset's clone, which ends as small as it began, and ``path`` tells which of its subdatasets has the content;
+    ``name`` is what messages call the scan. At most ``at_once`` (1 or more) processes fetch through one clone at a
+    time. Needs no checkout, and reaches content that is no longer in the dataset's newest version. Raises
+    SourceDataError naming scan, key and what to try.
     """
     failed = f"{name}: the content of {key} could not be fetched"
     try:
         with whole(output) as partial:
-            annex.get_content(clone, key, partial, at_once=at_once)
+            annex.get_content(clone_of(Path(clone), path), key, partial, at_once=at_once)
+            if is_plain_nifti(partial):
+                _compress(partial)
     except annex.AnnexError as error:
         raise SourceDataError(f"{failed}: {error}") from error
     except OSError as error:
         way_out = "Check that folder and the space on its disk, then try again"
         raise SourceDataError(f"{failed}: {error}. {way_out}") from error
+
+
+def _compress(path: Path) -> None:
+    """Compress a file in its place; the same content gives the same bytes."""
+    with path.open("rb") as plain:
+        path.unlink()  # it lives on until it is closed, and no second name is left behind by who is killed here
+        with path.open("wb") as stream, gzip.GzipFile("", "wb", 1, stream, mtime=0) as packed:
+            shutil.copyfileobj(plain, packed, 2**20)
 
 
 def _synced(name: str, dataset: Dataset | LabelMaps, clone: Path) -> list[str]:
@@ -197,43 +223,125 @@ def _resolve(name: str, version: str, clone: Path) -> str:
     raise SourceDataError(f"{where} is neither a tag nor a commit of it. {known}")
 
 
-def _scans_at(name: str, clone: Path, commit: str, bids_names: Mapping[str, str]) -> list[Scan]:
-    """Every anatomical image of a commit as a row without a split, with the thickness that its sidecars tell.
+class _Held(NamedTuple):
+    """What a dataset holds at a commit.
 
-    After them their companions.
+    Its scans as rows without a split, with the thickness that their sidecars tell, and after them their companions;
+    what of it is no scan, and why; and what a person should know.
     """
+
+    rows: list[Scan]
+    left_out: list[str]
+    remarks: list[str]
+
+
+def _held_at(name: str, clone: Path, commit: str, bids_names: Mapping[str, str]) -> _Held:
+    trees = trees_of(clone, commit)
+    paths = [f"{tree.prefix}{path}" for tree in trees.found for path in _paths_at(tree.clone, tree.commit)]
+    files = _files_of(trees, bids_names)
+    _refuse_absent(name, commit, [path for path in bids_names if path not in files], paths)
+    scans, remarks = _scans_among(name, clone, files, bids_names)
+    rows = [*scans, *_companions(name, scans, files, bids_names)]
+    others = _others(trees, paths, {row.path for row in rows})
+    if not scans:
+        images = f"sub-*/[ses-*/]anat/sub-*_{{{','.join(SUFFIXES)}}}.nii[.gz]"
+        held = "".join(f"; left out: {words}" for words in others)
+        raise SourceDataError(
+            f"dataset {name}: {clone} has no {images} at {commit[:10]}. Check its url and version{held}"
+        )
+    return _Held(
+        rows, [f"{name}: {words}" for words in others], [f"{name}: {remark}" for remark in (*trees.remarks, *remarks)]
+    )
+
+
+def _paths_at(clone: Path, commit: str) -> list[str]:
+    return [path for path in git(clone, "ls-tree", "-rz", "--name-only", "--full-tree", commit).split("\0") if path]
+
+
+def _files_of(trees: Trees, bids_names: Mapping[str, str]) -> dict[str, annex.TreeFile]:
+    """The files of a dataset that may say something of scans, by their paths in it."""
     own_sidecars = {str(sidecar_of(path)) for path in bids_names}
 
     def wanted(path: str) -> bool:
         if not is_plain(path):  # no name that BIDS has, and no line of a table
             return False
         named = path in bids_names or path in own_sidecars
-        return named or parse_path(path) is not None or _is_sidecar(path) or may_be_companion(path)
+        return named or parse_path(path) is not None or is_sidecar(path) or may_be_companion(path)
 
-    files = annex.read_commit(clone, commit, wanted)
-    _refuse_absent(name, clone, commit, [path for path in bids_names if path not in files])
-    sidecars = _by_folder(file for path, file in files.items() if _is_sidecar(path))
+    files = {}
+    for tree in trees.found:
+        within = annex.read_commit(tree.clone, tree.commit, lambda path, prefix=tree.prefix: wanted(prefix + path))
+        files |= {tree.prefix + path: file._replace(path=tree.prefix + path) for path, file in within.items()}
+    return files
+
+
+def _others(trees: Trees, paths: Iterable[str], pinned: Set[str]) -> list[str]:
+    """What of a dataset is no scan, and why."""
+    found = left_out(paths, pinned)
+    if trees.others:
+        known = [f"{path} ({url})" if url else path for path, url in sorted(trees.others.items())]
+        found.append(f"{_first(known)}: no people, but subdatasets; give one that holds scans an entry of its own")
+    why_lost = defaultdict(list)
+    for path, why in trees.lost.items():
+        why_lost[why].append(path)
+    lost = [f"{_first(paths)}: subdatasets that cannot be had: {why}" for why, paths in why_lost.items()]
+    return [*found, *lost]
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first names of a long list, and how many more there are."""
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _scans_among(
+    name: str, clone: Path, files: Mapping[str, annex.TreeFile], bids_names: Mapping[str, str]
+) -> tuple[list[Scan], list[str]]:
+    """The scans among the files of a dataset, and what a person should know of their thickness."""
+    named = {path: parsed for path in files if (parsed := parse_path(path) or parse_name(bids_names.get(path, "")))}
+    sidecars = Sidecars(files.values())
+    about = {path: _sidecars_of(path, parsed, files, sidecars) for path, parsed in named.items()}
+    annexed = {one.key: one for found in about.values() for one in found if one.content is None}
+    texts, remarks = _texts_of(clone, list(annexed.values()))
     found: dict[str, Scan] = {}
-    for path, file in files.items():
-        parsed = parse_path(path) or parse_name(bids_names.get(path, ""))
-        if parsed is None:
+    for path, (subject, scan, suffix) in named.items():
+        if named.get(f"{path}.gz") == named[path]:
             continue
-        subject, scan, suffix = parsed
-        if parse_path(path) is not None:
-            thickness = _thickness(f"{scan}_{suffix}", os.path.dirname(path), sidecars)
-        else:  # inherits nothing: the sidecars above it are about the scans in the anat folders
-            sidecar = str(sidecar_of(path))
-            thickness = _millimetres(_metadata(files.get(sidecar)), sidecar)
-        row = Scan(name, subject, scan, suffix, path, file.key, file.bytes, thickness, "unused")
+        thickness = thickness_of(about[path], texts)
+        row = Scan(name, subject, scan, suffix, path, files[path].key, files[path].bytes, thickness, "unused")
         first = found.setdefault(row.name, row)
         if first is not row:
             raise SourceDataError(
                 f"dataset {name}: {first.path} and {path} are both {scan}_{suffix}. Change the name in its bids_names"
             )
-    if not found:
-        images = f"sub-*/[ses-*/]anat/sub-*_{{{','.join(SUFFIXES)}}}.nii.gz"
-        raise SourceDataError(f"dataset {name}: {clone} has no {images} at {commit[:10]}. Check its url and version")
-    return [*found.values(), *_companions(name, list(found.values()), files, bids_names)]
+    return list(found.values()), remarks
+
+
+def _sidecars_of(
+    path: str, parsed: tuple[str, str, str], files: Mapping[str, annex.TreeFile], sidecars: Sidecars
+) -> list[annex.TreeFile]:
+    if parse_path(path) is not None:
+        return list(sidecars.about("_".join(parsed[1:]), os.path.dirname(path)))
+    # It inherits nothing: the sidecars above it are about the scans in the anat folders.
+    own = files.get(str(sidecar_of(path)))
+    return [] if own is None else [own]
+
+
+def _texts_of(clone: Path, sidecars: Sequence[annex.TreeFile]) -> tuple[dict[str, bytes], list[str]]:
+    """The contents of annexed sidecars, by key, and what is to be said of those that cannot be had."""
+    texts: dict[str, bytes] = {}
+    why = []
+    for file in sidecars:
+        if len(why) == _FAILURES:
+            break
+        try:
+            texts[file.key] = annex.get_text(clone_of(clone, file.path), file.key)
+        except annex.AnnexError as error:
+            why.append(f"{file.path}: {error}")
+    missing = len(sidecars) - len(texts)
+    said = (
+        f"{missing} annexed sidecars could not be had; the slice thickness that they say is unknown. {'; '.join(why)}"
+    )
+    return texts, [shown(said)] if missing else []
 
 
 def _companions(
@@ -256,7 +364,8 @@ def _maps_of(name: str, dataset: LabelMaps, clone: Path) -> tuple[str, list[Pinn
         files = annex.read_commit(clone, commit, dataset.maps.__contains__)
     except annex.AnnexError as error:
         raise SourceDataError(f"dataset {name}: {error}") from error
-    _refuse_absent(name, clone, commit, [path for path in dataset.maps if path not in files], key="maps")
+    absent = [path for path in dataset.maps if path not in files]
+    _refuse_absent(name, commit, absent, _paths_at(clone, commit) if absent else (), key="maps")
     maps = [
         PinnedMap(name, subject, path, files[path].key, files[path].bytes, "unused")
         for path, subject in dataset.maps.items()
@@ -264,69 +373,17 @@ def _maps_of(name: str, dataset: LabelMaps, clone: Path) -> tuple[str, list[Pinn
     return commit, maps, remarks
 
 
-def _refuse_absent(name: str, clone: Path, commit: str, absent: Sequence[str], *, key: str = "bids_names") -> None:
+def _refuse_absent(
+    name: str, commit: str, absent: Sequence[str], paths: Iterable[str], *, key: str = "bids_names"
+) -> None:
     """Every path that the recipe's ``key`` names must be there: else it would silently leave the table."""
     if not absent:
         return
-    paths = git(clone, "ls-tree", "-rz", "--name-only", "--full-tree", commit).split("\0")
-    near = difflib.get_close_matches(absent[0], [path for path in paths if path.endswith(".nii.gz")], n=1, cutoff=0)
-    hint = f"The nearest that it has is {near[0]}" if near else "It has no .nii.gz files"
+    near = difflib.get_close_matches(absent[0], [path for path in paths if path.endswith(IMAGES)], n=1, cutoff=0)
+    hint = f"The nearest that it has is {near[0]}" if near else "It has no NIfTI files"
     raise SourceDataError(
         f"dataset {name}: its {key} names {absent[0]}, which it does not have at {commit[:10]}. {hint}"
     )
-
-
-def _is_sidecar(path: str) -> bool:
-    return _SIDECAR.fullmatch(path) is not None
-
-
-def _by_folder(sidecars: Iterable[annex.TreeFile]) -> dict[str, list[tuple[set[str], str, annex.TreeFile]]]:
-    """Entities, suffix and file of every sidecar, by folder; the most specific sidecar of a folder first."""
-    folders = defaultdict(list)
-    for file in sidecars:
-        *entities, suffix = os.path.basename(file.path).removesuffix(".json").split("_")
-        folders[os.path.dirname(file.path)].append((set(entities), suffix, file))
-    for entries in folders.values():
-        entries.sort(key=lambda entry: -len(entry[0]))
-    return folders
-
-
-def _thickness(stem: str, folder: str, sidecars: Mapping[str, list[tuple[set[str], str, annex.TreeFile]]]) -> str:
-    """Slice thickness in mm by BIDS inheritance: the nearest sidecar that says one, '' where it cannot be known.
-
-    An annexed sidecar may overrule those above it, and its content is not here: unknown.
-    """
-    *entities, suffix = stem.split("_")
-    while True:
-        for about, kind, file in sidecars.get(folder, ()):
-            if kind == suffix and about <= set(entities):
-                metadata = _metadata(file)
-                if metadata is None or "SliceThickness" in metadata:
-                    return _millimetres(metadata, file.path)
-        if not folder:
-            return ""
-        folder = os.path.dirname(folder)
-
-
-def _metadata(file: annex.TreeFile | None) -> dict[str, object] | None:
-    if file is None or file.content is None:
-        return None
-    try:
-        content = json.loads(file.content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        _log.warning("%s is not JSON (%s): its slice thickness counts as unknown", file.path, shown(str(error)))
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _millimetres(metadata: Mapping[str, object] | None, path: str) -> str:
-    value = (metadata or {}).get("SliceThickness")
-    if value is None:
-        return ""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _THICKEST_MM:
-        return f"{value:.6g}"
-    _log.warning("%s: SliceThickness %r is no size in mm: it counts as unknown", path, shown(repr(value)[:80]))
-    return ""
 
 
 def _chosen(datasets: Mapping[str, Dataset | LabelMaps], only: Sequence[str]) -> list[str]:
@@ -407,7 +464,9 @@ def _publish(
     if report.written:
         write_scans(table, after.values())
     here = [after[name] for name in sorted(present)]
-    return dataclasses.replace(report, notes=(*remarks, *_unpinned(here), *_notes(here, known)))
+    return dataclasses.replace(
+        report, notes=(*remarks, *_unpinned(here), *_replaced(here, known), *_notes(here, known))
+    )
 
 
 def _publish_maps(
@@ -465,6 +524,18 @@ def _unpinned(here: Iterable[Scan | PinnedMap]) -> Iterable[str]:
             "other content of the same size would be taken for theirs. Ask the dataset's maintainers for keys that do "
             "(git annex migrate)"
         )
+
+
+def _replaced(here: Iterable[Scan], known: Mapping[str, Scan]) -> Iterable[str]:
+    """What became of a thickness that stood in the table, which somebody may have typed."""
+    rows = ((known[scan.name], scan) for scan in here if scan.name in known)
+    told = [
+        f"{new.name} {old.thickness} -> {new.thickness or 'unknown'}"
+        for old, new in rows
+        if old.thickness not in ("", new.thickness)
+    ]
+    if told:
+        yield f"slice thickness in mm, replaced by what the sidecars say: {_first(told)}"
 
 
 def _notes(here: Sequence[Scan], known: Mapping[str, Scan]) -> Iterable[str]:

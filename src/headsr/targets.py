@@ -63,8 +63,8 @@ def scans_of(table: Table, scans: Sequence[Scan]) -> list[Scan]:
 def studies(scans: Iterable[Scan]) -> dict[Scan, list[Scan]]:
     """For every scan the scans of its head, session and contrast, by name: what a degradation ``together`` aligns.
 
-    They may differ in their acq- and run- labels. Another ce- label is another contrast, and another rec- label the
-    same measurement once more.
+    They may differ in their acq- and run- labels. Another ce- or echo- label is another contrast, another rec- or part-
+    label the same measurement once more, and another chunk- label another piece of the head.
     """
     together: dict[tuple[str, ...], list[Scan]] = {}
     for scan in sorted(scans, key=lambda scan: scan.name):

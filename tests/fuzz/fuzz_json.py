@@ -31,9 +31,9 @@ from headsr.recipes import Degradation
 from headsr.render.agreement import refuse_other_scans
 from headsr.render.air import Air, read_air
 from headsr.render.store import recorded_shards, work_folder
+from headsr.sidecars import Sidecars, thickness_of
 from headsr.slices.dataset import scans_in
 from headsr.slices.store import list_training_data
-from headsr.sourcedata import _by_folder, _thickness
 from headsr.training.tracking import record_check, record_scores
 from headsr.volumes import Grid, save_volume
 
@@ -197,7 +197,7 @@ def _of_datasets(folder: Path) -> Sequence[_Sort]:
 
     def thickness() -> str:
         file = TreeFile("sub-01/anat/sub-01_T1w.json", "k", 1, path.read_bytes())
-        return _thickness("sub-01_T1w", "sub-01/anat", _by_folder([file]))
+        return thickness_of(Sidecars([file]).about("sub-01_T1w", "sub-01/anat"), {})
 
     return [_sort(path, {"SliceThickness": 2.5, "EchoTime": 0.003, "Manufacturer": "x"}, thickness), *_notes(folder)]
 

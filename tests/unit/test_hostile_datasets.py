@@ -162,6 +162,13 @@ def test_a_folder_of_somebody_else_is_refused_with_the_way_to_allow_it(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where nobody allowed any
     subprocess.run(["chown", "-R", "1234:1234", tiny_dataset], check=True)
     way_out = f"git config --global --add safe.directory {tiny_dataset}"
+    with pytest.raises(SourceDataError, match=f"another user.*dubious ownership.*{re.escape(way_out)}"):
+        pin(tiny_dataset, tmp_path)
+
+    subprocess.run(["chown", "-R", f"{os.geteuid()}:{os.getegid()}", tiny_dataset], check=True)
+    pin(tiny_dataset, tmp_path)
+    subprocess.run(["chown", "-R", "1234:1234", tmp_path / "clones"], check=True)
+    way_out = f"git config --global --add safe.directory {tmp_path}/clones/tiny"
     with pytest.raises(SourceDataError, match=f"dubious ownership.*{re.escape(way_out)}"):
         pin(tiny_dataset, tmp_path)
 

@@ -15,6 +15,7 @@ from headsr.recipes import load_config, load_recipes
 from headsr.scans import (
     COLUMNS,
     COMPANIONS,
+    ENTITIES,
     PINNED_PATTERN,
     SPLITS,
     SUFFIXES,
@@ -48,7 +49,7 @@ LESION = Scan(
 )  # fmt: skip
 
 labels = st.text("abcXYZ019", min_size=1, max_size=8)
-entities = st.dictionaries(st.sampled_from(["acq", "ce", "rec", "run"]), labels)
+entities = st.dictionaries(st.sampled_from(ENTITIES), labels)
 
 
 @given(subject=labels, session=st.none() | labels, others=entities, suffix=st.sampled_from(SUFFIXES))
@@ -57,6 +58,7 @@ def test_every_anatomical_name_comes_apart_and_together(subject, session, others
     stem = "_".join([folder.replace("/", "_"), *(f"{name}-{label}" for name, label in others.items())])
     path = f"{folder}/anat/{stem}_{suffix}.nii.gz"
     assert parse_path(path) == parse_name(f"{stem}_{suffix}") == (f"sub-{subject}", stem, suffix)
+    assert parse_path(path.removesuffix(".gz")) == parse_path(path)
     scan = Scan("demo", f"sub-{subject}", stem, suffix, path, KEY, 1, "", "unused")
     assert scan.folder == folder
     assert scan.name == f"demo/{stem}_{suffix}"
@@ -82,7 +84,7 @@ def test_the_name_of_a_companion_says_whose_it_is(subject, others, suffix, kind)
         "sub-01/ses-a/anat/sub-01_ses-a_ses-b_T1w.nii.gz",
         "sub-01/anat/sub-01_ses-a_T1w.nii.gz",
         "sub-01/anat/sub-01_bold.nii.gz",
-        "sub-01/anat/sub-01_T1w.nii",
+        "sub-01/anat/sub-01_T1w.mgz",
         "sub-01/anat/sub-01_T1w.json",
         "sub-01/func/sub-01_T1w.nii.gz",
         "sub-01/anat/sub-01_desc-preproc_T1w.nii.gz",
@@ -100,7 +102,7 @@ def test_any_other_file_is_no_scan(path: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["sub-01", "sub-01_bold", "T1w", "sub-01_T1w.nii.gz", "sub-01_acq-x_ses-a_T1w", "sub-01_ses-a_ses-b_T1w",
-     "sub-01_ses-a+b_T1w", "sub-01_desc-x_T1w", "sub-0 1_T1w", ""],
+     "sub-01_ses-a+b_T1w", "sub-01_desc-x_T1w", "sub-01_part-phase_T1w", "sub-01_part-magic_T1w", "sub-0 1_T1w", ""],
 )  # fmt: skip
 def test_any_other_name_is_no_scan(name: str) -> None:
     assert parse_name(name) is None
@@ -116,7 +118,10 @@ def test_any_other_name_is_no_scan(name: str) -> None:
         ("sub-01/anat/sub-01_ses-a_T1w.nii.gz", "sub-01_ses-a_T1w", True),  # BIDS wants a folder ses-a
         ("sub-01/anat/sub-01_T1w.nii.gz", "sub-01_rec-mean_T1w", False),
         ("sub-01/anat/sub-02_T1w.nii.gz", "sub-01_T1w", False),
-        ("derivatives/sub-01/mean.nii", "sub-01_rec-mean_T1w", False),
+        ("derivatives/sub-01/mean.nii", "sub-01_rec-mean_T1w", True),
+        ("derivatives/sub-01/mean.mgz", "sub-01_rec-mean_T1w", False),
+        ("sub-01/anat/sub-01_part-phase_T1w.nii.gz", "sub-01_rec-phase_T1w", True),
+        ("sub-01/anat/sub-01_T1w.nii", "sub-01_rec-mean_T1w", False),
     ],
 )
 def test_a_file_that_has_a_bids_name_gets_no_other(path: str, name: str, allowed: bool) -> None:
@@ -216,7 +221,7 @@ def broken(tmp_path: Path, change) -> Path:
             f"demo/sub-01_T1w is listed twice, as {SCAN.path} and {AVERAGE.path}",
         ),
         (lambda text: text.replace("_run-1\tFLAIR", "\tFLAIR", 1), "line 3: subject, scan or suffix do not match"),
-        (lambda text: text.replace(SCAN.path, "derivatives/sub-01.nii", 1), "line 2: subject, scan or suffix do not"),
+        (lambda text: text.replace(SCAN.path, "derivatives/sub-01.mgz", 1), "line 2: subject, scan or suffix do not"),
         (lambda text: text.replace("\tsub-01\tsub-01\t", "\tsub-01\tmean\t", 1), "line 2: 'mean_T1w' is not the BIDS"),
         (lambda text: text.replace("\tsub-01\tsub-01\t", "\tsub-2\tsub-01\t", 1), "of a scan of 'sub-2'"),
     ],
@@ -306,3 +311,28 @@ def test_a_person_whose_split_is_another_than_the_recipe_says_is_named():
     many = [dataclasses.replace(SCAN, subject=f"sub-{number}") for number in range(7)]
     (said,) = other_splits("demo", {"val": [one.subject for one in many]}, many)
     assert "sub-0, sub-1, sub-2, sub-3, sub-4 and 2 more" in said
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("n/a", ""), ("5,5", "5.5"), (" 0,625 ", "0.625"), ("5.5", "5.5"), ("11", "11"), ("1e1", "1e1")],
+)
+def test_a_thickness_is_read_as_people_write_it(written: str, read: str, tmp_path: Path) -> None:
+    table = tmp_path / "scans.tsv"
+    write_scans(table, [dataclasses.replace(SCAN, thickness=written)])
+    assert read_scans(table)[0].thickness == read
+
+
+@pytest.mark.parametrize("written", ["5.5 mm", "nan", "-5", "0", "inf", "5,5,5", "5,", ",5", "NA"])
+def test_any_other_thickness_is_refused_with_its_line(written: str, tmp_path: Path) -> None:
+    table = tmp_path / "scans.tsv"
+    write_scans(table, [dataclasses.replace(SCAN, thickness=written)])
+    with pytest.raises(ScansError, match=f"line 2: thickness '{re.escape(written)}' is no size in mm"):
+        read_scans(table)
+
+
+def test_a_table_that_a_spreadsheet_marked_is_read(tmp_path: Path) -> None:
+    table = tmp_path / "scans.tsv"
+    write_scans(table, [SCAN, LESION])
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    assert read_pins(table) == (LESION, SCAN)

@@ -65,7 +65,7 @@ def test_the_first_pin_clones_and_writes_the_table(tiny_dataset: Path, tmp_path:
         "tiny/sub-01_T2w": ("train", ""),  # none
         "tiny/sub-02_ses-a_run-1_T1w": ("train", "6"),  # the subject's, as its own does not say
         "tiny/sub-03_T1w": ("test", "1"),  # the root's
-        "tiny/sub-04_T1w": ("unused", ""),  # its own is annexed, so unknown; named in no split
+        "tiny/sub-04_T1w": ("unused", "3"),  # its own is annexed, and got; named in no split
     }
     for scan in rows.values():
         content = (tiny_dataset / scan.path).read_bytes()
@@ -325,6 +325,41 @@ def test_people_decide_in_the_table(pinned: tuple[Path, Path]) -> None:
     assert report.notes == ("tiny/sub-01 is in test and val: keep a person in one split",)
 
 
+def test_a_thickness_that_pin_replaces_is_said(pinned: tuple[Path, Path]) -> None:
+    dataset, folder = pinned
+    table = folder / "scans.tsv"
+    typed = {"tiny/sub-01_T1w": "4", "tiny/sub-01_T2w": "5", "tiny/sub-04_T1w": "7"}
+    rows = read_scans(table)
+    write_scans(table, [dataclasses.replace(scan, thickness=typed.get(scan.name, scan.thickness)) for scan in rows])
+    report, after = pin(folder, recipe(dataset))
+    said = "slice thickness in mm, replaced by what the sidecars say: tiny/sub-01_T1w 4 -> 2.5, tiny/sub-04_T1w 7 -> 3"
+    assert report.notes == (said,) and f"note: {said}" in report.text()
+    assert after["tiny/sub-01_T2w"].thickness == "5"  # no sidecar says one
+    replace(dataset / "sub-01/anat/sub-01_T2w.nii.gz", b"measured again")
+    save(dataset, "v2")
+    report, after = pin(folder, recipe(dataset, "v2"))
+    assert after["tiny/sub-01_T2w"].thickness == ""
+    assert report.notes == ("slice thickness in mm, replaced by what the sidecars say: tiny/sub-01_T2w 5 -> unknown",)
+
+
+def test_an_annexed_sidecar_is_got_once_and_one_that_cannot_be_had_is_named(
+    pinned: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, folder = pinned
+    monkeypatch.setattr(annex, "get_content", lambda *_, **__: pytest.fail("it was got already"))
+    report, rows = pin(folder, recipe(dataset))
+    assert not report.written and not report.notes and rows["tiny/sub-04_T1w"].thickness == "3"
+
+    monkeypatch.undo()
+    monkeypatch.setattr(annex, "sleep", lambda seconds: pytest.fail("a person waits for this"))
+    shutil.rmtree(folder / "clones/tiny/.git/headsr-texts")
+    run_tool(["git", "-C", dataset, "annex", "drop", "--force", "sub-04/anat/sub-04_T1w.json"])
+    report, rows = pin(folder, recipe(dataset))
+    (note,) = report.notes
+    assert note.startswith("tiny: 1 annexed sidecars could not be had") and "sub-04/anat/sub-04_T1w.json: " in note
+    assert rows["tiny/sub-04_T1w"].thickness == "3" and not report.written  # as the table has it
+
+
 def test_splits_by_hash_are_stable_and_about_70_10_20() -> None:
     splits = [sourcedata._hashed_split("ds000001", f"sub-{i:04}") for i in range(3000)]
     shares = [splits.count(split) / 3000 for split in ("train", "val", "test")]
@@ -415,7 +450,7 @@ def test_a_dataset_without_anatomical_scans(tmp_path: Path) -> None:
     replace(tmp_path / "code/sub-01/func/sub-01_bold.nii.gz", b"x")
     for words in (["add", "."], ["commit", "-qm", "x"], ["tag", "v1"]):
         run_tool(["git", "-C", tmp_path / "code", *words])
-    with pytest.raises(SourceDataError, match=r"has no sub-.*anat.*Check its url and version"):
+    with pytest.raises(SourceDataError, match=r"has no sub-.*anat.*url and version; left out: 1 image in func, not in"):
         pin(tmp_path, recipe(tmp_path / "code"))
 
 
@@ -468,48 +503,6 @@ def test_without_a_git_identity(tiny_dataset: Path, tmp_path: Path) -> None:
     assert (tmp_path / "got.nii.gz").exists()
 
 
-THICKNESS = [
-    ({"T1w.json": {"SliceThickness": 1.2000000476837158}}, "1.2"),
-    ({"T1w.json": {"SliceThickness": 1}, "sub-1/sub-1_T1w.json": {"SliceThickness": 2}}, "2"),
-    ({"T2w.json": {"SliceThickness": 1}}, ""),
-    ({"acq-x_T1w.json": {"SliceThickness": 1}}, ""),  # about other scans (and no name that BIDS has)
-    ({"sub-1/ses-a/sub-1_ses-a_T1w.json": {"SliceThickness": 3}, "T1w.json": {"SliceThickness": 1}}, "3"),
-    ({"sub-1/ses-b/sub-1_ses-b_T1w.json": {"SliceThickness": 3}, "T1w.json": {"SliceThickness": 1}}, "1"),
-    ({"sub-1/sub-1_run-2_T1w.json": {"SliceThickness": 3}, "T1w.json": {"SliceThickness": 1}}, "1"),
-    (
-        {
-            "sub-1/ses-a/anat/sub-1_ses-a_T1w.json": {"SliceThickness": 3},
-            "sub-1/ses-a/anat/sub-1_ses-a_run-1_T1w.json": {"SliceThickness": 4},
-        },
-        "4",
-    ),
-    ({"T1w.json": {"SliceThickness": -1}}, ""),
-    ({"T1w.json": {"SliceThickness": "5"}}, ""),
-    ({"T1w.json": {"SliceThickness": True}}, ""),
-    ({"T1w.json": {"SliceThickness": float("nan")}}, ""),
-    ({"T1w.json": [1]}, ""),
-    ({"T1w.json": {}}, ""),
-    ({}, ""),
-]
-
-
-@pytest.mark.parametrize(("sidecars", "expected"), THICKNESS)
-def test_thickness_is_inherited_as_bids_says(sidecars, expected: str, tmp_path: Path) -> None:
-    image = "sub-1/ses-a/anat/sub-1_ses-a_run-1_T1w.nii.gz"
-    commit = commit_files(tmp_path, {image: b"x"} | {name: json.dumps(c).encode() for name, c in sidecars.items()})
-    (scan,) = sourcedata._scans_at("tiny", tmp_path, commit, {})
-    assert scan.thickness == expected
-
-
-def test_a_sidecar_that_is_no_json_counts_as_unknown(tmp_path: Path) -> None:
-    image = {"sub-1/anat/sub-1_T1w.nii.gz": b"x"}
-    for i, content in enumerate([b"{", b"\xff\xfe", b"", b"[" * 100_000, b'{"SliceThickness": ' + b"9" * 400 + b"}"]):
-        commit = commit_files(tmp_path / str(i), image | {"T1w.json": content})
-        assert sourcedata._scans_at("tiny", tmp_path / str(i), commit, {})[0].thickness == ""
-    commit = commit_files(tmp_path / "bom", image | {"T1w.json": b'\xef\xbb\xbf{"SliceThickness": 2}'})
-    assert sourcedata._scans_at("tiny", tmp_path / "bom", commit, {})[0].thickness == "2"
-
-
 def commit_files(repository: Path, files: dict[str, bytes]) -> str:
     """Make a repository with one commit of these files, without a checkout; a name ending in @ is a link."""
     run_tool(["git", "init", "-q", repository])
@@ -534,7 +527,7 @@ def test_a_thousand_subjects_within_five_seconds(tmp_path: Path) -> None:
             files[name] = f"../../../.git/annex/objects/aa/bb/MD5E-s9--{i}{run}/MD5E-s9--{i}{run}".encode()
     commit = commit_files(tmp_path, files)
     begin = time.monotonic()
-    scans = sourcedata._scans_at("large", tmp_path, commit, {})
+    scans = sourcedata._held_at("large", tmp_path, commit, {}).rows
     assert time.monotonic() - begin < 5
     assert len(scans) == 2000 and {scan.bytes for scan in scans} == {1234567}
     assert {(scan.suffix, scan.thickness) for scan in scans} == {("T1w", ""), ("T2w", "2")}
@@ -549,6 +542,19 @@ def test_fetches_a_scan_whole(pinned: tuple[Path, Path], tmp_path: Path) -> None
         assert os.listdir(output.parent) == [output.name]
     assert not [path for path in (folder / "clones/tiny/.git/annex/objects").rglob("*") if path.is_file()]
     assert not list((tmp_path / "results").rglob(".*"))
+
+
+def test_an_image_that_nobody_compressed_is_compressed(tmp_path: Path) -> None:
+    plain = (348).to_bytes(4, "little") + bytes(3000)
+    commit = commit_files(tmp_path / "clone", {"sub-1/anat/sub-1_T1w.nii": plain})
+    (scan,) = sourcedata._held_at("tiny", tmp_path / "clone", commit, {}).rows
+    contents = []
+    for name in ("a", "b"):
+        output = tmp_path / name / "sub-1_T1w.nii.gz"
+        fetch_scan(output, clone=tmp_path / "clone", path=scan.path, name=scan.name, key=scan.key)
+        assert os.listdir(output.parent) == [output.name]
+        contents.append(output.read_bytes())
+    assert contents[0] == contents[1] and gzip.decompress(contents[0]) == plain
 
 
 def test_a_scan_that_cannot_be_fetched_is_named_and_the_old_output_stays(

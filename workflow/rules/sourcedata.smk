@@ -20,6 +20,7 @@ rule fetch_scan:
         # by Snakemake, so moving the clones or changing the bound reruns nothing.
         clone=lambda wildcards, output: f"{config['clones']}/{wildcards.dataset}",
         at_once=lambda wildcards, output: config["fetches_at_once"],
+        path=lambda wildcards, output: pin_of(wildcards).path,
         name=lambda wildcards: pin_of(wildcards).name,
         stage=versions("fetch_scan"),
     message:

@@ -8,6 +8,7 @@ with job(snakemake):
     fetch_scan(
         snakemake.output.scan,
         clone=snakemake.params.clone,
+        path=snakemake.params.path,
         name=snakemake.params.name,
         key=snakemake.params.key,
         at_once=snakemake.params.at_once,

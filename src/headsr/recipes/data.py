@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from headsr import labelmaps
 from headsr.recipes.convert import FOR_PEOPLE, Address, Ascending, Doc, Kinds, Range, RecipeError
-from headsr.scans import SPLITS, SUFFIXES
+from headsr.scans import IMAGES, SPLITS, SUFFIXES
 
 VIEWS = ("axial", "coronal", "sagittal", "isotropic")  # of simulated scans
 _ACROSS = ("sagittal", "coronal", "axial")  # the view whose slices are stacked along x, y, z
@@ -92,8 +92,8 @@ class LabelMaps:
     def __post_init__(self) -> None:
         path_of: dict[str, str] = {}
         for path, subject in self.maps.items():
-            if re.fullmatch(labelmaps.SUBJECT_PATTERN, subject) is None or not path.endswith(".nii.gz"):
-                raise ValueError(f"maps: {path}: {subject!r}; a .nii.gz file is the head of a subject, such as sub-01")
+            if re.fullmatch(labelmaps.SUBJECT_PATTERN, subject) is None or not path.endswith(IMAGES):
+                raise ValueError(f"maps: {path}: {subject!r}; a NIfTI file is the head of a subject, such as sub-01")
             if path_of.setdefault(subject, path) != path:
                 raise ValueError(f"maps: {path_of[subject]} and {path} are both {subject!r}; name each another")
         for split in ("train", "val"):

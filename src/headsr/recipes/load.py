@@ -23,7 +23,7 @@ from headsr.recipes.models import DATA, MODELS, Model, ModelRecipe
 from headsr.recipes.shipped import Shipped
 from headsr.recipes.tables import Table, read_published
 from headsr.recipes.yaml_file import read_yaml
-from headsr.scans import DATASET_PATTERN, SUFFIXES, may_be_named, parse_companion, parse_name
+from headsr.scans import DATASET_PATTERN, ENTITIES, SUFFIXES, may_be_named, parse_companion, parse_name
 from headsr.stages import STAGE_VERSIONS
 
 CONFIG_FILE = "config/config.yaml"
@@ -435,11 +435,12 @@ def _refuse_wrong_bids_names(dataset: Dataset, where: str) -> None:
     path_of: dict[str, str] = {}
     for path, name in dataset.bids_names.items():
         if parse_name(name) is None and parse_companion(name) is None:
-            form = "sub-<label>[_ses-<label>][_acq-<label>][_ce-<label>][_rec-<label>][_run-<label>]_<suffix>"
-            hint = f"give it one of the form {form}: labels of letters and digits, suffix {', '.join(SUFFIXES)}"
+            form = "sub-<label>[_ses-<label>][_<entity>-<label>]_<suffix>"
+            entities = f"entities {', '.join(ENTITIES)}, suffix {', '.join(SUFFIXES)}"
+            hint = f"give it one of the form {form}: labels of letters and digits, {entities}"
             raise RecipeError(f"{where}: {name!r} (of {path}) is not the BIDS name of an anatomical scan; {hint}")
         if not may_be_named(path, name):
-            hint = "name only .nii.gz files, and none that has a BIDS name in its anat folder already"
+            hint = "name only NIfTI files, and none that has a BIDS name in its anat folder already"
             raise RecipeError(f"{where}: {path} cannot be the scan {name!r}; {hint}")
         if path_of.setdefault(name, path) != path:
             raise RecipeError(

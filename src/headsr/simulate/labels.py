@@ -74,7 +74,7 @@ def read_structures(table: str | os.PathLike[str]) -> tuple[Structure, ...]:
     Raises LabelMapError naming the row and the way out.
     """
     try:
-        columns, rows = read_rows(table, encoding="utf-8-sig", stripped=True)
+        columns, rows = read_rows(table, stripped=True)
     except (OSError, UnreadableError) as error:
         raise LabelMapError(f"{table}: cannot be read as a table of labels ({error})") from error
     number = "label" if "label" in columns else "index"

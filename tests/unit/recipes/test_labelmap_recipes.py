@@ -51,8 +51,8 @@ def test_a_dataset_that_names_no_kind_is_of_scans_and_never_says_so():
     [
         ({"kind": "labelmap"}, r"drawn\.kind: unknown kind 'labelmap'; did you mean 'labelmaps'"),
         ({"bids_names": {}}, r"drawn: unknown key 'bids_names'"),
-        ({"maps": {"a.nii.gz": "01"}}, r"drawn: maps: a\.nii\.gz: '01'; a \.nii\.gz file is the head of a subject"),
-        ({"maps": {"a.nii": "sub-01"}}, r"drawn: maps: a\.nii: 'sub-01'; a \.nii\.gz file"),
+        ({"maps": {"a.nii.gz": "01"}}, r"drawn: maps: a\.nii\.gz: '01'; a NIfTI file is the head of a subject"),
+        ({"maps": {"a.mgz": "sub-01"}}, r"drawn: maps: a\.mgz: 'sub-01'; a NIfTI file"),
         ({"maps": {"c.nii.gz": "sub-01"}}, r"drawn: maps: maps/a\.nii\.gz and c\.nii\.gz are both 'sub-01'"),
         ({"splits": {"train": ["sub-01"]}}, r"drawn: splits: gives no map to val"),
         ({"splits": {"val": ["sub-01"], "train": []}}, r"drawn: splits: gives no map to train"),

@@ -165,7 +165,7 @@ def test_a_model_serves_the_slices_that_it_was_trained_on_and_no_others():
         ),
         ({"a.nii.gz": "sub-01_ses-1_ses-2_T1w"}, r"of the form sub-<label>\[_ses-<label>\]"),
         ({"a.nii.gz": "sub-01_T1w", "b.nii.gz": "sub-01_T1w"}, r"a\.nii\.gz and b\.nii\.gz are both 'sub-01_T1w'"),
-        ({"a.mgz": "sub-01_T1w"}, r"a\.mgz cannot be the scan 'sub-01_T1w'; name only \.nii\.gz files"),
+        ({"a.mgz": "sub-01_T1w"}, r"a\.mgz cannot be the scan 'sub-01_T1w'; name only NIfTI files"),
         ({"sub-01/anat/sub-01_T1w.nii.gz": "sub-01_rec-x_T1w"}, "none that has a BIDS name in its anat folder already"),
     ],
 )
