@@ -63,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     pin.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
     pin.set_defaults(command=_pin)
 
-    check = commands.add_parser("check", help="say whether a scan file can be used, and what its header says")
-    check.add_argument("scans", nargs="+", metavar="SCAN", help="NIfTI files")
+    check = commands.add_parser("check", help="say whether scans can be used, by what, and what they show")
+    check.add_argument("scans", nargs="+", metavar="SCAN", help="NIfTI files, or folders of them")
     check.set_defaults(command=_check)
 
     verify = commands.add_parser("verify", help="say which results do not follow from table, recipes and code")
@@ -206,19 +206,17 @@ def _pin(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from headsr.volumes import VolumeError, load_volume
+    from headsr.verdict import judge, scans_at
 
     code = OK
-    for path in options.scans:
-        try:
-            volume = load_volume(path)
-        except VolumeError as error:
-            print(f"REJECTED {_words_of(error)}")
-            code = REJECTED
-            continue
-        size = " x ".join(f"{mm:.3g}" for mm in volume.grid.voxel_size)
-        shape = " x ".join(map(str, volume.grid.shape))
-        print(f"OK {path}: {shape} voxels of {size} mm, intensities {volume.data.min():g} to {volume.data.max():g}")
+    for place in options.scans:
+        scans, left_out = scans_at(place)
+        for path in left_out:
+            print(f"left out, its name is none of a T1w, T2w, PDw or FLAIR scan: {path}")
+        for path in scans:
+            verdict = judge(path)
+            print(_words_of(verdict.text()), flush=True)
+            code = REJECTED if verdict.refused else code
     return code
 
 
