@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from headsr import __version__
 from headsr.files import unwritable
@@ -27,12 +30,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 failed, 2 wrong use or configuration, 3 input rejected, 4 too little memory.
     """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        if _is_read(sys.stdout):
+            print(f"headsr: {error}", file=sys.stderr)
+            return FAILED
+        # Who read the output has ended, as `head` does. What is left of it must not fail once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8, nor a terminal know every letter
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     # Children (git-annex, datalad, snakemake) live beside the interpreter that runs this.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     logging.lastResort.setFormatter(PlainFormatter())
+    _keep_caches_where_they_can_be_written()
     try:
         return options.command(options)
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt:
         print("headsr: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
@@ -44,8 +68,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _words_of(error: Exception) -> str:
-    """What an error says, whatever it quotes of files and datasets; its own lines stay lines."""
+def _keep_caches_where_they_can_be_written() -> None:
+    """Snakemake and DataLad keep caches in the home, which on some machines cannot be written: then in the project."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    there = next(place for place in (usual, *usual.parents) if os.path.exists(place))
+    if not (usual.is_absolute() and there.is_dir() and os.access(there, os.W_OK)):
+        os.environ["XDG_CACHE_HOME"] = os.path.abspath(".snakemake/cache")
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Whether somebody still reads what is written to a stream of the system's."""
+    watched = select.poll()
+    watched.register(stream.fileno(), 0)  # of errors the system tells unasked
+    return not any(event & select.POLLERR for _, event in watched.poll(0))
+
+
+def _words_of(error: Exception | str) -> str:
+    """What an error says, or a text, whatever it quotes of files and datasets; its own lines stay lines."""
     return shown(str(error), keep="\n\t")
 
 
@@ -263,6 +302,8 @@ def _super_resolve(options: argparse.Namespace) -> int:
     except (ResourcesError, MemoryError) as error:
         print(f"headsr: {_words_of(error) or 'memory ran out'}", file=sys.stderr)
         return RESOURCES
+    except BrokenPipeError:
+        raise
     except (OSError, FloatingPointError, RuntimeError) as error:
         print(f"headsr: {_words_of(error)}", file=sys.stderr)
         return FAILED
@@ -328,6 +369,8 @@ def _render(options: argparse.Namespace) -> int:
         return OK
     try:
         render_field(options.field, outputs, scans=options.scans, manner=manner, **how, **size)
+    except BrokenPipeError:
+        raise
     except (OSError, FloatingPointError, RuntimeError) as error:  # the last: SLURM or torch, in words of their own
         print(f"headsr: {_words_of(error)}", file=sys.stderr)
         return FAILED
