@@ -79,7 +79,7 @@ class Verdict:
         if self.of(State.MISSING):
             lines.append("missing: the next run makes them")
         if self.of(State.ORPHAN):
-            lines.append("orphan: no job of this configuration makes them; delete what no other configuration needs")
+            lines.append("orphan: no job of this configuration makes them; move away what no other configuration needs")
         return "\n".join(lines)
 
 
