@@ -331,7 +331,7 @@ def _read_blobs(repository: str | os.PathLike[str], blobs: Iterable[str]) -> dic
         end = output.index(b"\n", at)
         blob, kind, *size = output[at:end].split()
         if kind != b"blob":
-            raise AnnexError(f"{repository}: git lacks the object {blob.decode()}. Delete the clone and pin again")
+            raise AnnexError(f"{repository}: git lacks the object {blob.decode()}. Move the clone away and pin again")
         start, at = end + 1, end + 1 + int(size[0]) + 1
         contents[blob.decode()] = output[start : at - 1]
     return contents

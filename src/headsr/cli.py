@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
+import select
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from headsr import __version__
 from headsr.annex import leaving_when_told
@@ -30,14 +33,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done, 1 failed, 2 wrong use or configuration, 3 input rejected, 4 too little memory, 75 interrupted (Ctrl-C,
     SIGTERM or SIGHUP): the same command goes on.
     """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        if _is_read(sys.stdout):
+            print(f"headsr: {error}", file=sys.stderr)
+            return FAILED
+        # Who read the output has ended, as `head` does. What is left of it must not fail once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8, nor a terminal know every letter
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     # Children (git-annex, datalad, snakemake) live beside the interpreter that runs this.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     logging.lastResort.setFormatter(PlainFormatter())
+    _keep_caches_where_they_can_be_written()
     warnings.showwarning = _show_warning
     try:
         with leaving_when_told():
             return options.command(options)
+    except BrokenPipeError:
+        raise
     except (KeyboardInterrupt, SystemExit):
         print("headsr: interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
@@ -54,8 +78,23 @@ def _show_warning(message: Warning | str, *where: object) -> None:
     print(f"warning: {_words_of(message)}", file=sys.stderr, flush=True)
 
 
+def _keep_caches_where_they_can_be_written() -> None:
+    """Snakemake and DataLad keep caches in the home, which on some machines cannot be written: then in the project."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    there = next(place for place in (usual, *usual.parents) if os.path.exists(place))
+    if not (usual.is_absolute() and there.is_dir() and os.access(there, os.W_OK)):
+        os.environ["XDG_CACHE_HOME"] = os.path.abspath(".snakemake/cache")
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Whether somebody still reads what is written to a stream of the system's."""
+    watched = select.poll()
+    watched.register(stream.fileno(), 0)  # of errors the system tells unasked
+    return not any(event & select.POLLERR for _, event in watched.poll(0))
+
+
 def _words_of(error: Exception | str) -> str:
-    """What an error says, whatever it quotes of files and datasets; its own lines stay lines."""
+    """What an error says, or a text, whatever it quotes of files and datasets; its own lines stay lines."""
     return shown(str(error), keep="\n\t")
 
 
@@ -75,8 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     pin.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
     pin.set_defaults(command=_pin)
 
-    check = commands.add_parser("check", help="say whether a scan file can be used, and what its header says")
-    check.add_argument("scans", nargs="+", metavar="SCAN", help="NIfTI files")
+    check = commands.add_parser("check", help="say whether scans can be used, by what, and what they show")
+    check.add_argument("scans", nargs="+", metavar="SCAN", help="NIfTI files, or folders of them")
     check.set_defaults(command=_check)
 
     verify = commands.add_parser("verify", help="say which results do not follow from table, recipes and code")
@@ -223,19 +262,17 @@ def _pin(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from headsr.volumes import VolumeError, load_volume
+    from headsr.verdict import judge, scans_at
 
     code = OK
-    for path in options.scans:
-        try:
-            volume = load_volume(path)
-        except VolumeError as error:
-            print(f"REJECTED {_words_of(error)}")
-            code = REJECTED
-            continue
-        size = " x ".join(f"{mm:.3g}" for mm in volume.grid.voxel_size)
-        shape = " x ".join(map(str, volume.grid.shape))
-        print(f"OK {path}: {shape} voxels of {size} mm, intensities {volume.data.min():g} to {volume.data.max():g}")
+    for place in options.scans:
+        scans, left_out = scans_at(place)
+        for path in left_out:
+            print(f"left out, its name is none of a T1w, T2w, PDw or FLAIR scan: {path}")
+        for path in scans:
+            verdict = judge(path)
+            print(_words_of(verdict.text()), flush=True)
+            code = REJECTED if verdict.refused else code
     return code
 
 
@@ -290,6 +327,8 @@ def _super_resolve(options: argparse.Namespace) -> int:
     except (ResourcesError, MemoryError) as error:
         print(f"headsr: {_words_of(error) or 'memory ran out'}", file=sys.stderr)
         return RESOURCES
+    except BrokenPipeError:
+        raise
     except (OSError, FloatingPointError, RuntimeError) as error:
         print(f"headsr: {_words_of(error)}", file=sys.stderr)
         return FAILED
@@ -356,6 +395,8 @@ def _render(options: argparse.Namespace) -> int:
         return OK
     try:
         render_field(options.field, outputs, scans=options.scans, manner=manner, **how, **size)
+    except BrokenPipeError:
+        raise
     except (OSError, FloatingPointError, RuntimeError) as error:  # the last: SLURM or torch, in words of their own
         print(f"headsr: {_words_of(error)}", file=sys.stderr)
         return FAILED

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headsr import annex
+from headsr.files import set_mode
 from headsr.words import is_plain, shown
 
 _FETCH_S = 3600
@@ -75,7 +76,7 @@ def address_of(url: str) -> str:
 
     AnnexError says why another url cannot be used.
     """
-    local = Path(os.path.expanduser(url.removeprefix("file://")))
+    local = Path(os.path.expanduser(os.path.expandvars(url.removeprefix("file://"))))
     if os.path.exists(local):
         _refuse_plain(local, url)
         return str(local.resolve())
@@ -134,7 +135,7 @@ def _remove(folder: Path) -> None:
     if os.path.lexists(folder) and not began:
         raise annex.AnnexError(f"{folder}: is in the way: it is no clone that headsr began. Move it away and pin again")
     for parent, _, _ in os.walk(folder):
-        os.chmod(parent, stat.S_IRWXU)
+        set_mode(parent, stat.S_IRWXU)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -10,8 +10,10 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import stat
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +48,9 @@ _UNWRITABLE = {
     errno.EACCES: _PERMIT,
     errno.EPERM: _PERMIT,
 }
+_TMPDIR = f"or name another with TMPDIR, {_AGAIN}"
+# A file system without modes (a share of Windows, a stick) refuses to set them: there every file has those that it has.
+_WITHOUT_MODES = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _IN_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors says it so, in an error of its own
 
 
@@ -103,11 +108,54 @@ def _in_place_when_done(target: Path) -> Iterator[Path]:
     try:
         yield partial
         # Some libraries write files that only their owner may read; a lab shares its results as its umask says.
-        partial.chmod(0o666 & ~_umask())
+        set_mode(partial, 0o666 & ~_umask())
         partial.replace(target)
         _completed.append(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(purpose: str) -> Iterator[Path]:
+    """A folder for the block alone, in the one that TMPDIR names.
+
+    Raises UnwritableError naming that one, and how much of it is free, where it is full or not to be written on.
+    """
+    try:
+        parent = tempfile.gettempdir()
+    except FileNotFoundError as error:  # it names all that it tried
+        raise UnwritableError(error.errno, f"make room in one of them, {_TMPDIR}", error.strerror) from None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f"headsr-{purpose}-", dir=parent))
+    except OSError as error:
+        raise _unusable(error, parent) from error
+    try:
+        yield folder
+    except Exception as error:
+        said = unwritable(error, "")
+        if said is None or folder not in Path(said.filename).parents:
+            raise
+        raise _unusable(said, parent) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unusable(error: OSError, parent: str) -> UnwritableError:
+    """What an error in the temporary folder means, with how much of it is free now."""
+    how = "is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "cannot be written in"
+    usage = shutil.disk_usage(parent)
+    free, total = (f"{size / 2**20:.3g} MiB" for size in (usage.free, usage.total))
+    words = f"the temporary folder {how}: {free} of {total} are free. Make room there, {_TMPDIR}"
+    return UnwritableError(error.errno, words, parent)
+
+
+def set_mode(path: str | os.PathLike[str], mode: int) -> None:
+    """Who may use a file or a folder, where its file system knows of that."""
+    try:
+        os.chmod(path, mode)
+    except OSError as error:
+        if error.errno not in _WITHOUT_MODES:
+            raise
 
 
 def partials_of(path: str | os.PathLike[str]) -> list[Path]:
@@ -196,7 +244,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except UnreadableError:
         raise
     except ValueError as error:
-        raise UnreadableError(f"{path}: not valid JSON ({error}). Delete it and run again to make it anew") from error
+        raise UnreadableError(
+            f"{path}: not valid JSON ({error}). Move it away and run again to make it anew"
+        ) from error
 
 
 def parse_json(text: str) -> Any:

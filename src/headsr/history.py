@@ -36,7 +36,7 @@ def _line(text: str, where: str) -> dict[str, float]:
     return line
 
 
-_WAY_OUT = "Delete the file and run again to make it anew"
+_WAY_OUT = "Move the file away and run again to make it anew"
 
 
 def history_so_far(paths: Iterable[str | os.PathLike[str]]) -> list[dict[str, float]]:

@@ -10,7 +10,7 @@ from typing import Any
 from headsr.files import UnreadableError, read_json
 from headsr.recipes.convert import RecipeError, build
 
-_AGAIN = "Delete it and run again to make it anew"
+_AGAIN = "Move it away and run again to make it anew"
 
 
 def read_as(hint: Any, path: str | os.PathLike[str], *keys: str) -> Any:

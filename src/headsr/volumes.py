@@ -33,7 +33,11 @@ AXES = {
 _FORMS_TOLERANCE_MM = 0.1
 _MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _AT_ONCE = 131072  # voxels converted at once: a MiB of float64 stays in the cache, and fewer keep other threads waiting
+_SHEARED = 1e-4  # of the cosine between two axes: float32 and rotations in a few digits stay below
+_LONGER = 1e-4  # of the square of a quaternion: float32 and tools that compute in it come to some 1e-6
 _LAST_FORM_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER
+_ENDINGS = (".nii", ".nii.gz")
+_GZIP, _TOLD_BY, _DICOM_AT = b"\x1f\x8b", 512, 128  # bytes
 _MOST_PACKED = 1040  # bytes that a byte of gzip can hold: a little more than deflate's 1032
 _BYTES_OF_A_VOXEL = 8  # in memory beside the file: its intensity as float32, and once more turned to RAS
 _HEAD_VOXEL_MM = (0.005, 100.0)  # a head's voxels outside of these are a wrong unit or a wrong header
@@ -82,6 +86,12 @@ class Grid:
     def is_of_a_head(self) -> bool:
         """Whether its voxels may be those of a head: none of a wrong unit, or of a wrong affine."""
         return bool(self.voxel_size.min() >= _HEAD_VOXEL_MM[0] and self.voxel_size.max() <= _HEAD_VOXEL_MM[1])
+
+    @property
+    def is_sheared(self) -> bool:
+        """Whether its axes are not at right angles, as those of a tilted gantry are; ITK reads no such file."""
+        directions = self.affine[:3, :3] / self.voxel_size
+        return bool(np.abs(directions.T @ directions - np.eye(3)).max() > _SHEARED)
 
     @property
     def corners(self) -> NDArray[np.float64]:
@@ -438,26 +448,63 @@ def _read_whole(path: str | os.PathLike[str]) -> tuple[nib.Nifti1Header, bytes]:
     The header comes first, and no more is read than it says, and one byte that must not be there: 20 MB of gzip may
     hold 20 GB.
     """
-    if not str(path).endswith((".nii", ".nii.gz")):
-        raise VolumeError(
-            f"{path}: is not named .nii or .nii.gz. Convert it: Analyze and .hdr/.img pairs, MGH and MINC with "
-            "nibabel.save(nibabel.load(...), 'scan.nii.gz'), DICOM with dcm2niix"
-        )
-    packed = str(path).endswith(".gz")
+    _refuse_name(path)
     try:
-        with open_file(path) as file, gzip.GzipFile(fileobj=file) if packed else nullcontext(file) as stream:
-            begin = stream.read(nib.Nifti2Header.template_dtype.itemsize)
-            header = read_header(path, begin)
-            size = _bytes_of(header)
-            _shape(path, header)
-            _refuse_size(path, header, os.fstat(file.fileno()).st_size * (_MOST_PACKED if packed else 1))
-            return header, begin + stream.read(max(0, size - len(begin)) + 1)
+        with open_file(path) as file:
+            begin = file.read(_TOLD_BY)
+            _refuse_other_kinds(path, begin)
+            packed = begin.startswith(_GZIP)  # the name may lie
+            file.seek(0)
+            with gzip.GzipFile(fileobj=file) if packed else nullcontext(file) as stream:
+                begin = stream.read(nib.Nifti2Header.template_dtype.itemsize)
+                header = read_header(path, begin)
+                size = _bytes_of(header)
+                _shape(path, header)
+                _refuse_size(path, header, os.fstat(file.fileno()).st_size * (_MOST_PACKED if packed else 1))
+                return header, begin + stream.read(max(0, size - len(begin)) + 1)
     except NotAFileError as error:
         raise VolumeError(str(error)) from None
     except FileNotFoundError:
         raise VolumeError(f"{path}: does not exist. If it is annexed, get its content with: datalad get") from None
     except (OSError, EOFError, zlib.error) as error:
         raise VolumeError(f"{path}: is damaged or cut short ({error}). Fetch it again") from error
+
+
+def _refuse_name(path: str | os.PathLike[str]) -> None:
+    name = os.path.basename(path)
+    if name.endswith(_ENDINGS):
+        return
+    if name.lower().endswith(_ENDINGS):
+        ending = next(ending for ending in _ENDINGS if name.lower().endswith(ending))
+        raise VolumeError(f"{path}: headsr reads names that end in {ending}. Rename it: {name[: -len(ending)]}{ending}")
+    raise VolumeError(
+        f"{path}: is not named .nii or .nii.gz. Convert it: Analyze and .hdr/.img pairs, MGH and MINC with "
+        "nibabel.save(nibabel.load(...), 'scan.nii.gz'), DICOM with dcm2niix"
+    )
+
+
+def _refuse_other_kinds(path: str | os.PathLike[str], begin: bytes) -> None:
+    """VolumeError for what often lies where an image should, by how it begins: each has its own way out."""
+    text = begin.lstrip(b"\xef\xbb\xbf \t\r\n").lower().replace(b"\\", b"/")
+    if not begin:
+        raise VolumeError(f"{path}: is empty (0 bytes), not a readable NIfTI volume. Fetch or convert it again")
+    if b"annex/objects/" in text and b"\0" not in text:  # a pointer, or a link where the file system has none
+        raise VolumeError(
+            f"{path}: is not the image but a text that git-annex keeps in its place. Get the content, in its dataset: "
+            f"datalad get {os.path.basename(path)}. Where it was copied as text, get it from the dataset itself"
+        )
+    if text.startswith(b"version https://git-lfs"):
+        raise VolumeError(
+            f"{path}: is not the image but a text that Git LFS keeps in its place. Get the content, in its "
+            "repository: git lfs pull"
+        )
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"{")):
+        raise VolumeError(
+            f"{path}: is not the image but a page or a message of the server that it was asked of. Read it, most often "
+            "it asks to log in, and fetch the image again"
+        )
+    if begin[_DICOM_AT:].startswith(b"DICM"):
+        raise VolumeError(f"{path}: is a DICOM file. Convert its whole folder with dcm2niix")
 
 
 def _bytes_of(header: nib.Nifti1Header) -> int:
@@ -492,7 +539,7 @@ def read_header(path: str | os.PathLike[str], content: bytes) -> nib.Nifti1Heade
         raise VolumeError(f"{path}: is not a readable NIfTI volume (no such header). Fetch or convert it again")
     block = content[: kind.template_dtype.itemsize]
     try:
-        header, said = kind(block), kind(block, check=False)
+        header, said = (_with_unit_quaternion(one) for one in (kind(block), kind(block, check=False)))
         # nibabel repairs all of these in silence. A damaged type makes other intensities, a voxel size of 0 is 1 mm.
         if int(said["bitpix"]) != 8 * header.get_data_dtype().itemsize:
             raise ValueError(f"{said['bitpix']} bits per voxel are not those of {header.get_data_dtype()}")
@@ -504,6 +551,19 @@ def read_header(path: str | os.PathLike[str], content: bytes) -> nib.Nifti1Heade
     except (nib.spatialimages.HeaderDataError, ValueError, OverflowError, KeyError) as error:
         raise VolumeError(f"{path}: is not a readable NIfTI volume ({error}). Fetch or convert it again") from error
     _refuse_unclear(path, said)
+    return header
+
+
+def _with_unit_quaternion(header: nib.Nifti1Header) -> nib.Nifti1Header:
+    """The header with a quaternion that rounding has made a little longer than 1 cut to 1, as NIfTI's own library does.
+
+    nibabel refuses it. Of a half turn, which scanners' axes often are, nothing is left beside b, c and d.
+    """
+    parts = [f"quatern_{part}" for part in "bcd"]
+    square = sum(float(header[part]) ** 2 for part in parts)
+    if 1 < square <= 1 + _LONGER:
+        for part in parts:
+            header[part] = float(header[part]) / math.sqrt(square)
     return header
 
 
@@ -605,13 +665,11 @@ def _is_one_quaternion(header: nib.Nifti1Header) -> bool:
     small, and a tilt that follows from it is off by up to a thousandth of a radian: 0.3 mm at the far end of a head.
     """
     sform, rounded = header.get_sform(), header.copy()
-    directions = sform[:3, :3] / np.linalg.norm(sform[:3, :3], axis=0)
-    rounded.set_qform(sform)
+    rounded.set_qform(sform)  # of a sheared sform (gantry tilt) the nearest rotation, which is all that it can say
     turns = [np.array([h[f"quatern_{part}"] for part in "bcd"], dtype=np.float64) for h in (header, rounded)]
     places = [np.array([*h["pixdim"][:4], *(h[f"qoffset_{axis}"] for axis in "xyz")]) for h in (header, rounded)]
     turned = min(np.abs(turns[0] - turns[1]).max(), np.abs(turns[0] + turns[1]).max())
-    sheared = np.abs(directions.T @ directions - np.eye(3)).max()
-    return bool(turned < 1e-6 and sheared < 1e-5 and np.allclose(*places, rtol=1e-5, atol=1e-3 * places[0][1]))
+    return bool(turned < 1e-6 and np.allclose(*places, rtol=1e-5, atol=1e-3 * places[0][1]))
 
 
 def _form(

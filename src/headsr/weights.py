@@ -203,4 +203,4 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]
     except NotAFileError as error:
         raise StateError(str(error)) from None
     except (safetensors.SafetensorError, SealError, OSError, ValueError) as error:
-        raise StateError(f"{path}: is damaged or not headsr's ({error}). Delete it and train again") from error
+        raise StateError(f"{path}: is damaged or not headsr's ({error}). Move it away and train again") from error

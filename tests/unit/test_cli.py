@@ -107,6 +107,15 @@ def test_a_number_that_makes_no_sense_is_a_usage_error_that_names_its_option(cap
     assert f"argument {option}: {value!r}: {said}" in capsys.readouterr().err
 
 
+def test_a_scan_given_for_a_field_is_said_to_be_none_and_stays(tmp_path, capsys):
+    scan, grid = tmp_path / "sub-01_T1w.nii.gz", Grid((4, 5, 6), np.eye(4))
+    save_volume(scan, np.random.default_rng(0).random(grid.shape, dtype=np.float32), grid)
+    before = scan.read_bytes()
+    assert main(["render", str(scan), str(tmp_path / "x.ome.zarr")]) == 2
+    said = capsys.readouterr().err
+    assert f"{scan}: is damaged, or no field" in said and "elete" not in said and scan.read_bytes() == before
+
+
 @pytest.mark.parametrize("part", ["0/3", "4/3", "x", "1", "1/x", "/"])
 def test_a_part_that_makes_no_sense_is_a_usage_error(capsys, part):
     assert main(["render", "no.safetensors", "x.ome.zarr", "--part", part]) == 2

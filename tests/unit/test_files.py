@@ -123,7 +123,9 @@ def test_a_link_where_the_partial_file_goes_is_not_written_through(tmp_path):
 )
 def test_json_that_would_fail_far_from_its_file_is_refused(tmp_path, content, message):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(UnreadableError, match=rf"a\.json: not valid JSON \(.*{message}.*\)\. Delete it and run again"):
+    with pytest.raises(
+        UnreadableError, match=rf"a\.json: not valid JSON \(.*{message}.*\)\. Move it away and run again"
+    ):
         read_json(tmp_path / "a.json")
     (tmp_path / "a.json").write_text('{"a": "\\ud83d\\ude00", "b": 1e300}')  # both halves of one
     assert read_json(tmp_path / "a.json") == {"a": "\U0001f600", "b": 1e300}

@@ -167,19 +167,33 @@ def test_forms_agree_as_far_as_a_quaternion_can_say(tmp_path):
     assert max(apart) > 0.1
 
 
-@pytest.mark.parametrize("wrong", ["turned", "sheared", "flipped", "larger"])
-def test_a_qform_that_is_not_the_sform_is_refused(tmp_path, wrong):
-    shear, tilt = np.eye(3), nib.quaternions.angle_axis2mat(0.02, [0, 0, 1])
-    shear[1, 2] = 0.1
-    sform = {"turned": tilt, "sheared": shear, "flipped": np.diag([-1, 1, 1]), "larger": np.eye(3) * 1.01}[wrong]
+def with_forms(path, sform, qform):
     image = nib.Nifti1Image(blob((20, 20, 20), 9.5), None)
     image.set_sform(nib.affines.from_matvec(sform * 9, [-80, -70, -60]), code=1)
-    # The nearest that a qform can say of a shear is a turn.
-    qform = sform if wrong == "sheared" else np.eye(3)
     image.set_qform(nib.affines.from_matvec(qform * 9, [-80, -70, -60]), code=1)
-    (tmp_path / "scan.nii").write_bytes(image.to_bytes())
+    path.write_bytes(image.to_bytes())
+    return image
+
+
+SHEARED = np.array([[1, 0, 0], [0, 1, 0.1], [0, 0, 1]])
+
+
+@pytest.mark.parametrize("wrong", ["turned", "sheared", "flipped", "larger"])
+def test_a_qform_that_is_not_the_sform_is_refused(tmp_path, wrong):
+    tilt = nib.quaternions.angle_axis2mat(0.02, [0, 0, 1])
+    sform = {"turned": tilt, "sheared": SHEARED, "flipped": np.diag([-1, 1, 1]), "larger": np.eye(3) * 1.01}[wrong]
+    with_forms(tmp_path / "scan.nii", sform, np.eye(3))
     with pytest.raises(VolumeError, match="sform and qform disagree"):
         load_volume(tmp_path / "scan.nii")
+
+
+def test_of_a_shear_a_qform_says_the_nearest_turn_and_the_sform_counts(tmp_path):
+    """Converters write a tilted gantry so, and copying the one over the other changes nothing."""
+    image = with_forms(tmp_path / "scan.nii", SHEARED, SHEARED)
+    apart = box_distance(Grid(image.shape, image.get_sform()), Grid(image.shape, image.get_qform()))
+    grid = load_volume(tmp_path / "scan.nii").grid
+    assert apart > 5 and box_distance(grid, Grid(image.shape, image.get_sform())) < 1e-4
+    assert grid.is_sheared and not Grid(image.shape, image.get_qform()).is_sheared
 
 
 def test_an_offset_of_kilometres_costs_less_than_a_hundredth_of_a_voxel(tmp_path):

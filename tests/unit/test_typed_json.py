@@ -51,7 +51,7 @@ def test_what_a_class_has_no_field_for_is_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, r"says no headsr\. Delete it and run again"),
+        ({}, r"says no headsr\. Move it away and run again"),
         ({"headsr": []}, r"headsr: must be a block of keys, not \[\]"),
         ({"headsr": {}}, "headsr: the key 'mm' is missing"),
         ({"headsr": {"mm": "2"}}, r"headsr\.mm: '2' is text"),

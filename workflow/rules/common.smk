@@ -23,6 +23,7 @@ from headsr.recipes import (
     stated_in,
     tracked,
     versions,
+    write_out_paths,
 )
 from headsr.scans import (
     DATASET_PATTERN,
@@ -44,6 +45,7 @@ gc.set_threshold(100_000, 50, 100)
 CONFIG_FILES = config_files(workflow.overwrite_configfiles)
 try:
     check_config(config, ", ".join(CONFIG_FILES))
+    write_out_paths(config, ", ".join(CONFIG_FILES))
     RECIPES = load_recipes(config, CONFIG_FILES)
     PINS = read_pins(config["scans"])
     SCANS = [pin for pin in PINS if not pin.of]

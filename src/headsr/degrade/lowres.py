@@ -131,12 +131,16 @@ def _acquired(source: Volume, view: str, name: str, thickness: float | None, fin
         )
     plane = next(plane for plane in AXES if AXES[plane] == axis)
     profile, factor = ("box", None) if finer is None else (finer.profile, finer.factor)
-    thickness = _thickness(sizes, axis, name, thickness)
+    thickness = thickness_of_slices(source.grid, axis, name, thickness)
     return _protocol(plane, profile, thickness, acquired_head(source.grid, axis, factor))
 
 
-def _thickness(sizes: np.ndarray, axis: int, name: str, thickness: float | None) -> float:
-    """The slice thickness in mm, or an error that says where to give it."""
+def thickness_of_slices(scan: Grid, axis: int, name: str, thickness: float | None) -> float:
+    """The thickness in mm of an acquired scan's slices along ``axis``; None where nothing says it.
+
+    Raises VolumeError for slices whose thickness must be known, and for one that cannot be, with where to give it.
+    """
+    sizes = scan.voxel_size
     spacing, in_plane = float(sizes[axis]), float(np.delete(sizes, axis).max())
     where = "'SliceThickness' of its JSON sidecar, or the column 'thickness' of the scan table"
     if thickness is None and spacing > NEARLY_ISOTROPIC * in_plane:

@@ -107,7 +107,7 @@ def collect_scores(scores: Iterable[str | os.PathLike[str]], output: str | os.Pa
     """
     rows = sorted((row for path in scores for row in _rows_of(path)), key=_identity)
     if len({_identity(row) for row in rows}) != len(rows):
-        raise ValueError(f"{output}: a volume is scored twice. Remove stale files below scores/")
+        raise ValueError(f"{output}: a volume is scored twice. Move stale files below scores/ away")
     if len({row.data_range for row in rows}) > 1:
         raise ValueError(f"{output}: the scores were measured over different data ranges and cannot be compared")
     with whole(output) as partial, open(partial, "w", encoding="utf-8", newline="") as stream:

@@ -46,7 +46,7 @@ def draw_figure(
     """
     protocol = read_protocol(lowres[0])
     grid = load_volume(next(iter(volumes.values()))).grid
-    head = cut(load_volume(head_mask), grid)
+    head = cut(load_volume(head_mask, constant=True), grid)
     known = None if truth is None else _on_grid(truth, grid)
     scan = load_volume(lowres[0])
     white = white_of(scan, load_volume(brain_mask), suffix)

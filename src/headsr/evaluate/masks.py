@@ -34,7 +34,11 @@ def draw_masks(
     ``scan`` is preprocessed, and shown as bright as scans of its ``suffix`` are looked at; whether it is skull-stripped
     stands in its sidecar. The masks are on its grid.
     """
-    volume, head, brain = load_volume(scan), load_volume(head_mask), load_volume(brain_mask)
+    volume, head, brain = (
+        load_volume(scan),
+        load_volume(head_mask, constant=True),
+        load_volume(brain_mask, constant=True),
+    )
     size = f"head {_millilitres(head):.0f} ml, brain {_millilitres(brain):.0f} ml"
     stripped = ", skull-stripped" if read_skull_stripped(scan) else ""
     white = white_of(volume, brain, suffix)

@@ -90,7 +90,10 @@ def load_field(path: str | os.PathLike[str], *, device: str = "cpu", precision: 
     except OSError as error:
         raise FieldError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FieldError(f"{path}: is damaged or holds no field ({error}). Delete it and fit again") from error
+        raise FieldError(
+            f"{path}: is damaged, or no field, which headsr fits and names .safetensors ({error}). Name a field, or "
+            "fit this one again"
+        ) from error
     if loaded is None:
         raise FieldError(
             f"{path}: was fitted by a version of headsr whose renders were another volume at every size. Fit it again"

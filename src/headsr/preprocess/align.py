@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
+from headsr.files import temporary_folder
 from headsr.preprocess.ants_process import run_ants
 from headsr.preprocess.bias import coarsened
 from headsr.preprocess.register import save_for_ants
@@ -30,15 +28,14 @@ def rigid_placement(moving: Volume, reference: Volume, *, name: str) -> NDArray[
     to_middle = np.eye(4)
     to_middle[:3, 3] = -reference.grid.corners.mean(axis=0)
     fixed, other = (_moved(coarsened(volume, _FINEST_MM), to_middle) for volume in (reference, moving))
-    with tempfile.TemporaryDirectory(prefix="headsr-align-") as folder:
-        images = Path(folder) / "reference.nii", Path(folder) / "moving.nii"
-        for path, volume in zip(images, (fixed, other), strict=True):
-            save_for_ants(path, volume)
+    with temporary_folder("align") as folder:
+        images = "reference.nii", "moving.nii"
+        for image, volume in zip(images, (fixed, other), strict=True):
+            save_for_ants(folder / image, volume)
         found = []
         for start, initial in (("scanner", []), ("centres", ["-r", f"[{images[0]},{images[1]},1]"])):
-            prefix = Path(folder) / start
-            output = Path(f"{prefix}0GenericAffine.mat")
-            run_ants("antsRegistration", _arguments(*images, initial, prefix), output=output, scan=name)
+            output = folder / f"{start}0GenericAffine.mat"
+            run_ants("antsRegistration", _arguments(*images, initial, start), output=output, scan=name)
             found.append(np.linalg.inv(read_affine(output)))
     best = max(found, key=lambda motion: mutual_information(other, fixed, motion))
     return np.linalg.inv(to_middle) @ best @ to_middle
@@ -58,7 +55,7 @@ def _moved(volume: Volume, motion: NDArray[np.float64]) -> Volume:
     return Volume(volume.data, Grid(volume.grid.shape, motion @ volume.grid.affine))
 
 
-def _arguments(reference: Path, moving: Path, initial: list[str], prefix: Path) -> list[str]:
+def _arguments(reference: str, moving: str, initial: list[str], prefix: str) -> list[str]:
     metric = f"Mattes[{reference},{moving},1,{_BINS},Regular,0.25]"
     seeded = ["-d", "3", "--float", "1", "--random-seed", "1"]
-    return [*seeded, *initial, "-m", metric, "-t", "Rigid[0.1]", *_SCHEDULE, "-o", str(prefix)]
+    return [*seeded, *initial, "-m", metric, "-t", "Rigid[0.1]", *_SCHEDULE, "-o", prefix]

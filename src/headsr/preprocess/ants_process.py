@@ -30,15 +30,18 @@ class AntsError(RuntimeError):
 def run_ants(program: str, arguments: Sequence[str], *, output: str | os.PathLike[str], scan: str) -> None:
     """Run one of PROGRAMS in a child process; a crash is tried once more.
 
-    ``output`` is the file that the program must write, ``scan`` what the error calls the scan.
+    ``output`` is the file that the program must write, ``scan`` what the error calls the scan. The program runs in the
+    folder of ``output``, and its ``arguments`` name files there without the folder: ANTs takes brackets and commas,
+    which folders may have in their names, for its own.
     Raises AntsError when it crashes twice, fails, takes over an hour or leaves no ``output``.
     """
-    done = _run_child(program, arguments, scan=scan)
+    folder = Path(output).parent
+    done = _run_child(program, arguments, folder=folder, scan=scan)
     if done.returncode < 0:
         print(f"{scan}: {program} was killed by signal {-done.returncode}; trying once more", flush=True)
-        done = _run_child(program, arguments, scan=scan)
+        done = _run_child(program, arguments, folder=folder, scan=scan)
     if done.returncode or not Path(output).is_file():
-        if shutil.disk_usage(Path(output).parent).free < _LITTLE:
+        if shutil.disk_usage(folder).free < _LITTLE:
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(output))  # ITK says it in many words
             raise unwritable(full, output)
         how = f"killed by signal {-done.returncode}, twice" if done.returncode < 0 else f"exit code {done.returncode}"
@@ -49,12 +52,21 @@ def run_ants(program: str, arguments: Sequence[str], *, output: str | os.PathLik
         )
 
 
-def _run_child(program: str, arguments: Sequence[str], *, scan: str) -> subprocess.CompletedProcess[str]:
+def _run_child(program: str, arguments: Sequence[str], *, folder: Path, scan: str) -> subprocess.CompletedProcess[str]:
     command = [*_child_command(), program, *arguments]
     environment = {**os.environ, **_DETERMINISTIC}
+    if found := os.environ.get("PYTHONPATH"):
+        environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, found.split(os.pathsep)))
     try:
         return subprocess.run(
-            command, env=environment, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise AntsError(f"{scan}: {program} took longer than {_TIMEOUT_S} s. Use a larger voxel_mm") from None

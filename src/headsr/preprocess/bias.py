@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from headsr.files import temporary_folder
 from headsr.preprocess.ants_process import AntsError, run_ants
+from headsr.preprocess.load import load_scan
 from headsr.preprocess.outline import foreground
-from headsr.volumes import Grid, Volume, cell_average, load_volume, save_volume, spline_resample
+from headsr.volumes import Grid, Volume, cell_average, save_volume, spline_resample
 
 # N4 looks at every n-th voxel, at least this far apart. Averaging instead would blur the tissues' peaks in the
 # histogram that it sharpens: on simulated heads (field +-20 %) twice as much of the field was left.
@@ -30,7 +31,7 @@ def correct_bias(
     None keeps the scan's own grid. The field has geometric mean 1 inside the head, so the units stay.
     Raises VolumeError for a scan that cannot be used, AntsError when N4 fails.
     """
-    volume = coarsened(load_volume(scan), voxel_mm)
+    volume = coarsened(load_scan(scan), voxel_mm)
     corrected = volume.data / bias_field_of(volume, name=str(scan))
     save_volume(output, corrected.astype(np.float32), volume.grid, description="headsr bias-corrected")
 
@@ -47,12 +48,14 @@ def bias_field_of(volume: Volume, *, name: str) -> NDArray[np.float32]:
     """The bias field (X, Y, Z) of a scan, geometric mean 1 over its foreground; ``name`` is for error messages."""
     samples = _sampled(coarsened(volume, _QUIET_MM), _SAMPLES_MM)
     mask = foreground(samples)
-    with tempfile.TemporaryDirectory(prefix="headsr-n4-") as folder:
-        image, region, corrected, field = (Path(folder) / f"{part}.nii" for part in ("scan", "mask", "out", "field"))
-        # N4 works on logarithms and treats what is not positive as outside.
-        save_volume(image, np.maximum(samples.data, 0), samples.grid)
-        save_volume(region, mask.astype(np.uint8), samples.grid)
-        arguments = ["-d", "3", "-i", str(image), "-x", str(region), *_SETTINGS, "-o", f"[{corrected},{field}]"]
+    with temporary_folder("n4") as folder:
+        image, region, corrected, field = (folder / f"{part}.nii" for part in ("scan", "mask", "out", "field"))
+        # N4 works on logarithms and treats what is not positive as outside. It needs to know how far voxels are apart.
+        grid = _upright(samples.grid) if samples.grid.is_sheared else samples.grid
+        save_volume(image, np.maximum(samples.data, 0), grid)
+        save_volume(region, mask.astype(np.uint8), grid)
+        names = f"[{corrected.name},{field.name}]"
+        arguments = ["-d", "3", "-i", image.name, "-x", region.name, *_SETTINGS, "-o", names]
         run_ants("N4BiasFieldCorrection", arguments, output=field, scan=name)
         log_field = np.log(np.maximum(_read_field(field, samples), 1e-3))
     log_field -= log_field[mask].mean()
@@ -69,6 +72,11 @@ def _sampled(volume: Volume, spacing_mm: float) -> Volume:
     affine[:3, 3] += affine[:3, :3] @ start
     affine[:3, :3] *= step
     return Volume(data, Grid(data.shape, affine))
+
+
+def _upright(grid: Grid) -> Grid:
+    """The same voxels with their axes at right angles."""
+    return Grid(grid.shape, np.diag([*grid.voxel_size, 1.0]))
 
 
 def _read_field(path: Path, samples: Volume) -> NDArray[np.float32]:

@@ -26,11 +26,11 @@ def normalize_intensity(
     annex key that the scan came from; the JSON also says whether the scan is skull-stripped. Raises VolumeError when
     mask and scan do not fit or the head has no signal.
     """
-    volume, mask = load_volume(scan), load_volume(head_mask)
+    volume, mask = load_volume(scan), load_volume(head_mask, constant=True)
     if not mask.grid.same_as(volume.grid):
-        raise VolumeError(f"{head_mask}: is not on the grid of {scan}. Delete both and run again")
+        raise VolumeError(f"{head_mask}: is not on the grid of {scan}. Make both again")
     inside = volume.data[mask.data > 0.5]
-    scale = float(np.percentile(inside, PERCENTILE))
+    scale = float(np.percentile(inside, PERCENTILE)) if inside.size else 0.0
     if not scale > 0:
         raise VolumeError(f"{scan}: no signal inside the head mask (its {PERCENTILE}th percentile is {scale:g})")
     record = {

@@ -29,7 +29,7 @@ def read_affine(path: str | os.PathLike[str]) -> NDArray[np.float64]:
         if parameters.shape != (12,) or centre.shape != (3,):
             raise ValueError(f"{len(parameters)} parameters where an affine has 12")
     except (io.matlab.MatReadError, ValueError, TypeError, NotImplementedError) as error:
-        raise ValueError(f"{path}: is not an ITK affine transform ({error}). Delete it and run again") from error
+        raise ValueError(f"{path}: is not an ITK affine transform ({error}). Move it away and run again") from error
     matrix = np.eye(4)
     matrix[:3, :3] = parameters[:9].reshape(3, 3)
     matrix[:3, 3] = centre + parameters[9:] - matrix[:3, :3] @ centre

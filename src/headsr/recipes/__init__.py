@@ -27,6 +27,7 @@ from headsr.recipes.load import (
     parts_of_model,
     stated_in,
     versions,
+    write_out_paths,
 )
 from headsr.recipes.methods import (
     METHODS,
@@ -54,4 +55,5 @@ __all__ = [
     "architectures_of", "build", "check_config", "config_files",
     "every_part", "expanded", "load_config", "load_datasets", "load_recipes", "merged",
     "model_references", "parts_of_method", "parts_of_model", "plain", "stated", "stated_in", "tracked", "versions",
+    "write_out_paths",
 ]  # fmt: skip

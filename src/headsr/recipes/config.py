@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from headsr.recipes.convert import Doc, Matching, Range
 
 _Positive = Annotated[float, Range(0, math.inf, above=True, below=True)]
-_Path = Annotated[str, Matching(r"(?s).*\S.*", "a path")]
+_PATH = Matching(r"(?s).*\S.*", "a path")
+_Path = Annotated[str, _PATH]
 _Sizes = tuple[_Positive, ...]
 _Blocks = dict[str, Any]
 
@@ -108,3 +109,9 @@ class Config:
     ]
     recipes: Annotated[Files, Doc("The files that give names their meaning.")]
     overrides: Annotated[Overrides, Doc("Changes laid over the recipe files.")] = field(default_factory=Overrides)
+
+
+def paths_of(kind: type) -> list[str]:
+    """The keys of a block of the configuration that are paths."""
+    hints = get_type_hints(kind, include_extras=True)
+    return [name for name, hint in hints.items() if _PATH in getattr(hint, "__metadata__", ())]

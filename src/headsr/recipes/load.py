@@ -15,7 +15,7 @@ import yaml
 
 from headsr.files import UnreadableError
 from headsr.parts import LOSSES, METRICS, NETWORKS, Part
-from headsr.recipes.config import Config
+from headsr.recipes.config import Config, Files, paths_of
 from headsr.recipes.convert import NAME, RecipeError, Reference, build, expanded, merged, references, unknown
 from headsr.recipes.data import Blind, Dataset, DatasetRecipe, Degradation, LabelMaps
 from headsr.recipes.methods import METHODS, Method, MethodRecipe
@@ -91,6 +91,7 @@ def load_config(deltas: Sequence[str]) -> dict[str, Any]:
             raise RecipeError(f"{path}: must be a block of keys, not {_short(content)}")
         config = merged(config, content or {})
         check_config(config, f"{path}")
+    write_out_paths(config, ", ".join(config_files(deltas)))
     return config
 
 
@@ -102,6 +103,24 @@ def config_files(deltas: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
 def check_config(config: Mapping[str, Any], where: str) -> None:
     """RecipeError, which begins with ``where`` (the files), for a configuration that lacks a key or has a wrong one."""
     build(Config, config, f"{where}: config")
+
+
+def write_out_paths(config: dict[str, Any], where: str) -> None:
+    """Write ``~`` and ``$VARIABLE`` in the paths of a configuration out, in place, as a shell does.
+
+    RecipeError, which begins with ``where`` (the files), for a variable that is not set and a home that there is not.
+    """
+    for block, kind, within in ((config, Config, ""), (config["recipes"], Files, "recipes.")):
+        for key in paths_of(kind):
+            block[key] = _written_out(block[key], f"{where}: {within}{key}")
+
+
+def _written_out(path: str, where: str) -> str:
+    written = os.path.expanduser(os.path.expandvars(path))
+    lacking = re.search(r"\$(\w+|\{[^}]*\})|^~[^/]*", written)
+    if lacking:
+        raise RecipeError(f"{where}: {path!r}: there is no {lacking.group()} here. Set it, or write the path out")
+    return written
 
 
 def load_recipes(config: Mapping[str, Any], read_from: Sequence[str] = ()) -> Recipes:

@@ -41,7 +41,7 @@ from headsr.render.tiles import Layout
 from headsr.typed_json import picked
 from headsr.volumes import SCANNER, Forms, Grid, Storage, place, read_header
 
-_DELETE = "zarr.json and say the same again to make the volume anew"
+_MOVE = "zarr.json away and say the same again to make the volume anew"
 _PATIENCE = 60.0  # seconds: a node of a cluster may not see at once what another one has written (NFS)
 _ORIENTATIONS = {
     "R": "left-to-right",
@@ -78,7 +78,7 @@ def begin(store: Path, fingerprint: str, *, replace: bool = True) -> bool:
     if root.is_symlink():
         raise StoreError(f"{root}: is a link, which cannot be replaced whole. Name the folder that it leads to")
     if root.exists() and not root.is_dir():
-        raise StoreError(f"{root}: is a file, which headsr did not make and will not delete. Choose another name")
+        raise StoreError(f"{root}: is a file, which headsr did not make and will not replace. Choose another name")
     if not root.name.endswith(".ome.zarr"):
         raise StoreError(f"{store}: a volume is stored in a folder named *.ome.zarr, which headsr may empty")
     _refuse_foreign(root)
@@ -242,7 +242,7 @@ def read_level(store: str | os.PathLike[str], level: int = 0) -> NDArray[np.floa
     """One level of a finished store as (x, y, z) float32, in scan units. StoreError where a shard of it is lost."""
     sizes = {key: size for key, size in read_record(store)["shards"].items() if key.startswith(f"{level}/")}
     if lost := lost_shards(Path(store).parent, sizes):
-        raise StoreError(f"{Path(store).parent / lost[0]}: is gone or cut short. Delete the store's {_DELETE}")
+        raise StoreError(f"{Path(store).parent / lost[0]}: is gone or cut short. Move the store's {_MOVE}")
     return np.ascontiguousarray(read_storage(store).decode(open_level(store, level)[:].T))
 
 
@@ -305,17 +305,17 @@ def attributes_of(store: str | os.PathLike[str]) -> dict[str, Any]:
         seal, metadata = held.pop("seal", None), held.get("metadata")
     except (IsADirectoryError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
-            f"{store}: is not a volume that headsr wrote, or is damaged ({error!r:.200}). If it was headsr's, delete "
-            f"{_DELETE}"
+            f"{store}: is not a volume that headsr wrote, or is damaged ({error!r:.200}). If it was headsr's, move its "
+            f"{_MOVE}"
         ) from error
     if seal is None and metadata is None:  # from before there were seals
         return attributes
     if seal != _sum_of(content):
-        raise StoreError(f"{store}: is not as it was written (SHA-256). Delete {_DELETE}")
+        raise StoreError(f"{store}: is not as it was written (SHA-256). Move {_MOVE}")
     root = Path(store).parent
     for key, known in metadata.items():
         if not (root / key).is_file() or sha256_of(root / key) != known:
-            raise StoreError(f"{root / key}: is gone or not as it was written (SHA-256). Delete the store's {_DELETE}")
+            raise StoreError(f"{root / key}: is gone or not as it was written (SHA-256). Move the store's {_MOVE}")
     return attributes
 
 
@@ -340,7 +340,7 @@ def _refuse_foreign(root: Path) -> None:
     foreign = foreign_in(root) if root.exists() else None
     if foreign is not None:
         raise StoreError(
-            f"{root}: holds {foreign}, which headsr did not make and will not delete or write through. Choose another "
+            f"{root}: holds {foreign}, which headsr did not make and will not replace or write through. Choose another "
             "name, or move it away"
         )
 
@@ -379,7 +379,7 @@ def _create_empty(root: Path, fingerprint: str) -> None:
             raise
         if _fingerprint(root) != fingerprint:
             raise StoreError(
-                f"{root}: holds another volume. Delete it, or render once without parts to replace it"
+                f"{root}: holds another volume. Move it away, or render once without parts to replace it"
             ) from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -44,7 +44,7 @@ def make_simulated_dataset(
     ``path`` holds something else, and AnnexError when DataLad is missing or fails.
     """
     _refuse_impossible(heads, suffixes, voxel_mm, lesions)
-    maps = find_label_maps(label_maps)
+    maps = find_label_maps(label_maps, leaving_out=path)
     size = " x ".join(f"{mm:g}" for mm in voxel_mm)
     made_from = (
         f"headsr simulate: {heads} heads ({', '.join(suffixes)}) at {size} mm, lesions {lesions}, seed {seed}, "
@@ -67,7 +67,7 @@ def make_simulated_dataset(
         write_participants(dataset, rows, _COLUMNS)
         _write_descriptions(dataset, Path(label_maps), made_from)
         _write_lookup(
-            dataset / TRUTH / "dseg.tsv", [s for table in {t for _, t in maps} for s in read_structures(table)]
+            dataset / TRUTH / "dseg.tsv", [s for table in {t for _, t in maps} for s in read_structures(table, used=())]
         )
 
     publish_dataset(path, name="headsr simulated heads", made_from=made_from, write=write)

@@ -31,10 +31,13 @@ _TRIM_MM, _CONTINUED_MM = 6.0, 24.0  # cut faces are not always flat; behind the
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """``labels`` (X, Y, Z), uint8, index ``structures``; structure 0 is air. The axes of ``grid`` are the mm axes."""
+    """``labels`` (X, Y, Z) index ``structures``; structure 0 is air. The axes of ``grid`` are the mm axes.
+
+    They are uint8, and uint16 where a table has more structures than that can count.
+    """
 
     grid: Grid
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.unsignedinteger]
     structures: tuple[Structure, ...]
     field_of_view: FieldOfView
     # However coarse the scan: the truth at two voxel sizes is one truth.
@@ -94,13 +97,13 @@ class LabelMap:
         drawn = draw_lesions(white[box], ventricle[box], grey[box], voxel_mm=size, degree=degree, rng=rng)
         return Volume(drawn, self.grid.block(tuple(s.start for s in box), drawn.shape))
 
-    def halved(self, box: Sequence[slice]) -> NDArray[np.uint8]:
+    def halved(self, box: Sequence[slice]) -> NDArray[np.unsignedinteger]:
         """The structures of a box of the map's voxels at half their size."""
         ends = zip(box, self.grid.shape, strict=True)
         around = tuple(slice(max(0, s.start - 2), min(n, s.stop + 2)) for s, n in ends)
         part, shape = self.labels[around], np.array([s.stop - s.start for s in box])
         if part.min() == part.max():
-            return np.full(2 * shape, part.flat[0], dtype=np.uint8)
+            return np.full(2 * shape, part.flat[0], dtype=part.dtype)
         fine = self.grid.block(tuple(s.start for s in box), tuple(shape)).resized(tuple(2 * shape))
         return _winners(part, self.grid.block(tuple(s.start for s in around), part.shape), fine)
 
@@ -115,7 +118,7 @@ class LabelMap:
 
     def _around(
         self, positions: NDArray[np.float32], spacing_mm: NDArray[np.float64]
-    ) -> tuple[Grid, NDArray[np.uint8]]:
+    ) -> tuple[Grid, NDArray[np.unsignedinteger]]:
         """The structures around some positions, on a fine grid whose voxels are at most half of the map's."""
         size, start = self.grid.voxel_size, self.grid.affine[:3, 3]
         flat = positions.reshape(3, -1)
@@ -139,12 +142,13 @@ def load_label_map(path: str | os.PathLike[str], table: str | os.PathLike[str]) 
     """
     volume = load_volume(path)
     numbers = whole_numbers(volume.data, path)
-    structures = [s for s in read_structures(table) if s.tissue != "air"]
-    structures = (Structure(0, "background", "air", "air", None), *structures)
-    unknown = set(np.unique(numbers).tolist()) - {s.label for s in structures} - _air_of(table)
+    used = set(np.unique(numbers).tolist())
+    rows = read_structures(table, used=used)
+    structures = (Structure(0, "background", "air", "air", None), *(s for s in rows if s.tissue != "air"))
+    unknown = used - {s.label for s in structures} - {s.label for s in rows if s.tissue == "air"}
     if unknown:
         raise LabelMapError(f"{path}: label {', '.join(map(str, sorted(unknown)))} is not in {table}. Add a row for it")
-    index = np.zeros(numbers.max() + 1, dtype=np.uint8)
+    index = np.zeros(numbers.max() + 1, dtype=np.min_scalar_type(len(structures) - 1))
     for place, structure in enumerate(structures):
         if 0 <= structure.label < len(index):
             index[structure.label] = place
@@ -165,13 +169,9 @@ class _Detail:
     tubes: tuple[Volume, Volume]
 
 
-def _air_of(table: str | os.PathLike[str]) -> set[int]:
-    return {structure.label for structure in read_structures(table) if structure.tissue == "air"}
-
-
 def _framed(
-    labels: NDArray[np.uint8], grid: Grid, path: str | os.PathLike[str]
-) -> tuple[NDArray[np.uint8], Grid, FieldOfView]:
+    labels: NDArray[np.unsignedinteger], grid: Grid, path: str | os.PathLike[str]
+) -> tuple[NDArray[np.unsignedinteger], Grid, FieldOfView]:
     """Cut the map to the head, with air around it, but none where the head itself was cut: there it goes on."""
     if not labels.any():
         raise LabelMapError(f"{path}: holds nothing but background")
@@ -205,7 +205,7 @@ def _framed(
     )
 
 
-def _healed(labels: NDArray[np.uint8], structures: tuple[Structure, ...]) -> NDArray[np.uint8]:
+def _healed(labels: NDArray[np.unsignedinteger], structures: tuple[Structure, ...]) -> NDArray[np.unsignedinteger]:
     """The map with the nearest white matter in place of lesions."""
     white, lesion = (np.array([s.tissue == tissue for s in structures])[labels] for tissue in ("white", "lesion"))
     if not (white.any() and lesion.any()):
@@ -234,7 +234,7 @@ def _draw_detail(head: LabelMap, seed: int) -> _Detail:
     )
 
 
-def _depth_of(labels: NDArray[np.uint8], grid: Grid, slow: Grid) -> NDArray[np.float64]:
+def _depth_of(labels: NDArray[np.unsignedinteger], grid: Grid, slow: Grid) -> NDArray[np.float64]:
     """The distance in mm from the air on another grid."""
     return ndimage.distance_transform_edt(_on_nearest(labels > 0, grid, slow), sampling=slow.voxel_size)
 
@@ -250,11 +250,11 @@ def _tubes(fields: tuple[Volume, Volume], fine: Grid) -> NDArray[np.float32]:
     return np.clip((VESSEL_MM - distance) / edge + 0.5, 0, 1)
 
 
-def _winners(labels: NDArray[np.uint8], grid: Grid, fine: Grid) -> NDArray[np.uint8]:
+def _winners(labels: NDArray[np.unsignedinteger], grid: Grid, fine: Grid) -> NDArray[np.unsignedinteger]:
     """The label of the largest part at each voxel of ``fine``; the parts are the labels' masks under B-splines."""
     weights = [_kernel(positions, n) for positions, n in zip(axis_positions(fine, grid), grid.shape, strict=True)]
-    winner, most = np.zeros(fine.shape, dtype=np.uint8), np.zeros(fine.shape, dtype=np.float32)
-    boxes = ndimage.find_objects(labels.astype(np.int16) + 1)
+    winner, most = np.zeros(fine.shape, dtype=labels.dtype), np.zeros(fine.shape, dtype=np.float32)
+    boxes = ndimage.find_objects(labels.astype(np.int32) + 1)
     for label, box in enumerate(boxes):
         if box is None:
             continue

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +34,7 @@ class Structure(NamedTuple):
     prior: tuple[float, float, float, float] | None
 
 
+_log = logging.getLogger(__name__)
 _PRIOR = ("t1_mean", "t1_mean_sd", "t1_sd", "t1_sd_sd")
 _LAST_LABEL = 2**31 - 1
 _TABLES = ("labels.tsv", "dseg.tsv")
@@ -41,37 +44,75 @@ _COLUMNS = (
 )
 
 
-def find_label_maps(folder: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
+def find_label_maps(
+    folder: str | os.PathLike[str], *, leaving_out: str | os.PathLike[str] | None = None
+) -> list[tuple[Path, Path]]:
     """Every segmentation below a folder with its table: of its own name, or labels.tsv or dseg.tsv at or above it.
 
-    Raises LabelMapError when there are none, or one has no table.
+    By BIDS' inheritance a table may be about some maps alone: desc-aseg_dseg.tsv is none of sub-01_dseg.nii.gz. A map
+    without a table is left out with a warning, and so is, without a word, all in hidden folders and in ``leaving_out``.
+    Raises LabelMapError when there is no map with a table.
     """
     root = Path(folder)
-    maps = sorted(path for ending in ("dseg.nii.gz", "dseg.nii") for path in root.rglob(f"*{ending}"))
+    maps = [path for ending in ("dseg.nii.gz", "dseg.nii") for path in _visible(root.rglob(f"*{ending}"), root)]
+    if leaving_out is not None:
+        maps = [path for path in maps if Path(leaving_out).resolve() not in path.resolve().parents]
     if not maps:
         raise LabelMapError(f"{root}: holds no label map. headsr looks for files that end in _dseg.nii.gz (BIDS)")
-    return [(path, _table_of(path, root)) for path in maps]
+    tables = {path: _table_of(path, root) for path in sorted(maps)}
+    lacking = [path for path, table in tables.items() if table is None]
+    if len(lacking) == len(tables):
+        raise LabelMapError(_without_table(lacking[0], root))
+    for path in lacking:
+        _log.warning("left out: %s", _without_table(path, root))
+    return [(path, table) for path, table in tables.items() if table is not None]
 
 
-def _table_of(path: Path, root: Path) -> Path:
-    own = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
+def _visible(paths: Iterable[Path], root: Path) -> Iterator[Path]:
+    return (path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts))
+
+
+def _table_of(path: Path, root: Path) -> Path | None:
+    own = _own_table(path)
     if own.is_file():
         return own
     for folder in [place for place in path.parents if place == root or root in place.parents]:
-        found = [folder / name for name in _TABLES if (folder / name).is_file()] or sorted(folder.glob("*dseg.tsv"))
+        found = [folder / name for name in _TABLES if (folder / name).is_file()] or _tables_about(path, folder)
         if len(found) > 1:
             raise LabelMapError(f"{path}: {' and '.join(map(str, found))} could both be its table. Keep one, or {own}")
         if found:
             return found[0]
-    raise LabelMapError(
-        f"{path}: no table says what its numbers mean. Put {own.name} beside it, or labels.tsv into {root}. {_COLUMNS}"
+    return None
+
+
+def _tables_about(path: Path, folder: Path) -> list[Path]:
+    """The tables of a folder whose names have no entity that the map's has not: those with most of them."""
+    found = [(table, _entities(table)) for table in sorted(folder.glob("*dseg.tsv"))]
+    about = [(table, entities) for table, entities in found if entities <= _entities(path)]
+    most = max((len(entities) for _, entities in about), default=0)
+    return [table for table, entities in about if len(entities) == most]
+
+
+def _entities(path: Path) -> set[str]:
+    return {part for part in path.name.split("_")[:-1] if "-" in part}
+
+
+def _own_table(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
+
+
+def _without_table(path: Path, root: Path) -> str:
+    return (
+        f"{path}: no table says what its numbers mean. Put {_own_table(path).name} beside it, or labels.tsv into "
+        f"{root}. {_COLUMNS}"
     )
 
 
-def read_structures(table: str | os.PathLike[str]) -> tuple[Structure, ...]:
+def read_structures(table: str | os.PathLike[str], *, used: Collection[int] | None = None) -> tuple[Structure, ...]:
     """Read a table of labels (tab separated). The tissue is the column of that name, or follows from the name.
 
-    Raises LabelMapError naming the row and the way out.
+    With ``used``, the labels of a map, a row of another label whose tissue nothing says is left out. Raises
+    LabelMapError naming the row and the way out.
     """
     try:
         columns, rows = read_rows(table, stripped=True)
@@ -80,19 +121,24 @@ def read_structures(table: str | os.PathLike[str]) -> tuple[Structure, ...]:
     number = "label" if "label" in columns else "index"
     if not rows or not {number, "name"} <= set(columns):
         raise LabelMapError(f"{table}: is no table of labels. {_COLUMNS}, separated by tabs")
-    structures = tuple(_structure(row, number, table) for _, row in rows)
+    read = (_structure(row, number, table, used) for _, row in rows)
+    structures = tuple(structure for structure in read if structure is not None)
     if len({structure.label for structure in structures}) < len(structures):
         raise LabelMapError(f"{table}: a label stands in more than one row. Keep one row per label")
     return structures
 
 
-def _structure(row: dict[str, str], number: str, table: str | os.PathLike[str]) -> Structure:
+def _structure(
+    row: dict[str, str], number: str, table: str | os.PathLike[str], used: Collection[int] | None
+) -> Structure | None:
     where = f"{table}: label {row[number]} ({row['name']})"
     label = int(_number(row[number], where, most=_LAST_LABEL, whole=True))
     given = [row.get(name) not in (None, "", "n/a") for name in _PRIOR]
     prior = tuple(_number(row[name], where) for name in _PRIOR) if all(given) else None
     named = row.get("tissue") or tissue_of(row["name"]) or tissue_of(row.get("abbreviation") or "")
     tissue = "air" if label == 0 else named
+    if tissue not in TISSUES and used is not None and label not in used:
+        return None
     if tissue not in TISSUES:
         raise LabelMapError(
             f"{where}: {tissue or 'its name'} is no tissue that headsr knows. Add a column tissue to the table with"

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from headsr import __version__
 from headsr.annex import run_tool
-from headsr.files import UnreadableError, write_json
+from headsr.files import UnreadableError, set_mode, write_json
 from headsr.typed_json import read_as
 from headsr.volumes import Volume, save_volume
 
@@ -101,7 +101,7 @@ def _is_made(target: Path, made_from: str) -> bool:
     description = target / "dataset_description.json"
     found = _made_by(description) if description.is_file() else "something else"
     if found != made_from:
-        raise DatasetError(f"{target}: holds {found!r}, not {made_from!r}. Move or remove it, or choose another folder")
+        raise DatasetError(f"{target}: holds {found!r}, not {made_from!r}. Move it away, or choose another folder")
     return True
 
 
@@ -142,5 +142,5 @@ def _remove(folder: Path) -> None:
         raise DatasetError(f"{folder}: is in the way: it is no dataset that headsr began. Move it away")
     if folder.exists():
         for parent, _, _ in os.walk(folder):
-            os.chmod(parent, stat.S_IRWXU)
+            set_mode(parent, stat.S_IRWXU)
         shutil.rmtree(folder)

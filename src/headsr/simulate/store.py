@@ -24,7 +24,7 @@ from torch import Tensor
 from headsr.files import sha256_of, whole
 from headsr.seal import refuse_broken_seal, seal, sealable, unsealed
 from headsr.seeds import seed_of
-from headsr.simulate.labels import Structure
+from headsr.simulate.labels import LabelMapError, Structure
 from headsr.typed_json import picked
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 PERSONS, DEGREES = 2, ("mild", "moderate", "severe")
+_MOST_STRUCTURES = 256  # that a byte can tell apart
 DEPTH_STEP_MM, LESION_STEP = 0.1, 1 / 255  # what one of a stored byte is
 _BRAIN = ("white", "grey")
 _DEPTH_MM, _BLOCK = 2.0, 48
@@ -59,6 +60,11 @@ def prepare_anatomy(
     from headsr.simulate.labelmap import load_label_map
 
     head = load_label_map(dseg, table)
+    if len(head.structures) > _MOST_STRUCTURES:
+        raise LabelMapError(
+            f"{table}: has {len(head.structures)} structures, and an anatomy to train on holds {_MOST_STRUCTURES}. "
+            "Leave out the rows that no map has, or give several structures one row"
+        )
     box, cut = _box_of(head)
     winners = _winners_in(head, box)
     tensors = {"winners": winners, "depth": _depth_in(head, box)}
@@ -102,7 +108,7 @@ def open_anatomy(path: str | os.PathLike[str]) -> StoredAnatomy:
     except FileNotFoundError:
         raise StoreError(f"{path}: does not exist. Prepare the label map that it is of") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise StoreError(f"{path}: is damaged or no anatomy ({error}). Delete it and prepare it again") from error
+        raise StoreError(f"{path}: is damaged or no anatomy ({error}). Move it away and prepare it again") from error
     if not known:
         raise StoreError(f"{path}: is of format {metadata.get('format')}, not {FORMAT}. Prepare it again")
     return StoredAnatomy(Path(path), stream, metadata)

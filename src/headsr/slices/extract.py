@@ -34,7 +34,7 @@ def extract_slices(
     Same scan, same bytes.
     Raises VolumeError when the mask does not fit the scan or leaves no slice.
     """
-    scan, mask = load_volume(volume), load_volume(head_mask)
+    scan, mask = load_volume(volume), load_volume(head_mask, constant=True)
     if not mask.grid.same_as(scan.grid):
         raise VolumeError(f"{head_mask}: is not on the grid of {volume}. Make both again")
     planes = {plane: slices_of(scan, mask.data > 0.5, plane) for plane in LAYOUT}

@@ -33,7 +33,7 @@ def _entry(name: str, split: str, suffix: str, mark: Path, folder: Path) -> dict
         said = read_as(_Said, mark, "attributes")
     except UnreadableError as error:
         raise ValueError(
-            f"{mark}: is not a store of slices ({error}). Delete {mark.parent} and run again to make it anew"
+            f"{mark}: is not a store of slices ({error}). Move {mark.parent} away and run again to make it anew"
         ) from error
     return {
         "name": name,

@@ -13,9 +13,10 @@ import numpy as np
 from headsr.acquisition.thickness import estimate_thickness
 from headsr.degrade.lowres import NEARLY_ISOTROPIC, THICKNESS
 from headsr.files import UnreadableError, open_file, parse_json, read_text, sha256_of, sidecar_of
+from headsr.preprocess.load import load_scan
 from headsr.preprocess.outline import brain_of, head_of
 from headsr.preprocess.skull import is_skull_stripped
-from headsr.volumes import AXES, Volume, VolumeError, load_volume
+from headsr.volumes import AXES, Volume, VolumeError
 
 _DICOM_AT, _DICOM = 128, b"DICM"
 _IMAGES = (".nii", ".nii.gz")
@@ -88,12 +89,12 @@ def read_given(path: str | os.PathLike[str], slices: Slices) -> GivenScan:
     """Read one scan and what its sidecar and ``slices`` say of it.
 
     Where neither says how thick its slices are, the scan is asked. Raises VolumeError for what is no scan of a head
-    (``load_volume``), DICOM, slices whose thickness nobody tells, and a thickness that cannot be.
+    (``load_scan``), DICOM, slices whose thickness nobody tells, and a thickness that cannot be.
     """
     path = Path(path)
     _refuse_dicom(path)
-    volume = load_volume(path)
-    metadata = _metadata_of(path)
+    volume = load_scan(path)
+    metadata = metadata_of(path)
     axis = int(np.argmax(volume.grid.voxel_size))
     thickness, said_by = _thickness_of(path, volume, axis, slices, metadata)
     return GivenScan(path, volume, axis, thickness, said_by, slices.profile, metadata, sha256_of(path))
@@ -117,7 +118,8 @@ def _dcm2niix(folder: Path) -> str:
     return f"dcm2niix -b y -z y -f %p_%s -o nifti '{folder}'"
 
 
-def _metadata_of(path: Path) -> dict[str, Any]:
+def metadata_of(path: Path) -> dict[str, Any]:
+    """The JSON sidecar beside a scan, empty where there is none. VolumeError for one that cannot be read."""
     sidecar = sidecar_of(path)
     if not sidecar.exists():
         return {}
@@ -126,9 +128,9 @@ def _metadata_of(path: Path) -> dict[str, Any]:
     except UnreadableError as error:
         raise VolumeError(str(error)) from None
     except ValueError as error:
-        raise VolumeError(f"{sidecar}: is not valid JSON ({error}). Repair it or take it away") from None
+        raise VolumeError(f"{sidecar}: is not valid JSON ({error}). Repair it or move it away") from None
     if not isinstance(metadata, dict):
-        raise VolumeError(f"{sidecar}: holds no JSON object, as a scan's sidecar is one. Repair it or take it away")
+        raise VolumeError(f"{sidecar}: holds no JSON object, as a scan's sidecar is one. Repair it or move it away")
     return metadata
 
 
@@ -139,8 +141,8 @@ def _thickness_of(path: Path, volume: Volume, axis: int, slices: Slices, metadat
         found = slices.thickness_mm, "as you say"
     elif slices.gap_mm is not None:
         found = spacing - slices.gap_mm, "from the gap that you say"
-    elif (stated := metadata.get("SliceThickness")) is not None:
-        found = _stated(path, stated), "as its sidecar says"
+    elif (stated := stated_thickness(path, metadata)) is not None:
+        found = stated, "as its sidecar says"
     elif spacing <= NEARLY_ISOTROPIC * float(np.delete(volume.grid.voxel_size, axis).max()):
         return spacing, "as far as they are apart, for they are nearly as fine as its pixels"
     else:
@@ -170,7 +172,11 @@ def _estimated(path: Path, volume: Volume, axis: int, profile: str) -> tuple[flo
     return found.thickness_mm, said_by
 
 
-def _stated(path: Path, stated: Any) -> float:
+def stated_thickness(path: Path, metadata: dict[str, Any]) -> float | None:
+    """The thickness in mm that a scan's sidecar says, if any. VolumeError for one that is no number."""
+    stated = metadata.get("SliceThickness")
+    if stated is None:
+        return None
     if isinstance(stated, bool) or not isinstance(stated, int | float) or not np.isfinite(stated) or stated <= 0:
         raise VolumeError(
             f"{sidecar_of(path)}: SliceThickness {str(stated)[:40]!r} is no number of mm. Say what is right: "

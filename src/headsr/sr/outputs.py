@@ -68,6 +68,8 @@ def result_at(out: str | os.PathLike[str], grid: Grid, views: Sequence[str]) -> 
     ending = next((end for end in (_STORE, *_IMAGES) if out.name.endswith(end) and out.name != end), None)
     if ending is None:
         raise ValueError(f"{out}: name the result X.nii.gz, or X.ome.zarr")
+    if any("\ud800" <= letter <= "\udfff" for letter in out.name):
+        raise ValueError(f"{out}: its name is no text in UTF-8, and its sidecar could not say it. Name it otherwise")
     stem = out.name.removesuffix(ending)
     large = ending == _STORE or max(grid.shape) > MOST_OF_NIFTI
     image = ending if ending in _IMAGES else _IMAGES[0]

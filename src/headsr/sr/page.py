@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 import headsr
 from headsr.acquisition.measurement import Study, head_voxels
 from headsr.evaluate.picture import NOTICE, PLANES, Head, Panel, Rows, cut, write_smallest
-from headsr.files import whole
+from headsr.files import temporary_folder, whole
 from headsr.reconstruct.estimate import Estimate
 from headsr.reconstruct.interpolate import average_of
 from headsr.render.ours import GENERATOR
@@ -96,8 +95,8 @@ def _picture(study: Study, estimate: Estimate, title: str) -> str:
     rows: Rows = [(view, view, _panels(head, view, smooth, estimate.volume, added, unsure, high)) for view in PLANES]
     columns = ["scan, interpolated", "result", "added", *([] if unsure is None else ["unsure"])]
     foot = f"added ±{_ADDED:g}, unsure 0 to {_UNSURE:g}, of the brightest; the subject's right is on the right"
-    with tempfile.TemporaryDirectory(prefix="headsr-page-") as folder:
-        drawn = Path(folder) / "picture.png"
+    with temporary_folder("page") as folder:
+        drawn = folder / "picture.png"
         write_smallest(drawn, head, rows, columns, title=title, foot=foot)
         return f"data:image/png;base64,{base64.b64encode(drawn.read_bytes()).decode()}"
 

@@ -39,6 +39,7 @@ from headsr.sr.target import Size, target_of
 from headsr.sr.zeroed import zeroed
 from headsr.volumes import Forms, Grid, save_volume
 from headsr.weights import TrainedModel
+from headsr.words import shown
 
 # What needs nothing but the scans.
 _PLAIN = {"spline": {}, "average": {}, "tikhonov": {"iterations": 20}, "tv": {}}
@@ -96,6 +97,12 @@ def method_named(name: str) -> Method:
     return build(MethodRecipe, {"kind": name, **_PLAIN[name]}, name)
 
 
+def read_and_aim(scans: Sequence[Path], slices: Slices, size: Size) -> tuple[tuple[GivenScan, ...], Grid]:
+    """The scans as they are given, and the grid of their result. VolumeError for scans that cannot be used."""
+    given = tuple(read_given(path, slices) for path in scans)
+    return given, target_of(given[0], size)
+
+
 def foretell(request: Request) -> Foretold:
     """Read the scans and say what will be made.
 
@@ -103,8 +110,7 @@ def foretell(request: Request) -> Foretold:
     is short, StoreError where somebody else's file is in the way.
     """
     method = method_named(request.method)
-    given = tuple(read_given(path, request.slices) for path in request.scans)
-    target = target_of(given[0], request.size)
+    given, target = read_and_aim(request.scans, request.slices, request.size)
     result = request.named(target, views_of(given))
     if any(path.resolve() == scan.path.resolve() for path in result.files() for scan in given):
         raise ValueError(f"{result.volume}: the result would lie on the scan itself. Name it otherwise")
@@ -129,14 +135,11 @@ def super_resolve(request: Request, foretold: Foretold, *, quiet: bool = False) 
         return False
     say("looking for the head, its noise and, with several scans, their placement")
     prepared = prepare(foretold.given, foretold.target, choose_device() if foretold.method.gpu else torch.device("cpu"))
-    outside = _outside(foretold, prepared)
+    outside = outside_training(foretold.given, foretold.method, prepared)
     for what in outside:
         say(f"outside of what the weights were trained on: {what}")
-    if outside and not request.force:
-        raise OutsideTrainingError(
-            f"{foretold.given[0].path}: {'; '.join(outside)}. What comes of it was never tested: --force makes it all "
-            "the same, or ask for other voxels, or take --method tikhonov"
-        )
+    if not request.force:
+        refuse_outside(foretold.given, outside)
     label = f"reconstructing by {foretold.method.kind}"
     say(label)
     models = {} if foretold.model is None else {WEIGHTS: foretold.model}
@@ -173,11 +176,21 @@ def follows_from(request: Request, foretold: Foretold) -> dict[str, Any]:
     }
 
 
-def _outside(foretold: Foretold, prepared: Prepared) -> list[str]:
-    if not isinstance(foretold.method, Unrolled):
+def outside_training(given: Sequence[GivenScan], method: Method, prepared: Prepared) -> list[str]:
+    """In what scans are none that the method's weights were trained on, in words."""
+    if not isinstance(method, Unrolled):
         return []
     training = build(ModelRecipe, dict(card_of(WEIGHTS, PACKAGE).recipe), WEIGHTS).data
-    return outside_of(training, prepared.study, foretold.given)
+    return outside_of(training, prepared.study, given)
+
+
+def refuse_outside(given: Sequence[GivenScan], outside: Sequence[str]) -> None:
+    """OutsideTrainingError for scans that lie ``outside`` of what the weights were trained on."""
+    if outside:
+        raise OutsideTrainingError(
+            f"{given[0].path}: {'; '.join(outside)}. What comes of it was never tested: --force makes it all "
+            "the same, or ask for other voxels, or take --method tikhonov"
+        )
 
 
 def _emptied(volume: NDArray[np.float32], empty: torch.Tensor | None) -> NDArray[np.float32]:
@@ -189,7 +202,7 @@ def _record_of(foretold: Foretold, prepared: Prepared) -> dict[str, Any]:
     study, method = prepared.study, foretold.method
     scans = [
         {
-            "file": given.path.name,
+            "file": shown(given.path.name),
             "sha256": given.sha256,
             "view": scan.view,
             "spacing_mm": given.spacing,

@@ -15,6 +15,7 @@ from headsr.acquisition.noise import estimate_noise
 from headsr.acquisition.operator import Acquisition
 from headsr.acquisition.placement import PlacedScan
 from headsr.degrade.together import align
+from headsr.preprocess.appearance import is_computed
 from headsr.preprocess.intensity import PERCENTILE
 from headsr.preprocess.outline import brain_of, head_of
 from headsr.preprocess.skull import is_skull_stripped
@@ -22,7 +23,7 @@ from headsr.sr.given import GivenScan, views_of
 from headsr.sr.target import as_fine_as
 from headsr.volumes import Grid, Volume, VolumeError
 
-_COMPUTED_BELOW, _AIR_HU = -500.0, -1000.0  # darker than this is air in Hounsfield units
+_AIR_HU = -1000.0
 _BELOW_ZERO = -0.02  # of the percentile: less is what an interpolation leaves
 
 
@@ -73,11 +74,6 @@ def prepare(scans: Sequence[GivenScan], target: Grid, device: torch.device) -> P
         skull_stripped=stripped,
     )
     return Prepared(study, tuple(seen), tuple(alignment.record() for alignment in found))
-
-
-def is_computed(scan: Volume) -> bool:
-    """Whether a scan is a computed tomography: air is far below zero."""
-    return float(np.percentile(scan.data[::2, ::2], 1)) < _COMPUTED_BELOW
 
 
 def _head_of(volume: Volume, stripped: bool) -> NDArray[np.bool_]:

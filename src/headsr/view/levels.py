@@ -57,6 +57,11 @@ class StoredVolume:
         if not self.folder.is_dir():
             raise ValueError(f"{given}: does not exist or is not a folder. Name a folder X.ome.zarr that headsr wrote")
         self._opened = _identity(self._root)
+        if self._opened is None and (other := _other_kind(self.folder)):
+            raise ValueError(
+                f"{given}: is {other}, which headsr did not write. It shows its own volumes, which are OME-Zarr 0.5 "
+                "(Zarr v3); napari and other viewers show this one"
+            )
         if self._opened is None:
             raise ValueError(
                 f"{given}: is not finished, for it has no zarr.json yet. Make it with the same command again, which "
@@ -160,8 +165,8 @@ class StoredVolume:
             return self._arrays[level][box]
         except Exception as error:  # zarr, its codecs and the operating system each raise their own
             raise DamagedError(
-                f"{self.folder.name}: level {level} cannot be read ({type(error).__name__}: {error}). Delete "
-                f"{self._root} and make it with the same command again"
+                f"{self.folder.name}: level {level} cannot be read ({type(error).__name__}: {error}). Move "
+                f"{self._root} away and make it with the same command again"
             ) from error
 
     def _shards_of(self, level: int, start: Triple, shape: Triple) -> list[str]:
@@ -204,6 +209,12 @@ def _identity(root: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _other_kind(folder: Path) -> str:
+    """What a folder is that holds what headsr never writes, in words; '' where it may be a store of its own."""
+    old = any((folder / name).exists() for name in (".zgroup", ".zarray", ".zattrs"))
+    return "a Zarr v2 store (OME-Zarr 0.4 or earlier)" if old else ""
 
 
 def _cuts(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:

@@ -7,11 +7,13 @@ could have its name point here (DNS rebinding); and of the disk it shows files i
 
 from __future__ import annotations
 
+import getpass
 import hmac
 import json
 import os
 import re
 import secrets
+import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -45,12 +47,14 @@ _IDLE_SECONDS = 60
 
 
 def serve(stores: Sequence[str | Path], *, port: int = 0) -> None:
-    """Show stores (folders ``X.ome.zarr`` or their ``zarr.json``) side by side until Ctrl-C; prints the address.
+    """Show stores (folders ``X.ome.zarr`` or their ``zarr.json``) side by side until Ctrl-C.
 
-    Port 0 is a free one. Raises ValueError where a store is not a finished volume or the port is taken.
+    Prints the address, and the command that makes it reachable from another machine. Port 0 is a free one. Raises
+    ValueError where a store is not a finished volume or the port is taken.
     """
     with ViewServer(stores, port=port) as server, suppress(KeyboardInterrupt):
         print(f"{server.url}\nOpen this address in a browser on this machine. Ctrl-C ends it.")
+        print(f"From another machine, first say there, and leave it open: {server.tunnel}")
         for number in range(len(stores)):
             print(f"For programs that read OME-Zarr: {server.url}{server.raw_path(number)}", flush=True)
         server.serve_forever()
@@ -74,6 +78,11 @@ class ViewServer(ThreadingHTTPServer):
     def url(self) -> str:
         """The address of the page, with its key."""
         return f"http://{self.hosts[0]}/{self.key}/"
+
+    @property
+    def tunnel(self) -> str:
+        """The command by which another machine reaches ``url`` as its own."""
+        return f"ssh -N -L {self.server_port}:127.0.0.1:{self.server_port} {getpass.getuser()}@{socket.gethostname()}"
 
     def raw_path(self, number: int) -> str:
         """Where below ``url`` the files of a store lie, for programs that read OME-Zarr."""

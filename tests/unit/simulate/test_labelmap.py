@@ -9,6 +9,7 @@ from headsr.simulate.head import head_truth, simulate_head
 from headsr.simulate.labelmap import LabelMap, _framed, _kernel, _tubes, _winners, load_label_map
 from headsr.simulate.labels import LabelMapError, Structure
 from headsr.simulate.scene import FieldOfView
+from headsr.simulate.store import prepare_anatomy
 from headsr.volumes import Grid, Volume, cell_average, load_volume, save_volume
 
 
@@ -33,6 +34,23 @@ def test_a_map_is_read_in_its_own_millimetres_and_healed(ball):
     np.testing.assert_allclose(ball.field_of_view.centre, 0, atol=2.1)
     # 12 mm of air around 32 mm of head, up to the next multiple of 4 mm.
     assert ball.field_of_view.size == (88.0, 88.0, 88.0)
+
+
+def test_more_structures_than_a_byte_counts_are_told_apart(tmp_path):
+    inside = ((np.indices((34, 34, 34)) - 16.5) ** 2).sum(axis=0) < 14**2
+    labels = np.zeros(inside.shape, dtype=np.float32)
+    labels[inside] = 1000 + np.arange(inside.sum()) * 300 // inside.sum()
+    save_volume(tmp_path / "sub-01_dseg.nii.gz", labels, Grid(labels.shape, np.diag([2.0, 2, 2, 1])))
+    rows = [f"{1000 + n}\tctx-lh-{n}\tgrey" for n in range(300)] + ["9\tnobody knows\t"]
+    (tmp_path / "dseg.tsv").write_text("\n".join(["index\tname\ttissue", *rows]) + "\n")
+    head = load_label_map(tmp_path / "sub-01_dseg.nii.gz", tmp_path / "dseg.tsv")
+    numbers = np.array([structure.label for structure in head.structures])[head.labels]
+    assert set(np.unique(numbers)) == {0, *range(1000, 1300)}
+    far = np.argwhere(numbers == 1290).mean(axis=0).astype(int)
+    winners = head.halved([slice(n, n + 2) for n in far])
+    assert winners.max() > 255 and abs(int(winners.max()) - 291) < 10
+    with pytest.raises(LabelMapError, match=r"dseg\.tsv: has 301 structures, and an anatomy to train on holds 256"):
+        prepare_anatomy(tmp_path / "sub-01_dseg.nii.gz", tmp_path / "dseg.tsv", tmp_path / "a.safetensors")
 
 
 def test_where_the_scan_cut_the_head_it_goes_on():

@@ -64,6 +64,51 @@ def test_no_map_and_two_tables_are_errors(tmp_path):
         find_label_maps(tmp_path)
 
 
+def layout(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_a_table_is_about_the_maps_that_have_its_entities(tmp_path, caplog):
+    """As fMRIPrep lays them out: one table for each of two kinds of maps at the root, and none for the third."""
+    anat = tmp_path / "sub-01/anat"
+    layout(anat, *(f"sub-01_{desc}dseg.nii.gz" for desc in ("", "desc-aseg_", "desc-aparcaseg_")))
+    layout(tmp_path, "desc-aseg_dseg.tsv", "desc-aparcaseg_dseg.tsv")
+    assert find_label_maps(tmp_path) == [
+        (anat / f"sub-01_desc-{kind}_dseg.nii.gz", tmp_path / f"desc-{kind}_dseg.tsv") for kind in ("aparcaseg", "aseg")
+    ]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"left out: {anat}/sub-01_dseg.nii.gz: no table says what its numbers mean")
+
+
+def test_the_table_with_most_of_a_map_s_entities_goes_before(tmp_path):
+    layout(
+        tmp_path, "sub-01/sub-01_desc-aseg_dseg.nii.gz", "a_dseg.tsv", "sub-01/desc-aseg_dseg.tsv", "sub-01/b_dseg.tsv"
+    )
+    ((_, table),) = find_label_maps(tmp_path)
+    assert table == tmp_path / "sub-01/desc-aseg_dseg.tsv"
+
+
+def test_what_a_simulation_makes_is_not_what_it_is_made_of(tmp_path):
+    out, partial = tmp_path / "out", tmp_path / ".out.partial-7"
+    layout(tmp_path, "labels.tsv", "sub-01_dseg.nii.gz")
+    for place in (out, partial):
+        layout(place, "derivatives/truth/sub-01/anat/sub-01_dseg.nii.gz")
+    maps = find_label_maps(tmp_path, leaving_out=out)
+    assert maps == [(tmp_path / "sub-01_dseg.nii.gz", tmp_path / "labels.tsv")]
+    assert len(find_label_maps(tmp_path)) == 2
+
+
+def test_a_row_that_no_map_needs_may_say_no_tissue(tmp_path):
+    table = tmp_path / "dseg.tsv"
+    table.write_text("index\tname\n1\tLeft-Cerebral-Exterior\n2\tLeft-Cerebral-White-Matter\n")
+    assert [s.label for s in read_structures(table, used={0, 2})] == [2]
+    with pytest.raises(LabelMapError, match=r"label 1 \(Left-Cerebral-Exterior\)"):
+        read_structures(table, used={0, 1})
+
+
 def test_fractions_are_no_labels():
     np.testing.assert_array_equal(whole_numbers(np.array([0.0, 511.0], dtype=np.float32), "x"), [0, 511])
     with pytest.raises(LabelMapError, match=r"x: holds fractions"):

@@ -387,6 +387,23 @@ def test_a_store_that_is_not_finished_is_refused_with_the_way_out(tmp_path, stor
         ViewServer([tmp_path / "half.ome.zarr" / "zarr.json"])
 
 
+def test_a_store_of_zarr_v2_is_named_as_one(tmp_path):
+    for number, name in enumerate((".zgroup", ".zarray", ".zattrs")):
+        other = tmp_path / f"{number}.ome.zarr"
+        other.mkdir()
+        (other / name).write_text('{"zarr_format": 2}')
+        with pytest.raises(ValueError, match=rf"{number}\.ome\.zarr: is a Zarr v2 store .*headsr did not write"):
+            ViewServer([other])
+
+
+def test_what_makes_it_reachable_from_another_machine_is_printed(store, started):
+    program = f"from headsr.view import serve; serve([{str(store)!r}])"
+    process = started([sys.executable, "-u", "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    address, _, tunnel = (process.stdout.readline().decode() for _ in range(3))
+    port = re.match(r"http://127\.0\.0\.1:(\d+)/", address)[1]
+    assert re.search(rf"another machine.*: ssh -N -L {port}:127\.0\.0\.1:{port} \S+@\S+\n$", tunnel)
+
+
 def test_a_port_that_is_taken_is_refused_with_the_way_out(server, store):
     with pytest.raises(ValueError, match=rf"port {server.server_port}: .*Choose another"):
         ViewServer([store], port=server.server_port)
