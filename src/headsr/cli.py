@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     mlflow.set_defaults(command=_mlflow)
 
     demo = commands.add_parser("demo", help="make the embedded dataset and run everything on it")
-    demo.add_argument("--cores", type=int, default=os.cpu_count(), help="how many processor cores (default: all)")
+    demo.add_argument("--cores", type=_count, help="how many processor cores (default: all that it may use)")
     demo.set_defaults(command=_demo)
     return parser
 
@@ -308,8 +308,9 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _render(options: argparse.Namespace) -> int:
     from headsr.fields.load import load_field
+    from headsr.machine import cores
     from headsr.render.field import Manner, plan_render, render_field
-    from headsr.render.plan import cores, target_grid
+    from headsr.render.plan import target_grid
     from headsr.render.publish import outputs_beside
 
     outputs = outputs_beside(options.out)
@@ -438,8 +439,9 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 def _demo(options: argparse.Namespace) -> int:
     from headsr.demo import run_demo
+    from headsr.machine import cores
 
-    return run_demo(cores=options.cores)
+    return run_demo(cores=options.cores or cores())
 
 
 if __name__ == "__main__":

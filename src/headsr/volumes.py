@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from scipy import linalg, ndimage
 
 from headsr.files import NotAFileError, open_file, whole
+from headsr.machine import free_memory
 
 AXES = {
     "sagittal": 0,
@@ -449,7 +449,7 @@ def _count(header: nib.Nifti1Header) -> int:
 
 def _refuse_size(path: str | os.PathLike[str], header: nib.Nifti1Header, most: int) -> None:
     """VolumeError where a file that can hold ``most`` bytes lacks some, and where memory cannot take the volume."""
-    size, free = _bytes_of(header), psutil.virtual_memory().available
+    size, free = _bytes_of(header), free_memory()
     if not 0 <= size <= most:
         raise VolumeError(
             f"{path}: is damaged or cut short (its header says {size} bytes, and it holds at most {most}). Fetch it "
