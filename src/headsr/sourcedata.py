@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-import json
 import logging
 import os
 import re
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 from headsr import annex
 from headsr.clones import commit_of, git, sync_clone
 from headsr.companions import companions_of, may_be_companion
-from headsr.files import UnreadableError, sidecar_of, whole
+from headsr.files import UnreadableError, parse_metadata, sidecar_of, whole
 from headsr.labelmaps import PinnedMap, read_maps, write_maps
 from headsr.scans import (
     DATASET_PATTERN,
@@ -307,11 +306,10 @@ def _metadata(file: annex.TreeFile | None) -> dict[str, object] | None:
     if file is None or file.content is None:
         return None
     try:
-        content = json.loads(file.content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        return parse_metadata(file.content)
+    except ValueError as error:
         _log.warning("%s is not JSON (%s): its slice thickness counts as unknown", file.path, shown(str(error)))
         return None
-    return content if isinstance(content, dict) else None
 
 
 def _millimetres(metadata: Mapping[str, object] | None, path: str) -> str:

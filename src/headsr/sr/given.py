@@ -12,13 +12,15 @@ import numpy as np
 
 from headsr.acquisition.thickness import estimate_thickness
 from headsr.degrade.lowres import NEARLY_ISOTROPIC, THICKNESS
-from headsr.files import UnreadableError, open_file, parse_json, read_text, sha256_of, sidecar_of
+from headsr.files import MOST_BYTES, NotAFileError, open_file, parse_metadata, sha256_of, sidecar_of
 from headsr.preprocess.outline import brain_of, head_of
 from headsr.preprocess.skull import is_skull_stripped
+from headsr.scans import parse_name
 from headsr.volumes import AXES, Volume, VolumeError, load_volume
 
 _DICOM_AT, _DICOM = 128, b"DICM"
 _IMAGES = (".nii", ".nii.gz")
+_OR_SAY = "or say yourself how thick the slices are: --thickness MM"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Slices:
     gap_mm: float | None = None
     profile: str = "box"
 
+    @property
+    def are_said(self) -> bool:
+        """Whether a person says how thick they are: what a sidecar says, and whether it can be read, is no matter."""
+        return self.thickness_mm is not None or self.gap_mm is not None
+
     def __post_init__(self) -> None:
         if self.thickness_mm is not None and self.gap_mm is not None:
             raise ValueError("thickness and gap of the slices say the same thing twice. Give one of them")
@@ -41,7 +48,7 @@ class Slices:
 class GivenScan:
     """One scan: ``axis`` (RAS) is that of its slices, ``thickness`` theirs in mm; ``thickness_from`` says who says so.
 
-    ``metadata`` is its JSON sidecar, empty where there is none.
+    ``metadata`` is what its JSON sidecars say, empty where there are none or a person has said how thick slices are.
     """
 
     path: Path
@@ -93,7 +100,7 @@ def read_given(path: str | os.PathLike[str], slices: Slices) -> GivenScan:
     path = Path(path)
     _refuse_dicom(path)
     volume = load_volume(path)
-    metadata = _metadata_of(path)
+    metadata = {} if slices.are_said else _metadata_of(path)
     axis = int(np.argmax(volume.grid.voxel_size))
     thickness, said_by = _thickness_of(path, volume, axis, slices, metadata)
     return GivenScan(path, volume, axis, thickness, said_by, slices.profile, metadata, sha256_of(path))
@@ -115,18 +122,54 @@ def _dcm2niix(folder: Path) -> str:
 
 
 def _metadata_of(path: Path) -> dict[str, Any]:
-    sidecar = sidecar_of(path)
-    if not sidecar.exists():
-        return {}
-    try:
-        metadata = parse_json(read_text(sidecar, "utf-8-sig"))
-    except UnreadableError as error:
-        raise VolumeError(str(error)) from None
-    except ValueError as error:
-        raise VolumeError(f"{sidecar}: is not valid JSON ({error}). Repair it or take it away") from None
-    if not isinstance(metadata, dict):
-        raise VolumeError(f"{sidecar}: holds no JSON object, as a scan's sidecar is one. Repair it or take it away")
+    """What a scan's sidecars say: that beside it and those it inherits from, of which the nearest counts most."""
+    metadata: dict[str, Any] = {}
+    for sidecar in reversed(_sidecars_of(path)):
+        metadata |= _read_sidecar(sidecar)
     return metadata
+
+
+def _sidecars_of(path: Path) -> list[Path]:
+    """The sidecars of a scan that there are, the nearest first.
+
+    One in the place that BIDS gives it inherits from those of its suffix and of no entities but its own, in its folder
+    and in those above it, up to that of the dataset.
+    """
+    own = sidecar_of(path)
+    parsed = parse_name(own.stem)
+    if parsed is None:
+        return [own] if os.path.lexists(own) else []
+    _, stem, suffix = parsed
+    entities = stem.split("_")
+    found = []
+    for folder in _dataset_folders(path, entities):
+        about = {name: name.stem.split("_") for name in sorted(folder.glob(f"*{suffix}.json"))}
+        fitting = [name for name in about if about[name][-1] == suffix and set(about[name][:-1]) <= set(entities)]
+        found += sorted(fitting, key=lambda name: -len(about[name]))
+    return found
+
+
+def _dataset_folders(path: Path, entities: Sequence[str]) -> list[Path]:
+    """The folders from a scan's to its dataset's; its own alone where it does not lie as BIDS has it."""
+    people = [entity for entity in entities if entity.startswith(("sub-", "ses-"))]
+    here = Path(os.path.abspath(path)).parent
+    above = [here, *here.parents]
+    lies_as_bids_has_it = [folder.name for folder in above[: len(people) + 1]] == ["anat", *reversed(people)]
+    return above[: len(people) + 2] if lies_as_bids_has_it else [path.parent]
+
+
+def _read_sidecar(sidecar: Path) -> dict[str, Any]:
+    try:
+        with open_file(sidecar) as stream:
+            return parse_metadata(stream.read(MOST_BYTES))
+    except FileNotFoundError:
+        raise VolumeError(f"{sidecar}: its content is not here. Get it with datalad get, {_OR_SAY}") from None
+    except NotAFileError as error:
+        raise VolumeError(str(error)) from None
+    except OSError as error:
+        raise VolumeError(f"{sidecar}: cannot be read ({error.strerror}). Have it made readable, {_OR_SAY}") from None
+    except ValueError as error:
+        raise VolumeError(f"{sidecar}: is not valid JSON ({error}). Repair it, {_OR_SAY}") from None
 
 
 def _thickness_of(path: Path, volume: Volume, axis: int, slices: Slices, metadata: dict[str, Any]) -> tuple[float, str]:
@@ -169,8 +212,8 @@ def _estimated(path: Path, volume: Volume, axis: int, profile: str) -> tuple[flo
 
 def _stated(path: Path, stated: Any) -> float:
     if isinstance(stated, bool) or not isinstance(stated, int | float) or not np.isfinite(stated) or stated <= 0:
+        said_in = next(sidecar for sidecar in _sidecars_of(path) if "SliceThickness" in _read_sidecar(sidecar))
         raise VolumeError(
-            f"{sidecar_of(path)}: SliceThickness {str(stated)[:40]!r} is no number of mm. Say what is right: "
-            "--thickness MM"
+            f"{said_in}: SliceThickness {str(stated)[:40]!r} is no number of mm. Say what is right: --thickness MM"
         )
     return float(stated)
