@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,13 @@ def read_given(path: str | os.PathLike[str], slices: Slices) -> GivenScan:
     axis = int(np.argmax(volume.grid.voxel_size))
     thickness, said_by = _thickness_of(path, volume, axis, slices, metadata)
     return GivenScan(path, volume, axis, thickness, said_by, slices.profile, metadata, sha256_of(path))
+
+
+def refuse_twins(scans: Sequence[GivenScan]) -> None:
+    """ValueError where two scans are one measurement: it would count twice, and the result look surer than it is."""
+    for first, second in combinations(scans, 2):
+        if np.array_equal(first.volume.data, second.volume.data):
+            raise ValueError(f"{second.path}: holds the same measurement as {first.path}. Give it once")
 
 
 def _refuse_dicom(path: Path) -> None:

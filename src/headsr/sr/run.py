@@ -30,7 +30,7 @@ from headsr.render.describe import describe_residual, describe_volume
 from headsr.render.ours import DESCRIPTION
 from headsr.render.publish import Outputs, publish_volume, refuse_foreign
 from headsr.sr.cost import Cost, cost_of, refuse_without_room, seconds_of
-from headsr.sr.given import GivenScan, Slices, read_given, views_of
+from headsr.sr.given import GivenScan, Slices, read_given, refuse_twins, views_of
 from headsr.sr.outputs import Result
 from headsr.sr.ranges import outside_of
 from headsr.sr.study import Prepared, prepare
@@ -104,6 +104,7 @@ def foretell(request: Request) -> Foretold:
     """
     method = method_named(request.method)
     given = tuple(read_given(path, request.slices) for path in request.scans)
+    refuse_twins(given)
     target = target_of(given[0], request.size)
     result = request.named(target, views_of(given))
     if any(path.resolve() == scan.path.resolve() for path in result.files() for scan in given):
