@@ -280,7 +280,7 @@ def _super_resolve_dataset(asked: Request, options: argparse.Namespace) -> int:
     for path in found.others:
         print(f"left out, its name is none of a T1w, T2w, PDw or FLAIR scan: {path}")
     if options.dry_run:
-        print("\n".join(map(str, found.scans)))
+        print("\n".join([*map(str, found.scans), *(f"REJECTED {outcome.words}" for outcome in found.unclear)]))
         return OK
     outcomes = super_resolve_dataset(found, options.out, asked, source=source, workers=options.workers)
     bad = [outcome for outcome in outcomes if outcome.state in ("rejected", "failed")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 
+from headsr.annex import leaving_when_told
+from headsr.machine import cores
 from headsr.render.describe import describe_folder
-from headsr.render.plan import cores
 from headsr.scans import parse_name
 from headsr.sr.cost import ResourcesError
 from headsr.sr.outputs import derivative_at
@@ -24,6 +25,7 @@ from headsr.volumes import VolumeError
 from headsr.words import shown
 
 _IMAGES = (".nii.gz", ".nii")
+_LESS = "Try --workers 1, or larger voxels: --voxel MM"
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,21 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Found:
-    """The scans of a BIDS folder, and the images in its folders of anatomy that are none that headsr takes."""
+    """The scans of a BIDS folder, and the images in its folders of anatomy that are none that headsr takes.
+
+    ``unclear`` are those whose names would write over results of others: two of one name, or one of another person's.
+    """
 
     scans: tuple[Path, ...]
     others: tuple[Path, ...]
+    unclear: tuple[Outcome, ...] = ()
 
 
 def scans_in(bids: str | os.PathLike[str], *, participants: Sequence[str] = (), sessions: Sequence[str] = ()) -> Found:
     """The anatomical scans of a BIDS folder, by name; with labels only those of these people and sessions.
 
-    Labels are taken with and without ``sub-`` and ``ses-``. Raises ValueError for a folder without people, and for a
-    label that it does not have.
+    Labels are taken with and without ``sub-`` and ``ses-``. Raises ValueError for a folder without people, for a label
+    that it does not have, and where there is no scan.
     """
     root = Path(bids)
     subjects = sorted(path for path in root.glob("sub-*") if path.is_dir())
@@ -55,9 +61,14 @@ def scans_in(bids: str | os.PathLike[str], *, participants: Sequence[str] = (), 
         raise ValueError(f"{root}: has no folders sub-*, as a BIDS dataset has. Name a scan, or a BIDS folder")
     chosen = _labelled(subjects, "sub-", participants, root)
     folders = [anat for subject in chosen for anat in _sessions_of(subject, sessions) if anat.is_dir()]
-    images = sorted(path for folder in folders for path in folder.iterdir() if path.name.endswith(_IMAGES))
-    named = [path for path in images if parse_name(_stem(path)) is not None]
-    return Found(tuple(named), tuple(path for path in images if path not in set(named)))
+    images = sorted(path for folder in folders for path in folder.iterdir() if path.name.lower().endswith(_IMAGES))
+    named = {path for path in images if path.name.endswith(_IMAGES) and parse_name(_stem(path)) is not None}
+    others = tuple(path for path in images if path not in named)
+    if not named:
+        known = f", but {len(others)} images of other names, as {others[0]}" if others else ""
+        raise ValueError(f"{root}: has no sub-*/[ses-*/]anat/sub-*_T1w.nii.gz (T2w, PDw, FLAIR) of those people{known}")
+    unclear = tuple(outcome for path in sorted(named) if (outcome := _misnamed(path, named, root)) is not None)
+    return Found(tuple(sorted(named - {outcome.scan for outcome in unclear})), others, unclear)
 
 
 def super_resolve_dataset(
@@ -72,33 +83,63 @@ def super_resolve_dataset(
         replace(asked, scans=(path,), named=partial(derivative_at, out, _stem(path)), memory=asked.memory // workers)
         for path in found.scans
     ]
-    threads, outcomes = max(1, cores() // workers), []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
-        running = {pool.submit(_outcome_of, request): request.scans[0] for request in requests}
+    outcomes, total = list(found.unclear), len(found.unclear) + len(requests)
+    # A process that is killed takes all of its pool with it: what it took is made again, each scan by itself.
+    for request in _run(requests, workers, outcomes, total):
+        scan = request.scans[0]
+        if _run([request], 1, outcomes, total):
+            outcomes.append(Outcome(scan, "failed", f"{scan}: its process was killed, most often for memory. {_LESS}"))
+    return sorted(outcomes, key=lambda outcome: outcome.scan)
+
+
+def _run(requests: Sequence[Request], workers: int, outcomes: list[Outcome], total: int) -> list[Request]:
+    """Add the outcomes of requests, of ``total``, as they come; those whose pool ended before they did are returned."""
+    threads, ended = max(1, cores() // workers), []
+    how = {"mp_context": get_context("spawn"), "initializer": _begin, "initargs": (threads,)}
+    with leaving_when_told(), ProcessPoolExecutor(workers, **how) as pool:
+        running = {_submitted(pool, request): request for request in requests}
         try:
             for future in as_completed(running):
-                outcomes.append(_of_process(future, running[future]))
+                try:
+                    outcomes.append(future.result())
+                except BrokenProcessPool:
+                    ended.append(running[future])
+                    continue
                 last = outcomes[-1]
-                print(f"{len(outcomes)} of {len(requests)}: {last.scan} {last.state}. {last.words}", flush=True)
-        except KeyboardInterrupt:
+                print(f"{len(outcomes)} of {total}: {last.scan} {last.state}. {last.words}", flush=True)
+        except (KeyboardInterrupt, SystemExit):  # the processes would wait for more to do, for ever
             pool.shutdown(wait=False, cancel_futures=True)
             for process in active_children():
                 process.terminate()
             raise
-    return sorted(outcomes, key=lambda outcome: outcome.scan)
+    return ended
+
+
+def _submitted(pool: ProcessPoolExecutor, request: Request) -> Future[Outcome]:
+    try:
+        return pool.submit(_outcome_of, request)
+    except BrokenProcessPool as error:  # it has ended while it was given others
+        future: Future[Outcome] = Future()
+        future.set_exception(error)
+        return future
+
+
+def _misnamed(path: Path, named: Set[Path], root: Path) -> Outcome | None:
+    """What is wrong with a name by which a scan would write over another's result."""
+    stem = _stem(path)
+    folder = root.joinpath(*(part for part in stem.split("_") if part.startswith(("sub-", "ses-"))), "anat")
+    if path.parent != folder:
+        return Outcome(path, "rejected", f"{path}: by its name it belongs into {folder}. Move it there, or rename it")
+    twin = next((other for end in _IMAGES if (other := folder / f"{stem}{end}") != path and other in named), None)
+    if twin is not None:
+        return Outcome(path, "rejected", f"{path}: has the name of {twin.name} beside it. Keep one of them there")
+    return None
 
 
 def _begin(threads: int) -> None:
     """What every process does first: an interrupt is the business of the one that has begun it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-
-
-def _of_process(future: Future[Outcome], scan: Path) -> Outcome:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return Outcome(scan, "failed", f"{scan}: its process was killed, most often for memory. Try --workers 1")
 
 
 def _outcome_of(request: Request) -> Outcome:
