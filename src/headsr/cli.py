@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -27,9 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 1 failed, 2 wrong use or configuration, 3 input rejected, 4 too little memory.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8, nor what the terminal shows
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     # Children (git-annex, datalad, snakemake) live beside the interpreter that runs this.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ["PYTHONSAFEPATH"] = "1"  # a random.py in the folder that it is called in is no part of their library
     logging.lastResort.setFormatter(PlainFormatter())
     try:
         return options.command(options)
