@@ -48,7 +48,7 @@ _UNWRITABLE = {
 }
 # In JSON as converters write it, beside texts, which are left alone: a comma at an end, and how C prints no number.
 _SLIPS = re.compile(
-    r'"(?:[^"\\]|\\.)*"|(?P<comma>,)(?=\s*[}\]])|(?P<sign>[+-]?)\b(?:(?P<nan>nan)|inf(?:inity)?)\b',
+    r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|(?P<comma>,)(?=\s*[}\]])|(?P<sign>[+-]?)\b(?:(?P<nan>nan)|inf(?:inity)?)\b',
     re.DOTALL | re.IGNORECASE,
 )
 _IN_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors says it so, in an error of its own

@@ -113,6 +113,7 @@ class TestFiles:
             (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
             (lambda path: path.mkdir(), "Is a directory"),
         ],
+        ids=["loop", "folder"],
     )
     def test_what_cannot_be_read_is_not_called_damaged(self, tmp_path, make, why):
         """nipreps/fmriprep#3307: an error that named something else than what was wrong."""
@@ -199,7 +200,9 @@ class TestSidecars:
         assert read_given(path, Slices()).thickness == 3.5
 
     @pytest.mark.parametrize(
-        "content", [b"", b"{", b"[1]", gzip.compress(b"{}"), b'{"a": nano}', b'{"a": 1%d}' % 10**400]
+        "content",
+        [b"", b"{", b"[1]", b"\x1f\x8b\x08", b'{"a": nano}', b'{"a": 1%d}' % 10**400, b'{"a": "' + b'\\"' * 100_000],
+        ids=["nothing", "cut", "list", "packed", "word", "digits", "quotes"],
     )
     def test_what_is_no_sidecar_matters_only_where_nobody_says_it(self, scan, content):
         """pauldmccarthy/fsleyes#46: an image was not opened for its sidecar."""
