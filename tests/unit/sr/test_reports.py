@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 
 from headsr import cli
+from headsr.fields.load import FieldError, load_field
 from headsr.files import parse_metadata
 from headsr.preprocess import ants_process, bias
+from headsr.simulate.store import StoreError, open_anatomy
 from headsr.sr import dataset
 from headsr.sr.given import Slices, read_given, refuse_twins
 from headsr.training.tracking import flat
 from headsr.volumes import Grid, VolumeError, load_volume, save_volume
+from headsr.weights import StateError, read_metadata
 
 
 def nifti(path, data=None, **fields):
@@ -125,6 +128,15 @@ class TestFiles:
         path.write_bytes(gzip.compress(b"x" * 400)[:-4])
         with pytest.raises(VolumeError, match=r"scan\.nii\.gz: is (damaged|not a readable NIfTI)"):
             load_volume(path)
+
+    @pytest.mark.parametrize(
+        ("read", "error"), [(read_metadata, StateError), (open_anatomy, StoreError), (load_field, FieldError)]
+    )
+    def test_nor_is_what_headsr_keeps(self, tmp_path, read, error):
+        """nipreps/fmriprep#3307, of weights, anatomies and fields."""
+        (tmp_path / "kept.safetensors").mkdir()
+        with pytest.raises(error, match=r"kept\.safetensors: cannot be read: .*(directory|device)"):
+            read(tmp_path / "kept.safetensors")
 
     def test_programs_that_are_started_import_nothing_from_where_they_are(self, tmp_path, monkeypatch, capsys):
         """numpy/numpy#16753: a random.py in the folder was imported instead of Python's."""
