@@ -54,6 +54,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     # Children (git-annex, datalad, snakemake) live beside the interpreter that runs this.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ["PYTHONSAFEPATH"] = "1"  # a random.py in the folder that it is called in is no part of their library
     logging.lastResort.setFormatter(PlainFormatter())
     _keep_caches_where_they_can_be_written()
     warnings.showwarning = _show_warning
@@ -239,7 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     mlflow.set_defaults(command=_mlflow)
 
     demo = commands.add_parser("demo", help="make the embedded dataset and run everything on it")
-    demo.add_argument("--cores", type=int, default=os.cpu_count(), help="how many processor cores (default: all)")
+    demo.add_argument("--cores", type=_count, help="how many processor cores (default: all that it may use)")
     demo.set_defaults(command=_demo)
     return parser
 
@@ -345,7 +346,7 @@ def _super_resolve_dataset(asked: Request, options: argparse.Namespace) -> int:
     for path in found.others:
         print(f"left out, an image {why_left_out(path.relative_to(source).as_posix())}: {path}")
     if options.dry_run:
-        print("\n".join(map(str, found.scans)))
+        print("\n".join([*map(str, found.scans), *(f"REJECTED {outcome.words}" for outcome in found.unclear)]))
         return OK
     outcomes = super_resolve_dataset(found, options.out, asked, source=source, workers=options.workers)
     bad = [outcome for outcome in outcomes if outcome.state in ("rejected", "failed")]
@@ -373,8 +374,9 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _render(options: argparse.Namespace) -> int:
     from headsr.fields.load import load_field
+    from headsr.machine import cores
     from headsr.render.field import Manner, plan_render, render_field
-    from headsr.render.plan import cores, target_grid
+    from headsr.render.plan import target_grid
     from headsr.render.publish import outputs_beside
 
     outputs = outputs_beside(options.out)
@@ -505,8 +507,9 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 def _demo(options: argparse.Namespace) -> int:
     from headsr.demo import run_demo
+    from headsr.machine import cores
 
-    return run_demo(cores=options.cores)
+    return run_demo(cores=options.cores or cores())
 
 
 if __name__ == "__main__":

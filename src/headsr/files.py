@@ -51,6 +51,11 @@ _UNWRITABLE = {
 _TMPDIR = f"or name another with TMPDIR, {_AGAIN}"
 # A file system without modes (a share of Windows, a stick) refuses to set them: there every file has those that it has.
 _WITHOUT_MODES = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+# In JSON as converters write it, beside texts, which are left alone: a comma at an end, and how C prints no number.
+_SLIPS = re.compile(
+    r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|(?P<comma>,)(?=\s*[}\]])|(?P<sign>[+-]?)\b(?:(?P<nan>nan)|inf(?:inity)?)\b',
+    re.DOTALL | re.IGNORECASE,
+)
 _IN_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors says it so, in an error of its own
 
 
@@ -264,6 +269,33 @@ def parse_json(text: str) -> Any:
     except UnicodeEncodeError:
         raise ValueError("half a character, \\ud800 to \\udfff") from None
     return content
+
+
+def parse_metadata(content: bytes) -> dict[str, Any]:
+    """What the JSON sidecar of a scan says; ValueError for one that says nothing that can be understood.
+
+    Converters write more than JSON allows: a name in Latin-1, a line that breaks within a text, a comma before an end,
+    NaN and infinity. None of these is a reason to lose what stands beside it; numbers that are none stay such.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    try:
+        metadata = json.loads(_SLIPS.sub(_without_slip, text), strict=False, parse_int=_whole)
+    except RecursionError:
+        raise ValueError("its blocks lie too deep in one another") from None
+    if not isinstance(metadata, dict):
+        raise ValueError("it holds no block of keys and values")
+    return metadata
+
+
+def _without_slip(found: re.Match[str]) -> str:
+    if found["comma"]:
+        return ""
+    if found["sign"] is None:
+        return found[0]
+    return "NaN" if found["nan"] else f"{found['sign'].strip('+')}Infinity"
 
 
 def _refuse_constant(text: str) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from headsr.annex import TreeFile
+from headsr.files import parse_metadata
 from headsr.scans import SUFFIXES
 from headsr.words import shown
 
@@ -22,28 +23,33 @@ class Sidecars:
     """The sidecars among the files of a dataset, by the scans that they are about."""
 
     def __init__(self, files: Iterable[TreeFile]) -> None:
-        self._by_folder: dict[str, list[tuple[frozenset[str], str, TreeFile]]] = defaultdict(list)
+        self._by_folder: dict[str, dict[str, TreeFile]] = defaultdict(dict)
         for file in files:
             if is_sidecar(file.path):
-                *entities, suffix = os.path.basename(file.path).removesuffix(".json").split("_")
-                self._by_folder[os.path.dirname(file.path)].append((frozenset(entities), suffix, file))
-        for entries in self._by_folder.values():
-            entries.sort(key=lambda entry: -len(entry[0]))
+                self._by_folder[os.path.dirname(file.path)][os.path.basename(file.path)] = file
 
     def about(self, stem: str, folder: str) -> Iterator[TreeFile]:
         """Those that apply to the scan of this BIDS name in this folder, from the one that counts most.
 
-        They have its suffix and no entities but its own, and lie in its folder or above it: the nearer count more, and
-        in one folder those that say more.
+        They lie in its folder or above it, and the nearer count more.
         """
-        *entities, suffix = stem.split("_")
         while True:
-            for about, kind, file in self._by_folder.get(folder, ()):
-                if kind == suffix and about <= set(entities):
-                    yield file
+            files = self._by_folder.get(folder, {})
+            yield from (files[name] for name in about(stem, files))
             if not folder:
                 return
             folder = os.path.dirname(folder)
+
+
+def about(stem: str, names: Iterable[str], *, ending: str = ".json") -> list[str]:
+    """Which files of one folder are about the image of this BIDS name, from the one that says most of it.
+
+    They have its suffix and no entities but its own (BIDS' inheritance principle).
+    """
+    *entities, suffix = stem.split("_")
+    parts = {name: name.removesuffix(ending).split("_") for name in names if name.endswith(ending)}
+    fitting = [name for name, own in parts.items() if own[-1] == suffix and set(own[:-1]) <= set(entities)]
+    return sorted(fitting, key=lambda name: -len(parts[name]))
 
 
 def is_sidecar(path: str) -> bool:
@@ -64,20 +70,18 @@ def thickness_of(sidecars: Iterable[TreeFile], texts: Mapping[str, bytes]) -> st
     return ""
 
 
-def _metadata(file: TreeFile, texts: Mapping[str, bytes]) -> dict[str, object] | None:
+def _metadata(file: TreeFile, texts: Mapping[str, bytes]) -> dict[str, Any] | None:
     text = texts.get(file.key, file.content)
     if text is None:
         return None
     try:
-        # Names in another encoding than JSON's are no reason to lose the numbers beside them.
-        content = json.loads(text.decode("utf-8-sig", errors="replace"))
-    except (ValueError, RecursionError) as error:
+        return parse_metadata(text)
+    except ValueError as error:
         _log.warning("%s is not JSON (%s): its slice thickness counts as unknown", file.path, shown(str(error)))
         return None
-    return content if isinstance(content, dict) else None
 
 
-def _millimetres(metadata: Mapping[str, object] | None, path: str) -> str:
+def _millimetres(metadata: Mapping[str, Any] | None, path: str) -> str:
     value = (metadata or {}).get("SliceThickness")
     if value is None:
         return ""

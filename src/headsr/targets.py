@@ -74,8 +74,15 @@ def studies(scans: Iterable[Scan]) -> dict[Scan, list[Scan]]:
 
 
 def units_of(table: Table, recipes: Recipes, scans: Sequence[Scan]) -> list[Unit]:
-    """Every volume that a table compares; of scans taken together there is one, on the first of them."""
-    first = {study[0] for study in studies(scans).values()}
+    """Every volume that a table compares; of scans taken together there is one, on the first of them.
+
+    ValueError where two that are taken together are one measurement.
+    """
+    study_of = studies(scans)
+    if any(recipes.degradations[degradation].together for degradation in table.degradations):
+        for scan in scans_of(table, scans):
+            _refuse_copies(study_of[scan])
+    first = {study[0] for study in study_of.values()}
     return [
         Unit(method, degradation, scan)
         for degradation in table.degradations
@@ -83,6 +90,18 @@ def units_of(table: Table, recipes: Recipes, scans: Sequence[Scan]) -> list[Unit
         for method in table.methods
         if scan in first or not recipes.degradations[degradation].together
     ]
+
+
+def _refuse_copies(study: Sequence[Scan]) -> None:
+    """A measurement that is there twice would count as two, and what is made of it look surer than it is."""
+    known: dict[str, Scan] = {}
+    for scan in study:
+        first = known.setdefault(scan.key, scan)
+        if first is not scan:
+            raise ValueError(
+                f"{first.name} and {scan.name} have one content and would be taken together as two measurements. "
+                f"Set the split of {scan.name} to unused in the table of scans"
+            )
 
 
 def all_units(names: Iterable[str], recipes: Recipes, scans: Sequence[Scan]) -> list[Unit]:

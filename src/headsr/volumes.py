@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from scipy import linalg, ndimage
 
 from headsr.files import NotAFileError, open_file, whole
+from headsr.machine import free_memory
 
 AXES = {
     "sagittal": 0,
@@ -466,8 +466,12 @@ def _read_whole(path: str | os.PathLike[str]) -> tuple[nib.Nifti1Header, bytes]:
         raise VolumeError(str(error)) from None
     except FileNotFoundError:
         raise VolumeError(f"{path}: does not exist. If it is annexed, get its content with: datalad get") from None
-    except (OSError, EOFError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise VolumeError(f"{path}: is damaged or cut short ({error}). Fetch it again") from error
+    except OSError as error:  # that says nothing of its content
+        raise VolumeError(
+            f"{path}: cannot be read ({error.strerror or error}). Name a file that you may read, on a disk that answers"
+        ) from error
 
 
 def _refuse_name(path: str | os.PathLike[str]) -> None:
@@ -518,7 +522,7 @@ def _count(header: nib.Nifti1Header) -> int:
 
 def _refuse_size(path: str | os.PathLike[str], header: nib.Nifti1Header, most: int) -> None:
     """VolumeError where a file that can hold ``most`` bytes lacks some, and where memory cannot take the volume."""
-    size, free = _bytes_of(header), psutil.virtual_memory().available
+    size, free = _bytes_of(header), free_memory()
     if not 0 <= size <= most:
         raise VolumeError(
             f"{path}: is damaged or cut short (its header says {size} bytes, and it holds at most {most}). Fetch it "
@@ -547,6 +551,8 @@ def read_header(path: str | os.PathLike[str], content: bytes) -> nib.Nifti1Heade
             raise ValueError(f"voxel sizes {said['pixdim'][1:4]}")
         if header["magic"].item().startswith(b"ni"):
             raise ValueError("the header of a .hdr/.img pair, whose data lie in another file")
+        if said["vox_offset"] < kind.single_vox_offset:
+            raise ValueError(f"its voxels would begin at byte {said['vox_offset']:g}, inside of its header")
         header.get_data_offset(), header.get_slope_inter(), header.get_xyzt_units()
     except (nib.spatialimages.HeaderDataError, ValueError, OverflowError, KeyError) as error:
         raise VolumeError(f"{path}: is not a readable NIfTI volume ({error}). Fetch or convert it again") from error

@@ -202,5 +202,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, Any]]
         raise StateError(f"{path}: does not exist. Run the training that makes it") from None
     except NotAFileError as error:
         raise StateError(str(error)) from None
-    except (safetensors.SafetensorError, SealError, OSError, ValueError) as error:
+    except OSError as error:
+        raise StateError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (safetensors.SafetensorError, SealError, ValueError) as error:
         raise StateError(f"{path}: is damaged or not headsr's ({error}). Move it away and train again") from error

@@ -102,6 +102,17 @@ def test_scans_taken_together_are_one_unit_and_one_list_of_low_resolution_scans(
     assert views_of("axial_x4", recipes, made) == ["axial"]
 
 
+def test_one_measurement_that_is_pinned_twice_is_not_taken_together_with_itself():
+    """nipreps/fmriprep#2227: one acquisition, twice in the dataset, was averaged as if it were two."""
+    recipes = load_recipes(load_config([]))
+    made = [named("sub-1_run-1_T1w"), dataclasses.replace(named("sub-1_run-2_T1w"), key="MD5E-s1--sub-1_run-1_T1w")]
+    apart, together = (dataclasses.replace(TABLE, degradations=(name,)) for name in ("acquired", "acquired_together"))
+    assert [unit.scan for unit in units_of(apart, recipes, made)] == made
+    with pytest.raises(ValueError, match=r"a/sub-1_run-1_T1w and a/sub-1_run-2_T1w have one content.*unused"):
+        units_of(together, recipes, made)
+    assert len(units_of(together, recipes, [made[0], dataclasses.replace(made[1], split="unused")])) == 1
+
+
 def test_the_masks_of_every_scan_that_is_used_are_drawn_once():
     recipes = load_recipes(load_config([]))
     made = [named(f"sub-1_run-{run}_T1w") for run in (1, 2)]

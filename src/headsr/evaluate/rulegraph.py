@@ -34,7 +34,7 @@ Layers = list[list[str]]
 
 def rulegraph_of(configfiles: Sequence[str]) -> str:
     """The rule graph of the workflow in this folder as DOT text, as Snakemake itself draws it."""
-    command = [sys.executable, "-m", "snakemake", "--rulegraph", "dot", "--forceall", "--quiet", "all"]
+    command = [sys.executable, "-P", "-m", "snakemake", "--rulegraph", "dot", "--forceall", "--quiet", "all"]
     if configfiles:
         command += ["--configfile", *configfiles]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)

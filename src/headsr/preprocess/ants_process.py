@@ -73,7 +73,8 @@ def _run_child(program: str, arguments: Sequence[str], *, folder: Path, scan: st
 
 
 def _child_command() -> list[str]:
-    return [sys.executable, "-m", "headsr.preprocess.ants_process"]
+    # -P: a random.py in the folder of the project is no part of Python's library.
+    return [sys.executable, "-P", "-m", "headsr.preprocess.ants_process"]
 
 
 def _library() -> object:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from headsr.fields.field import Field
 from headsr.files import head_mask_of, sha256_of, sidecar_of, write_json
+from headsr.machine import cores
 from headsr.render import store as stores
 from headsr.render.agreement import Scans, agreement_of, refuse_other_scans
 from headsr.render.ahead import Lanes
@@ -36,7 +37,6 @@ from headsr.render.plan import (
     PlannedVolume,
     RenderCost,
     announce,
-    cores,
     estimate,
     is_whole,
     plan_volume,

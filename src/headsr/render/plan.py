@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ import psutil
 from numpy.typing import NDArray
 
 from headsr.fields.lattice import whole_scales
+from headsr.machine import cores
 from headsr.render.air import Air, coarser, sampling_bytes
 from headsr.render.preview import preview_bytes
 from headsr.render.pyramid import below, level_grids, preview_level
@@ -296,11 +296,6 @@ def time_said(seconds: float) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{hours // 24} d {hours % 24} h"
-
-
-def cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _triple(numbers: Sequence[float], option: str) -> list[float]:

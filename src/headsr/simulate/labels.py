@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headsr.files import UnreadableError, read_rows
+from headsr.sidecars import about
 from headsr.simulate.contrast import TISSUES, tissue_of
 
 
@@ -86,19 +87,17 @@ def _table_of(path: Path, root: Path) -> Path | None:
 
 
 def _tables_about(path: Path, folder: Path) -> list[Path]:
-    """The tables of a folder whose names have no entity that the map's has not: those with most of them."""
-    found = [(table, _entities(table)) for table in sorted(folder.glob("*dseg.tsv"))]
-    about = [(table, entities) for table, entities in found if entities <= _entities(path)]
-    most = max((len(entities) for _, entities in about), default=0)
-    return [table for table, entities in about if len(entities) == most]
+    """The tables of a folder that are about a map by BIDS' inheritance: those that say most of it."""
+    found = about(_stem(path), sorted(os.listdir(folder)), ending=".tsv")
+    return [folder / name for name in found if name.count("_") == found[0].count("_")]
 
 
-def _entities(path: Path) -> set[str]:
-    return {part for part in path.name.split("_")[:-1] if "-" in part}
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _own_table(path: Path) -> Path:
-    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
+    return path.with_name(f"{_stem(path)}.tsv")
 
 
 def _without_table(path: Path, root: Path) -> str:

@@ -107,7 +107,9 @@ def open_anatomy(path: str | os.PathLike[str]) -> StoredAnatomy:
             _refuse_other_tensors(stream, picked(_Said, metadata, "its metadata"))
     except FileNotFoundError:
         raise StoreError(f"{path}: does not exist. Prepare the label map that it is of") from None
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (safetensors.SafetensorError, ValueError) as error:
         raise StoreError(f"{path}: is damaged or no anatomy ({error}). Move it away and prepare it again") from error
     if not known:
         raise StoreError(f"{path}: is of format {metadata.get('format')}, not {FORMAT}. Prepare it again")

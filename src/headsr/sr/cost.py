@@ -7,11 +7,11 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import psutil
 import torch
 
 from headsr.acquisition.measurement import Measurement, Study
 from headsr.acquisition.operator import Acquisition
+from headsr.machine import free_memory
 from headsr.recipes import Method
 from headsr.reconstruct.unrolled import HELD, LOADED, fitting, least_bytes, refine, tiles_of
 from headsr.volumes import Grid
@@ -46,7 +46,7 @@ def cost_of(target: Grid, method: Method) -> Cost:
 
 def memory_for(gigabytes: float | None) -> int:
     """The bytes that may be taken: what is said, or most of what is free."""
-    return int(_OF_FREE * psutil.virtual_memory().available if gigabytes is None else gigabytes * 1e9)
+    return int(_OF_FREE * free_memory() if gigabytes is None else gigabytes * 1e9)
 
 
 def seconds_of(target: Grid, model: TrainedModel, memory: int) -> float:
@@ -69,7 +69,7 @@ def seconds_of(target: Grid, model: TrainedModel, memory: int) -> float:
 
 def refuse_without_room(cost: Cost, memory: int) -> None:
     """ResourcesError where the promised memory, or what is free, is less than the least that is needed."""
-    free = psutil.virtual_memory().available
+    free = free_memory()
     if cost.least > memory:
         raise ResourcesError(
             f"the result takes at least {cost.least / 1e9:.2g} GB of memory, and {memory / 1e9:.2g} GB are allowed. "

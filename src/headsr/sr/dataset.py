@@ -8,20 +8,20 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from multiprocessing import active_children, connection, get_context, parent_process, resource_tracker
 from pathlib import Path
 
 import torch
 
+from headsr.machine import cores
 from headsr.render.describe import describe_folder
-from headsr.render.plan import cores, time_said
+from headsr.render.plan import time_said
 from headsr.scans import parse_name
 from headsr.sr.cost import ResourcesError
 from headsr.sr.outputs import derivative_at
@@ -30,6 +30,7 @@ from headsr.volumes import VolumeError
 from headsr.words import shown
 
 _IMAGES = (".nii.gz", ".nii")
+_LESS = "Try --workers 1, or larger voxels: --voxel MM"
 
 
 @dataclass(frozen=True)
@@ -43,31 +44,51 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Found:
-    """The scans of a BIDS folder, and the images in its folders of anatomy that are none that headsr takes."""
+    """The scans of a BIDS folder, and the images in its folders of anatomy that are none that headsr takes.
+
+    ``unclear`` are those whose names would write over results of others: two of one name, or one of another person's.
+    """
 
     scans: tuple[Path, ...]
     others: tuple[Path, ...]
+    unclear: tuple[Outcome, ...] = ()
 
 
 def scans_in(bids: str | os.PathLike[str], *, participants: Sequence[str] = (), sessions: Sequence[str] = ()) -> Found:
     """The anatomical scans of a BIDS folder, by name; with labels only those of these people and sessions.
 
     Labels are whole ones, with or without ``sub-`` and ``ses-``. Raises ValueError for a folder without people or
-    scans, for a label that it does not have, and for two files of one scan.
+    scans, and for a label that it does not have.
     """
     root = Path(bids)
     subjects = _labelled(root, [root], "sub-", participants)
     if not subjects:
         raise ValueError(f"{root}: has no folders sub-*, as a BIDS dataset has. Name a scan, or a BIDS folder")
     folders = [*([] if sessions else subjects), *_labelled(root, subjects, "ses-", sessions)]
-    images = sorted(path for folder in folders for path in folder.glob("anat/*") if path.name.endswith(_IMAGES))
-    named = [path for path in images if parse_name(_stem(path)) is not None]
+    images = sorted(path for folder in folders for path in folder.glob("anat/*") if _is_image(path))
+    named = {path for path in images if path.name.endswith(_IMAGES) and parse_name(_stem(path)) is not None}
+    others = tuple(path for path in images if path not in named)
     if not named:
-        raise ValueError(f"{root}: has no scan sub-*/anat/*_T1w.nii.gz (or _T2w, _PDw, _FLAIR) among those asked for")
-    for one, other in pairwise(named):
-        if _stem(one) == _stem(other):
-            raise ValueError(f"{one} and {other} are one scan by their names. Move one of them away")
-    return Found(tuple(named), tuple(path for path in images if path not in set(named)))
+        known = f", but {len(others)} images of other names, as {others[0]}" if others else ""
+        raise ValueError(f"{root}: has no sub-*/[ses-*/]anat/sub-*_T1w.nii.gz (T2w, PDw, FLAIR) of those people{known}")
+    unclear = tuple(outcome for path in sorted(named) if (outcome := _misnamed(path, named, root)) is not None)
+    return Found(tuple(sorted(named - {outcome.scan for outcome in unclear})), others, unclear)
+
+
+def _is_image(path: Path) -> bool:
+    return path.name.lower().endswith(_IMAGES)
+
+
+def _misnamed(path: Path, named: Set[Path], root: Path) -> Outcome | None:
+    """What is wrong with a name by which a scan would write over another's result."""
+    stem = _stem(path)
+    folder = root.joinpath(*(part for part in stem.split("_") if part.startswith(("sub-", "ses-"))), "anat")
+    if path.parent != folder:
+        return Outcome(path, "rejected", f"{path}: by its name it belongs into {folder}. Move it there, or rename it")
+    twin = next((other for end in _IMAGES if (other := folder / f"{stem}{end}") != path and other in named), None)
+    if twin is not None:
+        return Outcome(path, "rejected", f"{path}: has the name of {twin.name} beside it. Keep one of them there")
+    return None
 
 
 def super_resolve_dataset(
@@ -89,20 +110,50 @@ def super_resolve_dataset(
         )
         for path in found.scans
     ]
-    threads, outcomes, begun = max(1, cores() // workers), [], time.monotonic()
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
+    outcomes, total, begun = list(found.unclear), len(found.unclear) + len(requests), time.monotonic()
+
+    def add(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        print(_line(outcomes, len(found.unclear), total, time.monotonic() - begun), flush=True)
+
+    # A process that is killed takes all of its pool with it: what it took is made again, each scan by itself.
+    for request in _run(requests, workers, add):
+        scan = request.scans[0]
+        if _run([request], 1, add):
+            add(Outcome(scan, "failed", f"{scan}: its process was killed, most often for memory. {_LESS}"))
+    return sorted(outcomes, key=lambda outcome: outcome.scan)
+
+
+def _run(requests: Sequence[Request], workers: int, add: Callable[[Outcome], None]) -> list[Request]:
+    """Make what is asked for and ``add`` each outcome as it comes; what its pool ended before is returned."""
+    ended = []
+    how = {"mp_context": get_context("spawn"), "initializer": _begin, "initargs": (max(1, cores() // workers),)}
+    with ProcessPoolExecutor(workers, **how) as pool:
         with _interrupts_kept_from_children():
-            running = {pool.submit(_outcome_of, request): request.scans[0] for request in requests}
+            running = {_submitted(pool, request): request for request in requests}
         try:
             for future in as_completed(running):
-                outcomes.append(_of_process(future, running[future]))
-                print(_line(outcomes, len(requests), time.monotonic() - begun), flush=True)
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    ended.append(running[future])
+                else:
+                    add(outcome)
         except (KeyboardInterrupt, SystemExit):
             pool.shutdown(wait=False, cancel_futures=True)
             for process in active_children():
                 process.terminate()
             raise
-    return sorted(outcomes, key=lambda outcome: outcome.scan)
+    return ended
+
+
+def _submitted(pool: ProcessPoolExecutor, request: Request) -> Future[Outcome]:
+    try:
+        return pool.submit(_outcome_of, request)
+    except BrokenProcessPool as error:  # it has ended while it was given others
+        future: Future[Outcome] = Future()
+        future.set_exception(error)
+        return future
 
 
 def _refuse_place(out: Path, source: Path) -> None:
@@ -112,11 +163,11 @@ def _refuse_place(out: Path, source: Path) -> None:
         raise ValueError(f"{out}: holds the scans themselves. Name another folder, such as {out}/derivatives/headsr")
 
 
-def _line(outcomes: Sequence[Outcome], number: int, seconds: float) -> str:
-    """How far a folder is, and what became of the last scan."""
+def _line(outcomes: Sequence[Outcome], before: int, total: int, seconds: float) -> str:
+    """How far a folder is, of which ``before`` outcomes were known at once, and what became of the last scan."""
     last, done = outcomes[-1], len(outcomes)
-    left = f", {time_said(seconds / done * (number - done))} left" if done < number else ""
-    return f"{done} of {number}{left}: {last.state} {last.words or last.scan}"
+    left = f", {time_said(seconds / (done - before) * (total - done))} left" if done < total else ""
+    return f"{done} of {total}{left}: {last.state} {last.words or last.scan}"
 
 
 @contextmanager
@@ -143,13 +194,6 @@ def _end_with_parent() -> None:
     """End this process when the one that has begun it is gone, by SIGKILL too: nobody would ever give it work again."""
     connection.wait([parent_process().sentinel])
     os._exit(1)
-
-
-def _of_process(future: Future[Outcome], scan: Path) -> Outcome:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return Outcome(scan, "failed", f"{scan}: its process was killed, most often for memory. Try --workers 1")
 
 
 def _outcome_of(request: Request) -> Outcome:

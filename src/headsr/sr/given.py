@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ import numpy as np
 
 from headsr.acquisition.thickness import estimate_thickness
 from headsr.degrade.lowres import NEARLY_ISOTROPIC, THICKNESS
-from headsr.files import UnreadableError, open_file, parse_json, read_text, sha256_of, sidecar_of
+from headsr.files import MOST_BYTES, NotAFileError, open_file, parse_metadata, sha256_of, sidecar_of
 from headsr.preprocess.load import load_scan
 from headsr.preprocess.outline import brain_of, head_of
 from headsr.preprocess.skull import is_skull_stripped
+from headsr.scans import parse_name
+from headsr.sidecars import about
 from headsr.volumes import AXES, Volume, VolumeError
 
 _DICOM_AT, _DICOM = 128, b"DICM"
 _IMAGES = (".nii", ".nii.gz")
+_OR_SAY = "or say yourself how thick the slices are: --thickness MM"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class Slices:
     thickness_mm: float | None = None
     gap_mm: float | None = None
     profile: str = "box"
+
+    @property
+    def are_said(self) -> bool:
+        """Whether a person says how thick they are: what a sidecar says, and whether it can be read, is no matter."""
+        return self.thickness_mm is not None or self.gap_mm is not None
 
     def __post_init__(self) -> None:
         if self.thickness_mm is not None and self.gap_mm is not None:
@@ -94,10 +103,17 @@ def read_given(path: str | os.PathLike[str], slices: Slices) -> GivenScan:
     path = Path(path)
     _refuse_dicom(path)
     volume = load_scan(path)
-    metadata = metadata_of(path)
+    metadata = {} if slices.are_said else metadata_of(path)
     axis = int(np.argmax(volume.grid.voxel_size))
     thickness, said_by = _thickness_of(path, volume, axis, slices, metadata)
     return GivenScan(path, volume, axis, thickness, said_by, slices.profile, metadata, sha256_of(path))
+
+
+def refuse_twins(scans: Sequence[GivenScan]) -> None:
+    """ValueError where two scans are one measurement: it would count twice, and the result look surer than it is."""
+    for first, second in combinations(scans, 2):
+        if np.array_equal(first.volume.data, second.volume.data):
+            raise ValueError(f"{second.path}: holds the same measurement as {first.path}. Give it once")
 
 
 def _refuse_dicom(path: Path) -> None:
@@ -119,19 +135,47 @@ def _dcm2niix(folder: Path) -> str:
 
 
 def metadata_of(path: Path) -> dict[str, Any]:
-    """The JSON sidecar beside a scan, empty where there is none. VolumeError for one that cannot be read."""
-    sidecar = sidecar_of(path)
-    if not sidecar.exists():
-        return {}
-    try:
-        metadata = parse_json(read_text(sidecar, "utf-8-sig"))
-    except UnreadableError as error:
-        raise VolumeError(str(error)) from None
-    except ValueError as error:
-        raise VolumeError(f"{sidecar}: is not valid JSON ({error}). Repair it or move it away") from None
-    if not isinstance(metadata, dict):
-        raise VolumeError(f"{sidecar}: holds no JSON object, as a scan's sidecar is one. Repair it or move it away")
+    """What a scan's sidecars say: that beside it and those it inherits from, of which the nearest counts most.
+
+    VolumeError for one that cannot be read.
+    """
+    metadata: dict[str, Any] = {}
+    for sidecar in reversed(_sidecars_of(path)):
+        metadata |= _read_sidecar(sidecar)
     return metadata
+
+
+def _sidecars_of(path: Path) -> list[Path]:
+    """The sidecars of a scan that there are, the nearest first; it inherits where it lies as BIDS has it."""
+    own = sidecar_of(path)
+    parsed = parse_name(own.stem)
+    if parsed is None:
+        return [own] if os.path.lexists(own) else []
+    folders = _dataset_folders(path, parsed[1].split("_"))
+    return [folder / name for folder in folders for name in about(own.stem, sorted(os.listdir(folder)))]
+
+
+def _dataset_folders(path: Path, entities: Sequence[str]) -> list[Path]:
+    """The folders from a scan's to its dataset's; its own alone where it does not lie as BIDS has it."""
+    people = [entity for entity in entities if entity.startswith(("sub-", "ses-"))]
+    here = Path(os.path.abspath(path)).parent
+    above = [here, *here.parents]
+    lies_as_bids_has_it = [folder.name for folder in above[: len(people) + 1]] == ["anat", *reversed(people)]
+    return above[: len(people) + 2] if lies_as_bids_has_it else [path.parent]
+
+
+def _read_sidecar(sidecar: Path) -> dict[str, Any]:
+    try:
+        with open_file(sidecar) as stream:
+            return parse_metadata(stream.read(MOST_BYTES))
+    except FileNotFoundError:
+        raise VolumeError(f"{sidecar}: its content is not here. Get it with datalad get, {_OR_SAY}") from None
+    except NotAFileError as error:
+        raise VolumeError(str(error)) from None
+    except OSError as error:
+        raise VolumeError(f"{sidecar}: cannot be read ({error.strerror}). Have it made readable, {_OR_SAY}") from None
+    except ValueError as error:
+        raise VolumeError(f"{sidecar}: is not valid JSON ({error}). Repair it, {_OR_SAY}") from None
 
 
 def _thickness_of(path: Path, volume: Volume, axis: int, slices: Slices, metadata: dict[str, Any]) -> tuple[float, str]:
@@ -178,8 +222,8 @@ def stated_thickness(path: Path, metadata: dict[str, Any]) -> float | None:
     if stated is None:
         return None
     if isinstance(stated, bool) or not isinstance(stated, int | float) or not np.isfinite(stated) or stated <= 0:
+        said_in = next(sidecar for sidecar in _sidecars_of(path) if "SliceThickness" in _read_sidecar(sidecar))
         raise VolumeError(
-            f"{sidecar_of(path)}: SliceThickness {str(stated)[:40]!r} is no number of mm. Say what is right: "
-            "--thickness MM"
+            f"{said_in}: SliceThickness {str(stated)[:40]!r} is no number of mm. Say what is right: --thickness MM"
         )
     return float(stated)

@@ -30,7 +30,7 @@ from headsr.render.plan import time_said
 from headsr.render.publish import Outputs, publish_volume, refuse_foreign
 from headsr.render.pyramid import level_grids, preview_level
 from headsr.sr.cost import Cost, cost_of, refuse_without_room, seconds_of
-from headsr.sr.given import GivenScan, Slices, read_given, views_of
+from headsr.sr.given import GivenScan, Slices, read_given, refuse_twins, views_of
 from headsr.sr.outputs import Result
 from headsr.sr.ranges import outside_of
 from headsr.sr.record import WEIGHTS, is_done, of_the_code, sealed
@@ -98,8 +98,12 @@ def method_named(name: str) -> Method:
 
 
 def read_and_aim(scans: Sequence[Path], slices: Slices, size: Size) -> tuple[tuple[GivenScan, ...], Grid]:
-    """The scans as they are given, and the grid of their result. VolumeError for scans that cannot be used."""
+    """The scans as they are given, and the grid of their result.
+
+    VolumeError for scans that cannot be used, ValueError for one that is given twice.
+    """
     given = tuple(read_given(path, slices) for path in scans)
+    refuse_twins(given)
     return given, target_of(given[0], size)
 
 
