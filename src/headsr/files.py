@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import errno
 import hashlib
@@ -280,7 +281,7 @@ def parse_metadata(content: bytes) -> dict[str, Any]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = content.decode("latin-1")
+        text = content.removeprefix(codecs.BOM_UTF8).decode("latin-1")
     try:
         metadata = json.loads(_SLIPS.sub(_without_slip, text), strict=False, parse_int=_whole)
     except RecursionError:
