@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from headsr import annex
-from headsr.annex import AnnexError, DamagedError, get_content, read_commit, run_tool, verify_content
+from headsr.annex import AnnexError, DamagedError, get_content, get_text, read_commit, run_tool, verify_content
 
 ZLIB_FREE = b"12345"
 
@@ -358,3 +358,20 @@ def test_a_hash_of_a_length_that_there_is_not_is_refused_in_words(
     with pytest.raises(AnnexError, match=r"has a hash that git-annex cannot check.*tell the dataset's maintainers"):
         get_content(tiny_clone, key, tiny_clone / "got", waits_s=())
     assert not (tiny_clone / "got").exists()
+
+
+def test_a_text_is_no_larger_than_a_text(tiny_clone: Path) -> None:
+    with pytest.raises(AnnexError, match="is larger than a text"):
+        get_text(tiny_clone, f"SHA256E-s{2**20 + 1}--{'0' * 64}.json")
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("size", [348, 540])
+def test_a_plain_image_is_whole_under_a_name_of_gzip(size: int, order: str, tmp_path: Path) -> None:
+    """Datasets hold them; what reads them next compresses them, or reads them as they are."""
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(size.to_bytes(4, order) + bytes(600))
+    verify_content(path, "URL-s604--http://example.org/x")
+    path.write_bytes((size + 1).to_bytes(4, order) + bytes(600))
+    with pytest.raises(DamagedError, match="a damaged gzip file"):
+        verify_content(path, "URL-s604--http://example.org/x")

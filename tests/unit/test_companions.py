@@ -55,9 +55,10 @@ ALL = ["sub-01_T1w", "sub-01_acq-a_T1w", "sub-01_acq-b_T1w", "sub-01_T2w"]
 def test_a_mask_belongs_to_the_scans_that_its_name_fits(name, owners):
     scans = [*ALL, "sub-01_ses-a_T1w"]
     person = name.split("_")[0]
-    assert list(found(scans, [f"derivatives/x/{person}/anat/{name}.nii.gz"])) == [
-        f"{one.rpartition('_')[0]}_label-lesion_desc-{one.rpartition('_')[2]}_mask" for one in owners
-    ]
+    for ending in (".nii.gz", ".nii"):
+        assert list(found(scans, [f"derivatives/x/{person}/anat/{name}{ending}"])) == [
+            f"{one.rpartition('_')[0]}_label-lesion_desc-{one.rpartition('_')[2]}_mask" for one in owners
+        ]
 
 
 def test_the_name_that_says_more_is_nearer():
