@@ -97,13 +97,11 @@ class RunOutput(LogHandlerBase):
         self.stream = _behind(self.stream, self.interrupted)
         threading.Thread(target=self._break_silence, daemon=True).start()
         words = ", ".join(f"{number} {rule}" for rule, number in jobs.items())
-        return f"{sum(jobs.values())} jobs: {words}"
+        return f"{_jobs(sum(jobs.values()))}: {words}"
 
     def _what_failed(self) -> str:
         """The last words of a run in which jobs failed."""
-        return "\n  ".join(
-            [f"{len(self.failed)} jobs failed; the same command tries them again", *self.failed.values()]
-        )
+        return "\n  ".join([f"{_jobs(len(self.failed))} failed; the same command tries again", *self.failed.values()])
 
     def _finished(self, job: int) -> str:
         self.failed.pop(job, None)
@@ -221,6 +219,10 @@ def _behind(stream: TextIO, interrupted: threading.Event) -> TextIO:
 
     atexit.register(end)
     return open(os.dup(terminal.fileno()), "w", encoding=stream.encoding, errors=stream.errors)
+
+
+def _jobs(number: int) -> str:
+    return "1 job" if number == 1 else f"{number} jobs"
 
 
 def _clock(seconds: float) -> str:

@@ -81,7 +81,7 @@ def test_what_goes_wrong_is_printed_as_ever_with_the_log(output, tmp_path):
     said = say(run, "Error in rule mask_head", logging.ERROR, event=LogEvent.JOB_ERROR, **error)
     assert run.what_runs() == ""
     ended = say(run, "Exiting because a job execution failed. Look above for error messages", logging.ERROR)
-    assert ended == f"1 jobs failed; the same command tries them again\n  Correct the bias field of sub-01_T1w: {log}\n"
+    assert ended == f"1 job failed; the same command tries again\n  Correct the bias field of sub-01_T1w: {log}\n"
     assert "Error in rule mask_head" in said and "no signal inside the head mask" in said
     assert say(run, "a split differs", logging.WARNING) == "a split differs\n"
     assert say(run, "Complete log(s): x.log") == "Complete log(s): x.log\n"
