@@ -6,7 +6,7 @@ What needs ANTs or a whole reconstruction (registration, agreement) is not tried
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,10 @@ from headsr.preprocess.appearance import oddities_of, shown_in
 from headsr.preprocess.load import load_scan
 from headsr.recipes import Unrolled
 from headsr.sr.dataset import scans_in
-from headsr.sr.given import GivenScan, Slices, metadata_of, stated_thickness
-from headsr.sr.run import OutsideTrainingError, method_named, outside_training, read_and_aim, refuse_outside
+from headsr.sr.given import GivenScan, Slices, metadata_of, read_given, stated_thickness
+from headsr.sr.run import OutsideTrainingError, method_named, outside_training, refuse_outside
 from headsr.sr.study import prepare
-from headsr.sr.target import Size
+from headsr.sr.target import Size, target_of
 from headsr.volumes import AXES, Volume, VolumeError
 
 _IMAGES = (".nii.gz", ".nii")
@@ -102,14 +102,14 @@ def _by_workflow(path: Path, scan: Volume, stated: float | None) -> str:
 
 def _by_sr(path: Path) -> tuple[GivenScan | None, str]:
     """The scan as ``headsr sr`` reads it, as far as it does, and why it refuses it; '' where it takes it."""
-    given: Sequence[GivenScan] = ()
+    given = None
     try:
-        given, target = read_and_aim([path], Slices(), Size())
-        prepared = prepare(given, target, torch.device("cpu"))
-        refuse_outside(given, outside_training(given, method_named(Unrolled.kind), prepared))
+        given = read_given(path, Slices())
+        prepared = prepare([given], target_of(given, Size()), torch.device("cpu"))
+        refuse_outside([given], outside_training([given], method_named(Unrolled.kind), prepared))
     except (VolumeError, OutsideTrainingError) as error:
-        return (given[0] if given else None), str(error)
-    return given[0], ""
+        return given, str(error)
+    return given, ""
 
 
 def _grid_of(scan: Volume) -> str:

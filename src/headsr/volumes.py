@@ -458,6 +458,7 @@ def _read_whole(path: str | os.PathLike[str]) -> tuple[nib.Nifti1Header, bytes]:
             with gzip.GzipFile(fileobj=file) if packed else nullcontext(file) as stream:
                 begin = stream.read(nib.Nifti2Header.template_dtype.itemsize)
                 header = read_header(path, begin)
+                _refuse_voxels_in_header(path, type(header)(begin[: header.template_dtype.itemsize], check=False))
                 size = _bytes_of(header)
                 _shape(path, header)
                 _refuse_size(path, header, os.fstat(file.fileno()).st_size * (_MOST_PACKED if packed else 1))
@@ -536,6 +537,15 @@ def _refuse_size(path: str | os.PathLike[str], header: nib.Nifti1Header, most: i
         )
 
 
+def _refuse_voxels_in_header(path: str | os.PathLike[str], said: nib.Nifti1Header) -> None:
+    """VolumeError for a file whose voxels would begin before its header has ended; nibabel repairs that in silence."""
+    if said["vox_offset"] < said.single_vox_offset:
+        raise VolumeError(
+            f"{path}: is not a readable NIfTI volume (its voxels would begin at byte {said['vox_offset']:g}, inside of "
+            "its header). Fetch or convert it again"
+        )
+
+
 def read_header(path: str | os.PathLike[str], content: bytes) -> nib.Nifti1Header:
     """The NIfTI header that ``content`` begins with. VolumeError where it is none, or says what nothing can mean."""
     kind = next((kind for kind in (nib.Nifti1Header, nib.Nifti2Header) if kind.may_contain_header(content)), None)
@@ -551,8 +561,6 @@ def read_header(path: str | os.PathLike[str], content: bytes) -> nib.Nifti1Heade
             raise ValueError(f"voxel sizes {said['pixdim'][1:4]}")
         if header["magic"].item().startswith(b"ni"):
             raise ValueError("the header of a .hdr/.img pair, whose data lie in another file")
-        if said["vox_offset"] < kind.single_vox_offset:
-            raise ValueError(f"its voxels would begin at byte {said['vox_offset']:g}, inside of its header")
         header.get_data_offset(), header.get_slope_inter(), header.get_xyzt_units()
     except (nib.spatialimages.HeaderDataError, ValueError, OverflowError, KeyError) as error:
         raise VolumeError(f"{path}: is not a readable NIfTI volume ({error}). Fetch or convert it again") from error

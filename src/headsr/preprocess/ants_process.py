@@ -41,15 +41,19 @@ def run_ants(program: str, arguments: Sequence[str], *, output: str | os.PathLik
         print(f"{scan}: {program} was killed by signal {-done.returncode}; trying once more", flush=True)
         done = _run_child(program, arguments, folder=folder, scan=scan)
     if done.returncode or not Path(output).is_file():
-        if shutil.disk_usage(folder).free < _LITTLE:
-            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(output))  # ITK says it in many words
-            raise unwritable(full, output)
+        refuse_full(output)
         how = f"killed by signal {-done.returncode}, twice" if done.returncode < 0 else f"exit code {done.returncode}"
         said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
         raise AntsError(
             f"{scan}: {program} failed ({how}). Look at the scan: is it one whole head, the right way up? "
             f"If it is, run again with more memory. It said:\n{said}"
         )
+
+
+def refuse_full(output: str | os.PathLike[str]) -> None:
+    """UnwritableError where the disk of an output that is not whole is full: ITK says it in many words, or in none."""
+    if shutil.disk_usage(Path(output).parent).free < _LITTLE:
+        raise unwritable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(output)), output)
 
 
 def _run_child(program: str, arguments: Sequence[str], *, folder: Path, scan: str) -> subprocess.CompletedProcess[str]:

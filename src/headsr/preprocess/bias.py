@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headsr.files import temporary_folder
-from headsr.preprocess.ants_process import AntsError, run_ants
+from headsr.preprocess.ants_process import AntsError, refuse_full, run_ants
 from headsr.preprocess.load import load_scan
 from headsr.preprocess.outline import foreground
 from headsr.volumes import Grid, Volume, cell_average, save_volume, spline_resample
@@ -81,7 +81,11 @@ def _upright(grid: Grid) -> Grid:
 
 def _read_field(path: Path, samples: Volume) -> NDArray[np.float32]:
     """N4's field; a scan without any bias gives a field of ones, which load_volume would refuse as constant."""
-    field = np.asarray(nib.load(path).dataobj, dtype=np.float32)
+    try:
+        field = np.asarray(nib.load(path).dataobj, dtype=np.float32)
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError):  # empty or cut
+        field = np.empty(0, np.float32)
     if field.shape != samples.grid.shape or not np.isfinite(field).all():
+        refuse_full(path)
         raise AntsError(f"{path}: N4 gave no usable field. Run again")
     return field

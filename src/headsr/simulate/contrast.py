@@ -65,6 +65,7 @@ _TIMES = {
 # Which tissue a structure is, by words of its name, the first that fits: names of FreeSurfer, of SimNIBS' head labels
 # (502 to 530; Puonti et al. 2020, NeuroImage 219:117044), and of BIDS' common labels (GM, WM, CSF, ...).
 _WORDS = (
+    ("grey", r"^ctx\b"),  # FreeSurfer's parcels of the cortex, whatever they are called, ctx-lh-unknown too
     ("air", r"background|^bg$|\bair|sinus(es)?\b|unknown|cavit"),
     ("ventricle", r"ventricle|\binf-lat-vent"),
     ("lesion", r"lesion|hypointens|^l$"),

@@ -97,16 +97,6 @@ def method_named(name: str) -> Method:
     return build(MethodRecipe, {"kind": name, **_PLAIN[name]}, name)
 
 
-def read_and_aim(scans: Sequence[Path], slices: Slices, size: Size) -> tuple[tuple[GivenScan, ...], Grid]:
-    """The scans as they are given, and the grid of their result.
-
-    VolumeError for scans that cannot be used, ValueError for one that is given twice.
-    """
-    given = tuple(read_given(path, slices) for path in scans)
-    refuse_twins(given)
-    return given, target_of(given[0], size)
-
-
 def foretell(request: Request) -> Foretold:
     """Read the scans and say what will be made.
 
@@ -114,7 +104,9 @@ def foretell(request: Request) -> Foretold:
     is short, StoreError where somebody else's file is in the way.
     """
     method = method_named(request.method)
-    given, target = read_and_aim(request.scans, request.slices, request.size)
+    given = tuple(read_given(path, request.slices) for path in request.scans)
+    refuse_twins(given)
+    target = target_of(given[0], request.size)
     result = request.named(target, views_of(given))
     if any(path.resolve() == scan.path.resolve() for path in result.files() for scan in given):
         raise ValueError(f"{result.volume}: the result would lie on the scan itself. Name it otherwise")

@@ -101,7 +101,10 @@ class _Request(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.headers.get("Host") not in self.server.hosts:
-            return self._refuse(HTTPStatus.MISDIRECTED_REQUEST, "this server answers to its loopback address alone")
+            return self._refuse(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "this server answers to its loopback address alone; through ssh -L give the same port on both sides",
+            )
         try:
             self._answer()
         except ReplacedError as error:

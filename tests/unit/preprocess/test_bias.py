@@ -1,7 +1,11 @@
+import tempfile
+
+import nibabel as nib
 import numpy as np
 import pytest
 
-from headsr.files import sha256_of
+from headsr.files import UnwritableError, sha256_of
+from headsr.preprocess import bias
 from headsr.preprocess.ants_process import AntsError
 from headsr.preprocess.bias import _sampled, bias_field_of, coarsened, correct_bias
 from headsr.simulate.imaging import bias_field
@@ -57,6 +61,20 @@ def test_samples_are_the_volumes_own_voxels_in_place(shape):
     assert samples.data[0, 0, 0] == ramp[tuple(first)]
     assert min(samples.grid.shape) >= 4
     assert samples.grid.voxel_size.max() <= 7.5
+
+
+@pytest.mark.parametrize("kept", [0, 300])
+def test_a_field_that_is_empty_or_cut_is_none_and_a_full_disk_the_reason(small_disk, make_head, monkeypatch, kept):
+    """N4 ends as if all were well when its disk is full."""
+    head = make_head((12.0, 12.0, 12.0))
+    field = nib.Nifti1Image(np.ones(_sampled(head, 6.2).grid.shape, np.float32), np.eye(4)).to_bytes()
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    monkeypatch.setattr(bias, "run_ants", lambda *_, output, scan: output.write_bytes(field[: kept and kept + 352]))
+    with pytest.raises(AntsError, match="no usable field"):
+        bias_field_of(head, name="x")
+    (small_disk / "other").write_bytes(bytes(3 * 2**19))
+    with pytest.raises(UnwritableError, match=f"^{small_disk}: the temporary folder is full: 0.* of 2 MiB are free"):
+        bias_field_of(head, name="x")
 
 
 def test_a_bad_scan_and_a_crash_are_named_and_leave_nothing(tmp_path, make_head, monkeypatch):

@@ -25,6 +25,9 @@ from headsr.simulate.contrast import BRAIN_PEAK, SEQUENCES, TISSUES, random_sign
         ("extracerebral soft tissue, bone or eye class 506", "vitreous"),
         ("Left hippocampus L", "grey"),
         ("L", "lesion"),
+        ("ctx-lh-bankssts", "grey"),
+        ("ctx_rh_G_and_S_frontomargin", "grey"),
+        ("ctx-lh-unknown", "grey"),
         ("flux capacitor", None),
     ],
 )
