@@ -56,7 +56,9 @@ def scans_in(bids: str | os.PathLike[str], *, participants: Sequence[str] = (), 
     chosen = _labelled(subjects, "sub-", participants, root)
     folders = [anat for subject in chosen for anat in _sessions_of(subject, sessions) if anat.is_dir()]
     images = sorted(path for folder in folders for path in folder.iterdir() if path.name.endswith(_IMAGES))
-    named = [path for path in images if parse_name(_stem(path)) is not None]
+    there = set(images)
+    twins = {path for path in images if path.with_name(f"{path.name}.gz") in there}  # results of both have one name
+    named = [path for path in images if parse_name(_stem(path)) is not None and path not in twins]
     return Found(tuple(named), tuple(path for path in images if path not in set(named)))
 
 
