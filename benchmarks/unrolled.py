@@ -333,6 +333,8 @@ def draw(output, row, folder, methods, models):
             checks=checks,
             truth=place / "truth.nii.gz",
             head_mask=place / "head.nii.gz",
+            brain_mask=place / "head.nii.gz",
+            suffix=row.head.rsplit("_", 1)[1],
             title=row.name,
         )
 

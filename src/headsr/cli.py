@@ -337,14 +337,15 @@ def _super_resolve(options: argparse.Namespace) -> int:
 
 
 def _super_resolve_dataset(asked: Request, options: argparse.Namespace) -> int:
-    from headsr.left_out import why_left_out
+    from headsr.left_out import left_out
     from headsr.sr.dataset import scans_in, super_resolve_dataset
 
     source = asked.scans[0]
     found = scans_in(source, participants=options.participant_label, sessions=options.session_label)
     print(f"{source}: {len(found.scans)} scans, by {asked.method} into {options.out}", flush=True)
-    for path in found.others:
-        print(f"left out, an image {why_left_out(path.relative_to(source).as_posix())}: {path}")
+    scans, others = ([path.relative_to(source).as_posix() for path in paths] for paths in (found.scans, found.others))
+    for words in left_out(others, set(scans)):
+        print(f"left out: {words}")
     if options.dry_run:
         print("\n".join([*map(str, found.scans), *(f"REJECTED {outcome.words}" for outcome in found.unclear)]))
         return OK

@@ -337,11 +337,9 @@ def _texts_of(clone: Path, sidecars: Sequence[annex.TreeFile]) -> tuple[dict[str
             texts[file.key] = annex.get_text(clone_of(clone, file.path), file.key)
         except annex.AnnexError as error:
             why.append(f"{file.path}: {error}")
-    missing = len(sidecars) - len(texts)
-    said = (
-        f"{missing} annexed sidecars could not be had; the slice thickness that they say is unknown. {'; '.join(why)}"
-    )
-    return texts, [shown(said)] if missing else []
+    missing = f"{len(sidecars) - len(texts)} of {len(sidecars)} annexed sidecars"
+    said = f"{missing} could not be had, and the slice thickness that they say is unknown: {'; '.join(why)}"
+    return texts, [shown(said)] if why else []
 
 
 def _companions(

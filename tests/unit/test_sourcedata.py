@@ -358,7 +358,7 @@ def test_an_annexed_sidecar_is_got_once_and_one_that_cannot_be_had_is_named(
     run_tool(["git", "-C", dataset, "annex", "drop", "--force", "sub-04/anat/sub-04_T1w.json"])
     report, rows = pin(folder, recipe(dataset))
     (note,) = report.notes
-    assert note.startswith("tiny: 1 annexed sidecars could not be had") and "sub-04/anat/sub-04_T1w.json: " in note
+    assert note.startswith("tiny: 1 of 1 annexed sidecars could not be had") and "sub-04/anat/sub-04_T1w.json: " in note
     assert rows["tiny/sub-04_T1w"].thickness == "3" and not report.written  # as the table has it
 
 

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
@@ -46,7 +46,7 @@ class Outcome:
 class Found:
     """The scans of a BIDS folder, and the images in its folders of anatomy that are none that headsr takes.
 
-    ``unclear`` are those whose names would write over results of others: two of one name, or one of another person's.
+    ``unclear`` are those that lie in another person's folder, whose results they would write over.
     """
 
     scans: tuple[Path, ...]
@@ -66,12 +66,13 @@ def scans_in(bids: str | os.PathLike[str], *, participants: Sequence[str] = (), 
         raise ValueError(f"{root}: has no folders sub-*, as a BIDS dataset has. Name a scan, or a BIDS folder")
     folders = [*([] if sessions else subjects), *_labelled(root, subjects, "ses-", sessions)]
     images = sorted(path for folder in folders for path in folder.glob("anat/*") if _is_image(path))
-    named = {path for path in images if path.name.endswith(_IMAGES) and parse_name(_stem(path)) is not None}
+    twins = {path for path in images if path.with_name(f"{path.name}.gz") in images}  # results of both have one name
+    named = {path for path in images if path.name.endswith(_IMAGES) and parse_name(_stem(path)) is not None} - twins
     others = tuple(path for path in images if path not in named)
     if not named:
         known = f", but {len(others)} images of other names, as {others[0]}" if others else ""
         raise ValueError(f"{root}: has no sub-*/[ses-*/]anat/sub-*_T1w.nii.gz (T2w, PDw, FLAIR) of those people{known}")
-    unclear = tuple(outcome for path in sorted(named) if (outcome := _misnamed(path, named, root)) is not None)
+    unclear = tuple(outcome for path in sorted(named) if (outcome := _misnamed(path, root)) is not None)
     return Found(tuple(sorted(named - {outcome.scan for outcome in unclear})), others, unclear)
 
 
@@ -79,16 +80,13 @@ def _is_image(path: Path) -> bool:
     return path.name.lower().endswith(_IMAGES)
 
 
-def _misnamed(path: Path, named: Set[Path], root: Path) -> Outcome | None:
+def _misnamed(path: Path, root: Path) -> Outcome | None:
     """What is wrong with a name by which a scan would write over another's result."""
-    stem = _stem(path)
-    folder = root.joinpath(*(part for part in stem.split("_") if part.startswith(("sub-", "ses-"))), "anat")
-    if path.parent != folder:
-        return Outcome(path, "rejected", f"{path}: by its name it belongs into {folder}. Move it there, or rename it")
-    twin = next((other for end in _IMAGES if (other := folder / f"{stem}{end}") != path and other in named), None)
-    if twin is not None:
-        return Outcome(path, "rejected", f"{path}: has the name of {twin.name} beside it. Keep one of them there")
-    return None
+    labels = [part for part in _stem(path).split("_") if part.startswith(("sub-", "ses-"))]
+    folder = root.joinpath(*labels, "anat")
+    if path.parent == folder:
+        return None
+    return Outcome(path, "rejected", f"{path}: by its name it belongs into {folder}. Move it there, or rename it")
 
 
 def super_resolve_dataset(

@@ -74,6 +74,15 @@ def is_whole_and_valid(folder, capsys):
     assert "13 outputs as they should be" in capsys.readouterr().out
 
 
+def test_of_two_files_of_one_name_the_compressed_one_is_taken_and_what_is_not_is_counted(bids, tmp_path, capsys):
+    (bids / "sub-01/anat/sub-01_T1w.nii").write_bytes(b"the same once more")
+    assert [path.name for path in scans_in(bids).scans].count("sub-01_T1w.nii") == 0
+    assert cli.main(["sr", str(bids), str(tmp_path / "out"), "--method", "spline", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "left out: 1 image beside a .nii.gz of the same name: sub-01/anat/sub-01_T1w.nii\n" in said
+    assert "left out: 1 image of suffix angio, none of T1w, T2w, PDw, FLAIR: sub-02/ses-b/anat/sub-02" in said
+
+
 def test_one_broken_scan_stops_no_other_and_the_second_run_makes_nothing(bids, tmp_path, capsys):
     command = ["sr", str(bids), str(tmp_path / "out"), "--method", "spline", "--mem-gb", "3"]
     assert cli.main(command) == 1
