@@ -18,7 +18,7 @@ from headsr.files import partials_of, sidecar_of, write_json
 from headsr.lock import holding
 from headsr.models.card import PACKAGE
 from headsr.models.shipped import load_shipped
-from headsr.provenance import contents_of
+from headsr.provenance import contents_of, plain_params
 from headsr.recipes import Method, MethodRecipe, ModelRecipe, Unrolled, build, plain
 from headsr.recipes.convert import unknown
 from headsr.recipes.shipped import card_of
@@ -161,15 +161,17 @@ def super_resolve(request: Request, foretold: Foretold, *, quiet: bool = False) 
 
 
 def follows_from(request: Request, foretold: Foretold) -> dict[str, Any]:
-    """All that a result follows from, as plain JSON: scans, weights, options and the versions of the code."""
-    return {
-        "scans": [scan.sha256 for scan in foretold.given],
-        "slices": [[scan.thickness, scan.profile] for scan in foretold.given],
-        "target": [list(foretold.target.shape), foretold.target.affine.tolist()],
-        "method": plain(foretold.method),
-        "report": request.report,
-        **of_the_code(foretold.method.kind),
-    }
+    """All that a result follows from, as it comes back from JSON: scans, weights, options and versions of the code."""
+    return plain_params(
+        {
+            "scans": [scan.sha256 for scan in foretold.given],
+            "slices": [[scan.thickness, scan.profile] for scan in foretold.given],
+            "target": [list(foretold.target.shape), foretold.target.affine.tolist()],
+            "method": plain(foretold.method),
+            "report": request.report,
+            **of_the_code(foretold.method.kind),
+        }
+    )
 
 
 def outside_training(given: Sequence[GivenScan], method: Method, prepared: Prepared) -> list[str]:

@@ -136,7 +136,7 @@ def test_several_scans_of_one_head_are_one_study(scan, tmp_path):
     said = read_json(tmp_path / "out.json")["headsr"]
     assert [one["view"] for one in said["scans"]] == ["axial", "coronal"]
     assert np.abs(np.array(said["scans"][1]["alignment"]["motion"]) - np.eye(4)).max() < 0.2
-    assert {"out_residual-axial.nii.gz", "out_residual-coronal.nii.gz"} <= set(said["files"])
+    assert {"out_residual-axial.nii.gz", "out_residual-coronal.nii.gz"} <= set(said["outputs"])
 
 
 def test_a_large_result_is_a_store_with_a_preview(scan, tmp_path):
