@@ -49,7 +49,7 @@ def draw_figure(
     head = cut(load_volume(head_mask, constant=True), grid)
     known = None if truth is None else _on_grid(truth, grid)
     scan = load_volume(lowres[0])
-    white = white_of(scan, load_volume(brain_mask), suffix)
+    white = white_of(scan, load_volume(brain_mask, constant=True), suffix)
     planes = [{view: Panel(head.coarse_plane(scan, view), 0.0, white) for view in PLANES}]
     errors: list[dict[str, Panel]] = [{}]
     for path in volumes.values():
