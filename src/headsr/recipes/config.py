@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 from headsr.recipes.convert import Doc, Matching, Range
 
 _Positive = Annotated[float, Range(0, math.inf, above=True, below=True)]
-_PATH = Matching(r"(?s).*\S.*", "a path")
-_Path = Annotated[str, _PATH]
+_A_PATH = "a path"
+_Path = Annotated[str, Matching(r"(?s).*\S.*", _A_PATH)]
 _Sizes = tuple[_Positive, ...]
 _Blocks = dict[str, Any]
 
@@ -114,4 +114,5 @@ class Config:
 def paths_of(kind: type) -> list[str]:
     """The keys of a block of the configuration that are paths."""
     hints = get_type_hints(kind, include_extras=True)
-    return [name for name, hint in hints.items() if _PATH in getattr(hint, "__metadata__", ())]
+    said = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return [name for name, parts in said.items() if any(getattr(part, "what", "") == _A_PATH for part in parts)]
