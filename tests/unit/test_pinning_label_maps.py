@@ -97,7 +97,9 @@ def test_splits_are_a_person_s_and_what_comes_later_is_unused(repository: Path, 
         "other/sub-01": "train",
     }
     assert report.added == ("drawn/sub-03",)
-    assert report.notes == ("1 new label maps are unused until you choose their split in the table",)
+    differing, new = report.notes
+    assert differing.startswith("drawn: its recipe says train of sub-03, and the table of pins, which decides, says un")
+    assert new == "1 new label maps are unused until you choose their split in the table"
     fewer = {path: who for path, who in MAPS.items() if who != "sub-02"}
     report, rows = pin(tmp_path, recipe(repository, maps=fewer, splits={"train": ("sub-01",), "val": ("sub-03",)}))
     assert report.vanished == ("drawn/sub-02",)

@@ -12,7 +12,7 @@ import pytest
 
 from headsr import files
 from headsr.cli import main
-from headsr.clones import _address
+from headsr.clones import address_of
 from headsr.files import UnwritableError, temporary_folder, whole, write_json
 from headsr.preprocess.bias import bias_field_of
 from headsr.recipes import RecipeError, load_config, write_out_paths
@@ -62,7 +62,7 @@ def test_what_is_not_set_is_refused_by_its_key(delta, path, named):
 def test_the_url_of_a_dataset_is_a_path_too(tmp_path, monkeypatch):
     monkeypatch.setenv("HEADS", str(tmp_path))
     (tmp_path / "study/.git").mkdir(parents=True)
-    assert _address("$HEADS/study") == str((tmp_path / "study").resolve())
+    assert address_of("$HEADS/study") == str((tmp_path / "study").resolve())
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EIO])

@@ -96,7 +96,7 @@ def the_workflow_takes(path, sidecar, folder):
 def sr_takes(path, folder):
     request = Request((path,), partial(result_at, folder / "out.nii.gz"), 4_000_000_000, Slices(), force=False)
     try:
-        super_resolve(request, foretell(request), say=lambda words: None)
+        super_resolve(request, foretell(request), quiet=True)
     except (VolumeError, OutsideTrainingError):
         return False
     return True

@@ -30,6 +30,7 @@ from headsr.volumes import VolumeError
 from headsr.words import shown
 
 _IMAGES = (".nii.gz", ".nii")
+_TOLD = {signal.SIGTERM, signal.SIGHUP}  # beside Ctrl-C
 _LESS = "Try --workers 1, or larger voxels: --voxel MM"
 
 
@@ -127,7 +128,7 @@ def _run(requests: Sequence[Request], workers: int, add: Callable[[Outcome], Non
     ended = []
     how = {"mp_context": get_context("spawn"), "initializer": _begin, "initargs": (max(1, cores() // workers),)}
     with ProcessPoolExecutor(workers, **how) as pool:
-        with _interrupts_kept_from_children():
+        with _children_begin():
             running = {_submitted(pool, request): request for request in requests}
         try:
             for future in as_completed(running):
@@ -169,21 +170,23 @@ def _line(outcomes: Sequence[Outcome], before: int, total: int, seconds: float) 
 
 
 @contextmanager
-def _interrupts_kept_from_children() -> Iterator[None]:
-    """Leave Ctrl-C, which a terminal sends to all, to this process alone: children that begin in the block have none.
+def _children_begin() -> Iterator[None]:
+    """Be told to end only after the block, in which children begin: one that is half begun would say so in a traceback.
 
-    They inherit what is blocked here, from their first moment on.
+    They inherit what is blocked here. Ctrl-C, which a terminal sends to all, stays so in them; it is left to this
+    process. The others they take again once they have begun.
     """
     resource_tracker.ensure_running()  # it begins with the first child, and unblocks what was blocked
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *_TOLD})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *_TOLD})
 
 
 def _begin(threads: int) -> None:
-    """What every process does first: it ends when the one does that has begun it."""
+    """What every process does first: it ends when it is told to, and when the one does that has begun it."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TOLD)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
 

@@ -30,7 +30,7 @@ def test_every_kind_is_built_and_the_same_seed_gives_the_same_weights(kind):
             {"architecture": "residual2"},
             "network.architecture: 'residual2' is none; did you mean 'residual2d'",
         ),
-        ("baseline", {"architecture": "swin"}, "'swin' is none; known: residual2d, "),
+        ("baseline", {"architecture": "hat"}, "'hat' is none; known: residual2d, "),
         ("baseline", {"channel": 4}, "network.channel: residual2d has no such setting; did you mean 'channels'"),
         ("ldm", {"attention": [True]}, "2 levels of channels but 1 of attention"),
     ],

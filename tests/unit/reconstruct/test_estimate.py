@@ -14,7 +14,7 @@ from headsr.weights import TrainedModel
 
 @pytest.mark.parametrize("method", recipes.METHODS.values())
 def test_every_method_is_one_function_of_study_recipe_and_models(method):
-    asked = ["study", "method", "models"] + ["memory"] * method.tiled
+    asked = ["study", "method", "models"] + ["memory", "label"] * method.tiled
     assert list(inspect.signature(method.part.load()).parameters) == asked
 
 

@@ -62,7 +62,7 @@ def test_a_volume_from_coarse_slices_is_checked_and_drawn_like_any_other(
     assert load_volume(check.with_name(view["map"])).grid.same_as(load_volume(lowres[0]).grid)
     draw_figure(
         tmp_path / "figure.png", lowres=lowres, volumes={"it": outputs.preview}, checks={"it": check}, truth=None,
-        head_mask=tmp_path / "mask.nii.gz", title="sub-01",
+        head_mask=tmp_path / "mask.nii.gz", brain_mask=tmp_path / "mask.nii.gz", suffix="T1w", title="sub-01",
     )  # fmt: skip
     assert (tmp_path / "figure.png").stat().st_size > 1000
 

@@ -176,6 +176,6 @@ def test_the_picture_of_a_head_is_drawn_from_its_volumes(tmp_path, monkeypatch) 
     truth = Volume(ball.astype(np.float32), GRID)
     monkeypatch.setattr(unrolled, "truth_of", lambda folder, head: (truth, ball, ball))
     methods = {name: unrolled.METHODS[name] for name in ("spline", "tikhonov")}
-    unrolled.draw(tmp_path / "head.png", Row(*unrolled.FIGURE, "head"), "folder", methods, {})
+    unrolled.draw(tmp_path / "head.png", Row(*unrolled.FIGURE, "head_T1w"), "folder", methods, {})
     with Image.open(tmp_path / "head.png") as picture:
         assert picture.width > 3 * 64, "the scan, two methods and the truth"

@@ -76,7 +76,7 @@ def test_made_once_and_other_settings_are_refused(dataset, monkeypatch):
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(DatasetError, match=r"something else.*Move or remove"):
+    with pytest.raises(DatasetError, match=r"something else.*Move it away"):
         demo.make_demo_dataset(tmp_path, **SETTINGS)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 

@@ -359,7 +359,11 @@ class TestFolders:
         monkeypatch.setattr(dataset, "as_completed", told_while_it_waits)
         monkeypatch.setattr(dataset, "active_children", lambda: [process])
         command = ["sr", str(source), str(tmp_path / "out"), "--method", "spline"]
-        assert cli.main(command) == cli.INTERRUPTED
+        before = signal.signal(told, signal.default_int_handler if told == signal.SIGINT else signal.SIG_DFL)
+        try:
+            assert cli.main(command) == cli.INTERRUPTED
+        finally:
+            signal.signal(told, before)
         assert ended == [told]
 
 
