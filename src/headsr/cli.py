@@ -10,8 +10,8 @@ import select
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -52,14 +52,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8, nor a terminal know every letter
             stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
-    # Children (git-annex, datalad, snakemake) live beside the interpreter that runs this.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    os.environ["PYTHONSAFEPATH"] = "1"  # a random.py in the folder that it is called in is no part of their library
     logging.lastResort.setFormatter(PlainFormatter())
-    _keep_caches_where_they_can_be_written()
     warnings.showwarning = _show_warning
     try:
-        with leaving_when_told():
+        with _surroundings_of_children(), leaving_when_told():
             return options.command(options)
     except BrokenPipeError:
         raise
@@ -77,6 +73,25 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _show_warning(message: Warning | str, *where: object) -> None:
     """One line, without the place in the code, which is nothing to who uses it."""
     print(f"warning: {_words_of(message)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _surroundings_of_children() -> Iterator[None]:
+    """What the programs that a command starts (git-annex, datalad, snakemake) find in their environment, while it runs.
+
+    They live beside the interpreter that runs this, and a random.py in the folder that it is called in is no part of
+    their library.
+    """
+    before = dict(os.environ)
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ["PYTHONSAFEPATH"] = "1"
+    _keep_caches_where_they_can_be_written()
+    try:
+        yield
+    finally:
+        for name in ("PATH", "PYTHONSAFEPATH", "XDG_CACHE_HOME"):
+            os.environ.pop(name, None)
+            os.environ.update({name: before[name]} if name in before else {})
 
 
 def _keep_caches_where_they_can_be_written() -> None:

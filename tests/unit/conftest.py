@@ -1,7 +1,7 @@
 """Fixtures shared by the unit tests."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,6 @@ from headsr.acquisition.operator import Acquisition
 from headsr.volumes import AXES, Grid
 
 SCALE = 800.0
-
-
-@pytest.fixture(autouse=True)
-def _environment_as_it_was() -> Iterator[None]:
-    """What a command sets for the programs that it starts ends with the test that calls it."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture(params=["pipe", "device"])

@@ -10,8 +10,7 @@ import tempfile
 import numpy as np
 import pytest
 
-from headsr import files
-from headsr.cli import main
+from headsr import cli, files
 from headsr.clones import address_of
 from headsr.files import UnwritableError, temporary_folder, whole, write_json
 from headsr.preprocess.bias import bias_field_of
@@ -125,7 +124,7 @@ def test_what_a_temporary_folder_is_called_is_no_matter_to_ants(tmp_path, monkey
 def test_a_name_that_is_not_utf8_is_shown(tmp_path, capsys):
     data = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)
     save_volume(tmp_path / BAD, data, Grid(data.shape, np.eye(4)))
-    assert main(["check", str(tmp_path / BAD)]) == 0
+    assert cli.main(["check", str(tmp_path / BAD)]) == 0
     assert r"OK " in (said := capsys.readouterr().out) and r"sub-\udcff\udce9_T1w.nii.gz: 4 x 5 x 6 voxels" in said
 
 
@@ -154,6 +153,8 @@ def test_where_the_home_cannot_be_written_caches_lie_in_the_project(tmp_path, mo
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     for home, expected in ((tmp_path, ""), (tmp_path / "file" / "me", f"{tmp_path}/.snakemake/cache")):
         monkeypatch.setenv("HOME", str(home))
-        assert main(["models", "list"]) == 0
-        assert os.environ["XDG_CACHE_HOME"] == expected
+        before = dict(os.environ)
+        with cli._surroundings_of_children():
+            assert os.environ["XDG_CACHE_HOME"] == expected
+        assert dict(os.environ) == before
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
