@@ -282,10 +282,13 @@ def _check(options: argparse.Namespace) -> int:
 
     code = OK
     for place in options.scans:
-        scans, left_out = scans_at(place)
-        for path in left_out:
-            print(f"left out, its name is none of a T1w, T2w, PDw or FLAIR scan: {path}")
-        for path in scans:
+        found = scans_at(place)
+        for words in found.left_out(Path(place)):
+            print(f"left out: {words}")
+        for outcome in found.unclear:
+            print(f"REJECTED {_words_of(outcome.words)}")
+            code = REJECTED
+        for path in found.scans:
             verdict = judge(path)
             print(_words_of(verdict.text()), flush=True)
             code = REJECTED if verdict.refused else code
@@ -352,14 +355,12 @@ def _super_resolve(options: argparse.Namespace) -> int:
 
 
 def _super_resolve_dataset(asked: Request, options: argparse.Namespace) -> int:
-    from headsr.left_out import left_out
     from headsr.sr.dataset import scans_in, super_resolve_dataset
 
     source = asked.scans[0]
     found = scans_in(source, participants=options.participant_label, sessions=options.session_label)
     print(f"{source}: {len(found.scans)} scans, by {asked.method} into {options.out}", flush=True)
-    scans, others = ([path.relative_to(source).as_posix() for path in paths] for paths in (found.scans, found.others))
-    for words in left_out(others, set(scans)):
+    for words in found.left_out(source):
         print(f"left out: {words}")
     if options.dry_run:
         print("\n".join([*map(str, found.scans), *(f"REJECTED {outcome.words}" for outcome in found.unclear)]))

@@ -19,14 +19,13 @@ from headsr.files import sidecar_of
 from headsr.preprocess.appearance import oddities_of, shown_in
 from headsr.preprocess.load import load_scan
 from headsr.recipes import Unrolled
-from headsr.sr.dataset import scans_in
+from headsr.scans import IMAGES
+from headsr.sr.dataset import Found, scans_in
 from headsr.sr.given import GivenScan, Slices, metadata_of, read_given, stated_thickness
 from headsr.sr.run import OutsideTrainingError, method_named, outside_training, refuse_outside
 from headsr.sr.study import prepare
 from headsr.sr.target import Size, target_of
 from headsr.volumes import AXES, Volume, VolumeError
-
-_IMAGES = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)
@@ -56,23 +55,22 @@ class Verdict:
         return "\n    ".join([f"OK {self.path}: {first}", *more, *taken])
 
 
-def scans_at(path: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
-    """The scans that a file or a folder stands for, and the images of a BIDS folder that headsr leaves out by name.
+def scans_at(path: str | os.PathLike[str]) -> Found:
+    """The scans that a file or a folder stands for.
 
     Of a folder that is none of BIDS every image in it and below. ValueError for a folder without any.
     """
     place = Path(path)
     if not place.is_dir():
-        return [place], []
+        return Found((place,), ())
     if any(place.glob("sub-*")):
-        found = scans_in(place)
-        return list(found.scans), list(found.others)
-    images = sorted(_images_below(place))
+        return scans_in(place)
+    images = tuple(sorted(_images_below(place)))
     if not images:
         raise ValueError(
             f"{place}: holds no .nii or .nii.gz. DICOM is converted with dcm2niix; name a scan or its folder"
         )
-    return images, []
+    return Found(images, ())
 
 
 def judge(path: str | os.PathLike[str]) -> Verdict:
@@ -143,4 +141,4 @@ def _slices_of(path: Path, scan: Volume, stated: float | None, given: GivenScan 
 def _images_below(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in names if name.lower().endswith(_IMAGES) and not name.startswith("."))
+        yield from (Path(place, name) for name in names if name.lower().endswith(IMAGES) and not name.startswith("."))

@@ -157,7 +157,15 @@ def test_a_folder_that_is_none_of_bids_is_looked_through(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gzip.compress(b"x"))
-    assert scans_at(tmp_path) == ([tmp_path / name for name in ("UPPER.NII.GZ", "a.nii.gz", "b/c.nii")], [])
+    assert scans_at(tmp_path).scans == tuple(tmp_path / name for name in ("UPPER.NII.GZ", "a.nii.gz", "b/c.nii"))
     with pytest.raises(ValueError, match=r"notes: holds no \.nii or \.nii\.gz"):
         (tmp_path / "notes").mkdir()
         scans_at(tmp_path / "notes")
+
+
+def test_a_scan_in_the_folder_of_another_person_is_named_and_rejected(tmp_path, capsys):
+    for name in ("sub-01/anat/sub-01_T1w", "sub-02/anat/sub-01_T1w"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / f"{name}.nii.gz").write_bytes(b"")
+    assert main(["check", str(tmp_path)]) == 3
+    assert f"REJECTED {tmp_path}/sub-02/anat/sub-01_T1w.nii.gz: by its name it belongs into" in capsys.readouterr().out

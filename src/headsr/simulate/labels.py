@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headsr.files import UnreadableError, read_rows
+from headsr.scans import image_stem
 from headsr.sidecars import about
 from headsr.simulate.contrast import TISSUES, tissue_of
 
@@ -88,16 +89,12 @@ def _table_of(path: Path, root: Path) -> Path | None:
 
 def _tables_about(path: Path, folder: Path) -> list[Path]:
     """The tables of a folder that are about a map by BIDS' inheritance: those that say most of it."""
-    found = about(_stem(path), sorted(os.listdir(folder)), ending=".tsv")
+    found = about(image_stem(path.name), sorted(os.listdir(folder)), ending=".tsv")
     return [folder / name for name in found if name.count("_") == found[0].count("_")]
 
 
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
-
-
 def _own_table(path: Path) -> Path:
-    return path.with_name(f"{_stem(path)}.tsv")
+    return path.with_name(f"{image_stem(path.name)}.tsv")
 
 
 def _without_table(path: Path, root: Path) -> str:

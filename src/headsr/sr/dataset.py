@@ -19,17 +19,17 @@ from pathlib import Path
 
 import torch
 
+from headsr.left_out import left_out
 from headsr.machine import cores
 from headsr.render.describe import describe_folder
 from headsr.render.plan import time_said
-from headsr.scans import parse_name
+from headsr.scans import IMAGES, image_stem, parse_name
 from headsr.sr.cost import ResourcesError
 from headsr.sr.outputs import derivative_at
 from headsr.sr.run import OutsideTrainingError, Request, foretell, super_resolve
 from headsr.volumes import VolumeError
 from headsr.words import shown
 
-_IMAGES = (".nii.gz", ".nii")
 _TOLD = {signal.SIGTERM, signal.SIGHUP}  # beside Ctrl-C
 _LESS = "Try --workers 1, or larger voxels: --voxel MM"
 
@@ -54,6 +54,11 @@ class Found:
     others: tuple[Path, ...]
     unclear: tuple[Outcome, ...] = ()
 
+    def left_out(self, root: Path) -> list[str]:
+        """For every reason why images of the folder are left out, how many there are and the first of them."""
+        scans, others = ([path.relative_to(root).as_posix() for path in paths] for paths in (self.scans, self.others))
+        return left_out(others, set(scans))
+
 
 def scans_in(bids: str | os.PathLike[str], *, participants: Sequence[str] = (), sessions: Sequence[str] = ()) -> Found:
     """The anatomical scans of a BIDS folder, by name; with labels only those of these people and sessions.
@@ -68,7 +73,9 @@ def scans_in(bids: str | os.PathLike[str], *, participants: Sequence[str] = (), 
     folders = [*([] if sessions else subjects), *_labelled(root, subjects, "ses-", sessions)]
     images = sorted(path for folder in folders for path in folder.glob("anat/*") if _is_image(path))
     twins = {path for path in images if path.with_name(f"{path.name}.gz") in images}  # results of both have one name
-    named = {path for path in images if path.name.endswith(_IMAGES) and parse_name(_stem(path)) is not None} - twins
+    named = {
+        path for path in images if path.name.endswith(IMAGES) and parse_name(image_stem(path.name)) is not None
+    } - twins
     others = tuple(path for path in images if path not in named)
     if not named:
         known = f", but {len(others)} images of other names, as {others[0]}" if others else ""
@@ -78,12 +85,12 @@ def scans_in(bids: str | os.PathLike[str], *, participants: Sequence[str] = (), 
 
 
 def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(_IMAGES)
+    return path.name.lower().endswith(IMAGES)
 
 
 def _misnamed(path: Path, root: Path) -> Outcome | None:
     """What is wrong with a name by which a scan would write over another's result."""
-    labels = [part for part in _stem(path).split("_") if part.startswith(("sub-", "ses-"))]
+    labels = [part for part in image_stem(path.name).split("_") if part.startswith(("sub-", "ses-"))]
     folder = root.joinpath(*labels, "anat")
     if path.parent == folder:
         return None
@@ -156,7 +163,7 @@ def _submitted(pool: ProcessPoolExecutor, request: Request) -> Future[Outcome]:
 
 
 def _refuse_place(out: Path, source: Path) -> None:
-    if (out.exists() and not out.is_dir()) or out.name.endswith(_IMAGES):
+    if (out.exists() and not out.is_dir()) or out.name.endswith(IMAGES):
         raise ValueError(f"{out}: the results of a BIDS folder go into a folder. Name one")
     if out.resolve() == source.resolve():
         raise ValueError(f"{out}: holds the scans themselves. Name another folder, such as {out}/derivatives/headsr")
@@ -226,7 +233,3 @@ def _labelled(root: Path, parents: Sequence[Path], prefix: str, labels: Sequence
         has = f"it has {', '.join(sorted(known))}" if known else f"it has no {prefix}*"
         raise ValueError(f"{root}: has no {', '.join(prefix + label for label in sorted(unknown))}; {has}")
     return [path for path in folders if not wanted or path.name.removeprefix(prefix) in wanted]
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")

@@ -17,12 +17,11 @@ from headsr.files import MOST_BYTES, NotAFileError, open_file, parse_metadata, s
 from headsr.preprocess.load import load_scan
 from headsr.preprocess.outline import brain_of, head_of
 from headsr.preprocess.skull import is_skull_stripped
-from headsr.scans import parse_name
+from headsr.scans import IMAGES, parse_name
 from headsr.sidecars import about
 from headsr.volumes import AXES, Volume, VolumeError
 
 _DICOM_AT, _DICOM = 128, b"DICM"
-_IMAGES = (".nii", ".nii.gz")
 _OR_SAY = "or say yourself how thick the slices are: --thickness MM"
 
 
@@ -122,7 +121,7 @@ def _refuse_dicom(path: Path) -> None:
             f"{path}: is a folder, and no BIDS folder, which has folders sub-*. If it holds DICOM files, convert them "
             f"first: {_dcm2niix(path)}"
         )
-    if path.name.endswith(_IMAGES) or not path.is_file():
+    if path.name.endswith(IMAGES) or not path.is_file():
         return
     with open_file(path) as stream:
         begin = stream.read(_DICOM_AT + len(_DICOM))

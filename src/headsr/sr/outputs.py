@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headsr.files import sidecar_of
-from headsr.scans import parse_name
+from headsr.scans import IMAGES, image_stem, parse_name
 from headsr.volumes import Grid
 
 MOST_OF_NIFTI = 512  # voxels a side: viewers open no larger NIfTI with ease
-_STORE, _IMAGES = ".ome.zarr", (".nii.gz", ".nii")
+_STORE = ".ome.zarr"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Result:
 
 def derivative_at(folder: str | os.PathLike[str], scan: str, grid: Grid, views: Sequence[str]) -> Result:
     """The paths in a folder of derivatives of the result of ``scan``, its path in its dataset (POSIX)."""
-    parsed = parse_name(Path(scan).name.removesuffix(".gz").removesuffix(".nii"))
+    parsed = parse_name(image_stem(Path(scan).name))
     if parsed is None:
         raise ValueError(f"{scan}: is not the BIDS name of a scan")
     subject, stem, suffix = parsed
@@ -65,14 +65,14 @@ def result_at(out: str | os.PathLike[str], grid: Grid, views: Sequence[str]) -> 
     Raises ValueError for a name that is none of a volume.
     """
     out = Path(out)
-    ending = next((end for end in (_STORE, *_IMAGES) if out.name.endswith(end) and out.name != end), None)
+    ending = next((end for end in (_STORE, *IMAGES) if out.name.endswith(end) and out.name != end), None)
     if ending is None:
         raise ValueError(f"{out}: name the result X.nii.gz, or X.ome.zarr")
     if any("\ud800" <= letter <= "\udfff" for letter in out.name):
         raise ValueError(f"{out}: its name is no text in UTF-8, and its sidecar could not say it. Name it otherwise")
     stem = out.name.removesuffix(ending)
     large = ending == _STORE or max(grid.shape) > MOST_OF_NIFTI
-    image = ending if ending in _IMAGES else _IMAGES[0]
+    image = ending if ending in IMAGES else IMAGES[0]
     names = ["residual"] if len(views) == 1 else [f"residual-{view}" for view in views]
     return Result(
         volume=out.with_name(stem + image),
