@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from headsr.recipes import Degradation, Model, Recipes, Shipped, Stack
+from headsr.recipes import Data, Degradation, Model, Recipes, Shipped, Stack
 
 PROJECTION = (
     "Every estimate is then projected onto its measurement: the nearest volume x + Aᵀu whose root mean square residual "
@@ -72,8 +72,16 @@ def _of_model(model: Model | Shipped) -> str:
         )
     budget = model.budget
     return (
-        f"{model.kind}, network {model.network['architecture']}, trained on {', '.join(model.data.suffixes)} "
-        f"{model.data.kind} in {budget.segments} x {budget.steps} steps of {budget.batch}, learning rate "
+        f"{model.kind}, network {model.network['architecture']}, trained on {_seen(model.data)} in "
+        f"{budget.segments} x {budget.steps} steps of {budget.batch}, learning rate "
         f"{model.optimizer.learning_rate:g} ({model.schedule.shape}), precision {model.precision}, averaged with decay "
         f"{model.ema_decay:g}."
     )
+
+
+def _seen(data: Data) -> str:
+    """What a training sees: slices of scans in some contrasts, or painted from label maps in these or in any."""
+    contrasts = ", ".join(data.suffixes)
+    if data.drawn_from == "scans":
+        return f"{contrasts} {data.kind}"
+    return f"{data.kind} painted from {', '.join(data.datasets)} in {contrasts or 'any contrast'}"
