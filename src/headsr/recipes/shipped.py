@@ -48,8 +48,8 @@ class Shipped:
         return card_of(self.name, self.place)
 
     @property
-    def seed(self) -> int:
-        """Of the training that made the weights."""
+    def seed(self) -> int | None:
+        """Of the training that made the weights; None where nobody knows it."""
         return self.card.seed
 
 
