@@ -65,9 +65,9 @@ def _folder_of(path: Path) -> str:
 def _unpickled(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
-    except Exception as error:  # damaged files end in errors of many kinds
+    except Exception as error:  # damaged files end in errors of many kinds, a file that is cut off in one of the system
         first = next(iter(f"{error}".splitlines()), "")[:200]
         raise StateError(
             f"{path}: is damaged, or holds more than weights, which is not unpickled since that may run any code "

@@ -298,6 +298,11 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     refused(tmp_path / "readme.pth", r"readme\.pth: is neither PyTorch's nor safetensors, .*b'version h'")
     (tmp_path / "short.pth").write_bytes(b"PK\x03\x04 and no more")
     refused(tmp_path / "short.pth", r"short\.pth: is damaged, or holds more than weights")
+    torch.save(SMALL, tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for length in range(0, len(whole), len(whole) // 7):
+        (tmp_path / "cut.pth").write_bytes(whole[:length])
+        refused(tmp_path / "cut.pth", r"cut\.pth: is (damaged, or holds more than weights|neither PyTorch's)")
     (tmp_path / "short.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{")
     refused(tmp_path / "short.safetensors", r"short\.safetensors: is damaged")
     (tmp_path / "pipeline").mkdir()

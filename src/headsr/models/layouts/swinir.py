@@ -107,7 +107,8 @@ def _root(outputs: int, each: int) -> int:
 
 def _last(ours: str, theirs: str, colours: int) -> dict[str, Source]:
     """The layer that gives colours, whose means are added to what it gives."""
-    sources, grey = both(ours, theirs, for_grey_output(colours)), for_grey_output(colours)
+    grey = for_grey_output(colours)
+    sources = both(ours, theirs, grey)
     if colours > 1:
         sources[f"{ours}.bias"] = Source(f"{theirs}.bias", lambda bias: grey(bias) + sum(_MEANS) / len(_MEANS))
     return sources
@@ -134,8 +135,10 @@ def _refuse_other_tasks(tensors: Tensors) -> None:
 def _refuse_other_offsets(tensors: Tensors, window: int) -> None:
     """The biases of attention are in the order in which headsr looks them up."""
     for name, tensor in tensors.items():
-        if name.endswith("attn.relative_position_index") and not torch.equal(tensor, offsets_of(window)):
-            raise ValueError(f"{name} is not the order of biases of SwinIR's windows of {window} pixels")
+        if name.endswith("attn.relative_position_index"):
+            fits = tensor.shape == (window**2, window**2) and torch.equal(tensor, offsets_of(window))
+            if not fits:
+                raise ValueError(f"{name} is not the order of biases of SwinIR's windows of {window} pixels")
 
 
 _SCALES = "Networks of scale 2, 4 and 8 are taken"
