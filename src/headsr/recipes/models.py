@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from headsr.parts import LOSSES, NETWORKS, Part
 from headsr.recipes.convert import FOR_PEOPLE, Among, Ascending, Doc, Kinds, Names, Range, unknown
-from headsr.recipes.data import Count, Seed, Suffix
+from headsr.recipes.data import LEAST_PIXELS, Count, Seed, Suffix
 from headsr.recipes.shipped import Shipped
 
 PRECISIONS = ("fp32", "bf16", "auto")
@@ -47,19 +47,18 @@ class Data:
 class Paintable(Data):
     """What is cut from preprocessed heads or, with ``source`` labels, painted from the label maps of ``datasets``.
 
-    Shape, contrast and lesions of what is painted are drawn anew every time; it has no ``suffixes``.
+    Shape, contrast and lesions of what is painted are drawn anew every time; ``suffixes`` are the contrasts to paint,
+    and without them it is any, also such as no sequence has.
     """
 
     source: Annotated[
         Literal["heads", "labels"], Doc("Preprocessed heads, or label maps in a contrast drawn at random.")
     ] = "heads"
-    suffixes: Annotated[tuple[Suffix, ...], Doc("Contrasts to train on; of label maps there are none.")] = ()
+    suffixes: Annotated[tuple[Suffix, ...], Doc("Contrasts to train on; none is any, of label maps alone.")] = ()
 
     def __post_init__(self) -> None:
         if self.source == "heads":
             super().__post_init__()
-        elif self.suffixes:
-            raise ValueError("suffixes: label maps are of no contrast; leave it out with source labels")
         elif not self.datasets:
             raise ValueError("datasets: name the label maps to draw from, such as synthseg, with source labels")
 
@@ -73,7 +72,8 @@ class Paintable(Data):
 class Slices(Paintable):
     """2-D crops, and what the blind degradation ``degradation`` makes of them.
 
-    ``view`` edge_on: rows are the direction that is made thick; in_plane: rows and columns are coarse alike.
+    ``view`` edge_on: rows are the direction that is made thick; in_plane: rows and columns are coarse alike. Both are
+    interpolated back, but for networks of a ``scale`` above 1, which make slices larger themselves.
     """
 
     kind: ClassVar[str] = "slices"
@@ -219,6 +219,11 @@ class Model:
         if self.data.kind not in self.data_kinds:
             raise ValueError(f"data.kind: {unknown(f'data of a {self.kind}', self.data.kind, self.data_kinds)}")
 
+    @property
+    def scale(self) -> int:
+        """How many times as many pixels a side what the network makes has as what it is given."""
+        return self.network.get("scale", 1)
+
     def networks(self) -> dict[str, Mapping[str, Any]]:
         """The ``network`` block of every network that is trained, by the turn in which it is."""
         return {"network": self.network}
@@ -246,6 +251,10 @@ class Baseline(Model):
     kind: ClassVar[str] = "baseline"
     part: ClassVar[Part] = Part("headsr.training.tasks.baseline.BaselineTask")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_other_pixels(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adversarial(Model):
@@ -262,6 +271,7 @@ class Adversarial(Model):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _refuse_other_pixels(self)
         refuse_other_network(self.discriminator, "discriminator", "discriminator")
         if not any(LOSSES[name].of == "verdicts" and term.weight > 0 for name, term in self.losses.items()):
             known = ", ".join(name for name, part in LOSSES.items() if part.of == "verdicts")
@@ -322,6 +332,22 @@ MODELS: dict[str, type[Model]] = {
     one.kind: one for one in (Baseline, Adversarial, Autoencoder, Ldm, SliceEncoder, UnrolledNetwork)
 }
 ModelRecipe = Annotated[Model | Shipped, Kinds({**MODELS, Shipped.kind: Shipped})]
+
+
+def _refuse_other_pixels(model: Model) -> None:
+    """ValueError for slices that a network cannot make larger by its scale."""
+    if not isinstance(model.scale, int) or model.scale < 1:
+        raise ValueError(f"network.scale: {model.scale!r}; it is a whole number from 1")
+    if model.scale > 1 and model.data.view != "in_plane":
+        raise ValueError(
+            f"network.scale: {model.scale} makes rows and columns finer alike, and data.view {model.data.view} is of "
+            "thick slices; set data.view to in_plane, or the scale to 1"
+        )
+    if model.scale > 1 and (model.data.crop % model.scale or model.data.crop < LEAST_PIXELS * model.scale):
+        raise ValueError(
+            f"data.crop: {model.data.crop} must be a multiple of network.scale, {model.scale}, and at least "
+            f"{LEAST_PIXELS * model.scale}"
+        )
 
 
 def refuse_other_network(network: Mapping[str, Any], kind: str, key: str) -> None:

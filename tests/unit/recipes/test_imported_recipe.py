@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from published_networks import lite0_weights, rrdb_weights
+from published_networks import lite0_weights, rrdb_weights, swinir_weights
 
 from headsr import targets
 from headsr.acquisition.measurement import load_study
@@ -65,6 +65,18 @@ def test_a_method_takes_an_imported_network_on_either_kind_of_slices(load):
     models = targets.models_of(["one_thick"], recipes)
     assert "published" in models and "published" not in targets.trained(models, recipes)
     assert recipes.models["published"].card.recipe["network"] == NETWORK
+
+
+def test_an_imported_network_of_a_scale_serves_scans_that_are_coarse_by_it(load, tmp_path):
+    torch.save(swinir_weights(colours=1, scale=4, classical=True), tmp_path / "x4.pth")
+    import_model(tmp_path / "x4.pth", name="x4", folder=tmp_path / "weights", license="Apache-2.0")
+    models = {"x4": {"kind": "shipped", "name": "x4", "folder": str(tmp_path / "weights")}}
+    methods = {"larger": {"kind": "slice_network", "model": "x4"}}
+    table = {"methods": ["larger"], "degradations": ["inplane_x4"], "expectations": []}
+    recipes = load(models, methods=methods, tables={"one_thick": table})
+    assert parts_of_method(recipes.methods["larger"], recipes) == ["method.slice_network", "network.swinir"]
+    with pytest.raises(RecipeError, match=r"'x4', which makes rows and columns 4 times as fine"):
+        load(models, methods=methods, tables={"one_thick": {**table, "degradations": ["axial_x4"]}})
 
 
 def test_the_report_says_what_was_imported_and_lists_no_seed_that_nobody_knows(load):
