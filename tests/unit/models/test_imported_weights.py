@@ -106,6 +106,11 @@ def test_a_mean_in_the_bias_alone_would_be_off_at_the_border(taken):
     assert off[1:-1, 1:-1].max() < 1e-5 and off[0].max() > 0.1
 
 
+def test_an_rrdb_of_the_published_size_has_the_published_number_of_parameters():
+    weights = rrdb_weights(colours=3, scale=4, channels=64, growth=32, blocks=23)
+    assert sum(tensor.numel() for tensor in weights.values()) == 16_697_987
+
+
 def test_published_sizes_are_read_off_the_tensors(tmp_path):
     weights = rrdb_weights(colours=3, scale=4, channels=64, growth=32, blocks=6)
     assert sum(tensor.numel() for tensor in weights.values()) == 4_467_779
