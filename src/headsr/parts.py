@@ -83,6 +83,8 @@ NETWORKS: dict[str, Network] = {
     "unet2d": Network("headsr.networks.unet2d.LatentUnet", version=2, kinds=("ldm",)),
     "slice_encoder": Network("headsr.networks.slice_encoder.SliceEncoder", kinds=("slice_encoder",)),
     "unrolled": Network("headsr.networks.unrolled.Unrolled", kinds=("unrolled",)),
+    "vgg19": Network("headsr.networks.vgg.Vgg19", kinds=("image_features",)),
+    "efficientnet_lite0": Network("headsr.networks.efficientnet.EfficientNetLite0", kinds=("image_features",)),
     "patch_discriminator": Network("headsr.networks.patch_discriminator.PatchDiscriminator", kinds=("discriminator",)),
     "unet_discriminator": Network("headsr.networks.unet_discriminator.UnetDiscriminator", kinds=("discriminator",)),
 }

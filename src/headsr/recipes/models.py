@@ -13,6 +13,7 @@ from headsr.recipes.data import LEAST_PIXELS, Count, Seed, Suffix
 from headsr.recipes.shipped import Shipped
 
 PRECISIONS = ("fp32", "bf16", "auto")
+IMAGE_FEATURES = "image_features"  # a kind of model that no recipe trains: networks of photographs, imported
 FALLING = 5  # one part in so many of a training's segments has a falling rate, where its schedule is a decay
 Rate = Annotated[float, Range(0, 1, above=True)]
 Decay = Annotated[float, Range(0, 1, below=True)]
@@ -178,7 +179,7 @@ class LossTerm:
 
     shorthand: ClassVar[str] = "weight"
     weight: Annotated[float, Range(0, math.inf, below=True)]
-    features: Annotated[str, Names("models", ("slice_encoder", "autoencoder"))] = ""
+    features: Annotated[str, Names("models", ("slice_encoder", "autoencoder", IMAGE_FEATURES))] = ""
 
 
 Losses = dict[Annotated[str, Among(LOSSES, "loss")], LossTerm]
