@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from headsr.parts import LOSSES, NETWORKS, Part
@@ -272,10 +272,7 @@ class Adversarial(Model):
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_other_pixels(self)
-        refuse_other_network(self.discriminator, "discriminator", "discriminator")
-        if not any(LOSSES[name].of == "verdicts" and term.weight > 0 for name, term in self.losses.items()):
-            known = ", ".join(name for name, part in LOSSES.items() if part.of == "verdicts")
-            raise ValueError(f"losses: one on the discriminator's verdicts must have a weight above 0: {known}")
+        _refuse_other_judge(self.discriminator, self.losses)
 
     def networks(self) -> dict[str, Mapping[str, Any]]:
         """The generator's block and the discriminator's."""
@@ -284,11 +281,25 @@ class Adversarial(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class Autoencoder(Model):
-    """Slices to latents and back."""
+    """Slices to latents and back; with a ``discriminator`` trained in turn with it, where the recipe has one."""
 
     kind: ClassVar[str] = "autoencoder"
     part: ClassVar[Part] = Part("headsr.training.tasks.autoencoder.AutoencoderTask")
-    losses_of: ClassVar[tuple[str, ...]] = ("images", "posterior")
+    losses_of: ClassVar[tuple[str, ...]] = ("images", "posterior", "verdicts")
+    discriminator: Annotated[dict[str, Any], Doc("architecture of the discriminator, and its arguments; none: {}.")] = (
+        field(default_factory=dict)
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.discriminator:
+            _refuse_other_judge(self.discriminator, self.losses)
+        elif judged := [name for name in self.losses if LOSSES[name].of == "verdicts"]:
+            raise ValueError(f"losses.{judged[0]}: is of a discriminator's verdicts, and the recipe has none; add one")
+
+    def networks(self) -> dict[str, Mapping[str, Any]]:
+        """The autoencoder's block and, where it has one, the discriminator's."""
+        return {"network": self.network} | ({"discriminator": self.discriminator} if self.discriminator else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,6 +343,14 @@ MODELS: dict[str, type[Model]] = {
     one.kind: one for one in (Baseline, Adversarial, Autoencoder, Ldm, SliceEncoder, UnrolledNetwork)
 }
 ModelRecipe = Annotated[Model | Shipped, Kinds({**MODELS, Shipped.kind: Shipped})]
+
+
+def _refuse_other_judge(discriminator: Mapping[str, Any], losses: Losses) -> None:
+    """ValueError for a network that is no discriminator, and for one whose verdicts no loss is of."""
+    refuse_other_network(discriminator, "discriminator", "discriminator")
+    if not any(LOSSES[name].of == "verdicts" and term.weight > 0 for name, term in losses.items()):
+        known = ", ".join(name for name, part in LOSSES.items() if part.of == "verdicts")
+        raise ValueError(f"losses: one on the discriminator's verdicts must have a weight above 0: {known}")
 
 
 def _refuse_other_pixels(model: Model) -> None:
