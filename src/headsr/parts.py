@@ -81,7 +81,7 @@ NETWORKS: dict[str, Network] = {
     "swinir": Network("headsr.networks.swinir.SwinNetwork", kinds=("baseline", "adversarial")),
     "kl": Network("headsr.networks.autoencoder.KLAutoencoder", version=2, kinds=("autoencoder",)),
     "diffusers_kl": Network("headsr.networks.diffusers_autoencoder.DiffusersAutoencoder", kinds=("autoencoder",)),
-    "unet2d": Network("headsr.networks.unet2d.LatentUnet", version=2, kinds=("ldm",)),
+    "unet2d": Network("headsr.networks.unet2d.LatentUnet", version=3, kinds=("ldm",)),
     "slice_encoder": Network("headsr.networks.slice_encoder.SliceEncoder", kinds=("slice_encoder",)),
     "unrolled": Network("headsr.networks.unrolled.Unrolled", kinds=("unrolled",)),
     "vgg19": Network("headsr.networks.vgg.Vgg19", kinds=("image_features",)),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from headsr.diffusion.schedule import SCHEDULE, Schedule
+from headsr.networks.condition import Condition
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
@@ -24,10 +25,10 @@ Sampler = Literal["ddim", "dpm"]
 class Denoiser(Protocol):
     """What a network must offer; networks.unet2d.LatentUnet does."""
 
-    def estimate(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (N, C, h, w) and deviation (C, 1, 1) of clean latents, from the degraded slice alone."""
+    def estimate(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (N, C, h, w) of clean latents, from the condition alone."""
 
-    def __call__(self, latents: Tensor, timesteps: Tensor, condition: Tensor, plane: Tensor) -> Tensor:
+    def __call__(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """F for noisy latents (N, C, h, w) at time steps (N,)."""
 
 
@@ -35,27 +36,21 @@ def predict_clean(
     unet: Denoiser,
     latent_noisy: Tensor,
     t: Tensor | int,
-    condition: Tensor,
-    plane: Tensor,
+    condition: Condition,
     *,
     schedule: Schedule = SCHEDULE,
 ) -> Tensor:
-    """The mean clean latent (N, C, h, w) that the network expects behind noisy ones at integer time steps ``t`` (N,).
-
-    ``condition`` is the degraded slice (N, 1, f h, f w) in normalised intensity, ``plane`` (N,) its number
-    in networks.unet2d.PLANES.
-    """
+    """The mean clean latents (N, C, h, w) that the network expects behind noisy ones at integer time steps t (N,)."""
     timesteps = torch.as_tensor(t, device=latent_noisy.device).expand(len(latent_noisy))
     mean, deviation = schedule.posterior(latent_noisy, *unet.estimate(condition), timesteps)
-    return mean + deviation * unet(latent_noisy, timesteps, condition, plane).to(mean.dtype)
+    return mean + deviation * unet(latent_noisy, timesteps, condition).to(mean.dtype)
 
 
 @torch.no_grad()
 def sample(
     unet: Denoiser,
     noise: Tensor,
-    condition: Tensor,
-    plane: Tensor,
+    condition: Condition,
     *,
     steps: int,
     sampler: Sampler = "ddim",
@@ -73,7 +68,7 @@ def sample(
     times = torch.linspace(last, -1, steps + 1).round().long()[:-1]
     chain, latents = _chain_through(times, sampler, schedule), noise
     for place, now in zip(chain.timesteps, times.to(noise.device), strict=True):
-        clean = predict_clean(unet, latents, now, condition, plane, schedule=schedule)
+        clean = predict_clean(unet, latents, now, condition, schedule=schedule)
         latents = chain.step(clean, place, latents).prev_sample
     return latents
 

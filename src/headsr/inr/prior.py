@@ -13,6 +13,7 @@ from headsr.diffusion.sample import predict_clean
 from headsr.diffusion.schedule import SCHEDULE
 from headsr.networks.autoencoder import decode, encode
 from headsr.networks.blocks import padded
+from headsr.networks.condition import Condition
 from headsr.recipes import Fit
 from headsr.reconstruct.interpolate import spline_of
 from headsr.reconstruct.slicewise import slice_orders
@@ -23,9 +24,9 @@ _HEAD_LEVEL, _HEAD_SHARE = 0.1, 0.05  # a slice is asked about if this share of 
 
 
 class _Family(NamedTuple):
-    """The slices of one plane through one scan: its interpolation as (stack, rows, columns), and which show head."""
+    """The slices of one plane through one scan, what it says of all of them, and which show head."""
 
-    condition: Tensor
+    condition: Condition
     order: tuple[int, int, int]
     shown: Tensor
 
@@ -63,7 +64,7 @@ class SlicePrior:
         """
         family, chosen, turn = self._next_slices()
         slices = volume.permute(family.order)[chosen]
-        change, share = self._change(slices, family.condition[chosen], family.order[0], turn)
+        change, share = self._change(slices, family.condition.of(chosen), turn)
         self.total.permute(family.order)[chosen] += share * (slices + change)
         self.weight.permute(family.order)[chosen] += share
         return float(change.square().mean().sqrt())
@@ -84,19 +85,20 @@ class SlicePrior:
         shuffled = family.shown[torch.randperm(len(family.shown), generator=generator)]
         return family, shuffled[place * count : (place + 1) * count], turn
 
-    def _change(self, slices: Tensor, condition: Tensor, plane: int, turn: int) -> tuple[Tensor, Tensor]:
+    def _change(self, slices: Tensor, condition: Condition, turn: int) -> tuple[Tensor, Tensor]:
         """D(z0) - D(z) of slices (N, H, W), and RED-diff's weight (N, 1, 1) of each."""
+        plane = int(condition.plane[0])
         generator = generator_of(self.fit.seed, self.source_key, "prior noise", plane, self.visits, turn)
         height, width = slices.shape[1:]
         model, factor = self.model, self.model.autoencoder.factor
         low, high = (SCHEDULE.timestep_at(fraction) for fraction in self.fit.prior_noise)
         times = torch.randint(low, high + 1, (len(slices),), generator=generator).to(slices.device)
-        planes = torch.full_like(times, plane)
         with torch.autocast(slices.device.type, dtype=torch.bfloat16, enabled=self.precision is not None):
             latents = encode(model.autoencoder, padded(slices[:, None], factor)).float()
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             noisy = SCHEDULE.add_noise(latents, noise, times)
-            clean = predict_clean(model.unet, noisy, times, padded(condition[:, None], factor), planes).float()
+            fitting = condition._replace(image=padded(condition.image, factor), shown=padded(condition.shown, factor))
+            clean = predict_clean(model.unet, noisy, times, fitting).float()
             change = decode(model.autoencoder, clean).float() - decode(model.autoencoder, latents).float()
         signal, deviation = SCHEDULE.signal_and_noise(times, latents)
         return change[:, 0, :height, :width], (deviation / signal).clamp_max(1.0)[:, :, 0]
@@ -105,8 +107,19 @@ class SlicePrior:
 def _families(scan: Measurement, head: Grid, device: torch.device) -> list[_Family]:
     interpolated, families = spline_of(scan, head), []
     for order in slice_orders(scan.operator):
-        condition = torch.as_tensor(interpolated, device=device).permute(order).contiguous()
-        shown = torch.nonzero((condition > _HEAD_LEVEL).float().mean(dim=(1, 2)) >= _HEAD_SHARE).flatten().cpu()
+        slices = torch.as_tensor(interpolated, device=device).permute(order).contiguous()
+        shown = torch.nonzero((slices > _HEAD_LEVEL).float().mean(dim=(1, 2)) >= _HEAD_SHARE).flatten().cpu()
         if len(shown):
-            families.append(_Family(condition, order, shown))
+            families.append(_Family(_condition(scan, head, slices, order), order, shown))
     return families
+
+
+def _condition(scan: Measurement, head: Grid, slices: Tensor, order: tuple[int, int, int]) -> Condition:
+    """What a scan says of slices (N, H, W) of its interpolation, whose rows lie across its own thick ones."""
+    size, numbers = head.voxel_size, slices.new_ones(len(slices))
+    return Condition.of_one_scan(
+        slices[:, None],
+        torch.full((len(slices),), order[0], device=slices.device),
+        numbers[:, None] * torch.tensor([size[order[1]], size[order[2]]]).to(slices),
+        numbers * max(scan.operator.extents),
+    )

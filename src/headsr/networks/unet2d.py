@@ -1,4 +1,4 @@
-"""The denoiser of the latent diffusion model: a U-Net on latents, conditioned on the degraded slice and its plane."""
+"""The denoiser of the latent diffusion model: a U-Net on latents, told what scans show of a slice and how it lies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from headsr.networks.attention import TransformerBlock
 from headsr.networks.blocks import ResidualBlock, Upsample, conv3, group_norm, in_full_precision, padded, zeroed
+from headsr.networks.condition import Condition
 
+_LENGTHS = 3  # rows, columns, thickness
 PLANES = ("sagittal", "coronal", "axial")  # a plane's number is the array axis (RAS) its slices are stacked along
 
 
@@ -35,10 +37,12 @@ class _Level(nn.Module):
 class LatentUnet(nn.Module):
     """Denoises latents (N, latent_channels, h, w); what its output means is said in headsr.diffusion.sample.
 
-    The degraded slice (N, 1, f h, f w) enters by pixel-unshuffle with f = ``condition_factor`` (lossless, at latent
-    size), concatenated to the latents; its plane (N,) as a class embedding added to that of the time step. ``channels``
-    per level, finest first; ``attention`` says at which levels pixels attend to each other. The linear ``estimate`` of
-    the latents from the degraded slice is not learned but measured before training: three buffers hold it.
+    The image of the ``Condition`` enters by pixel-unshuffle with f = ``condition_factor`` (lossless, at latent size),
+    concatenated to the latents, with the number of scans that show each pixel; its plane as a class embedding and its
+    lengths by two layers, both added to the embedding of the time step. Where nothing is shown the same weights are a
+    prior of slices. ``channels`` per level, finest first; ``attention`` says at which levels pixels attend to each
+    other. The linear ``estimate`` of the latents from the image is not learned but measured before training: three
+    buffers hold it.
     """
 
     def __init__(
@@ -61,10 +65,11 @@ class LatentUnet(nn.Module):
         self.time_width = channels[0]
         self.time = nn.Sequential(nn.Linear(self.time_width, width), nn.SiLU(), nn.Linear(width, width))
         self.plane = nn.Embedding(len(PLANES), width)
+        self.lengths = nn.Sequential(nn.Linear(_LENGTHS, width), nn.SiLU(), zeroed(nn.Linear(width, width)))
         self.register_buffer("estimate_weight", torch.zeros(latent_channels, condition_factor**2, 3, 3))
         self.register_buffer("estimate_bias", torch.zeros(latent_channels))
         self.register_buffer("estimate_deviation", torch.ones(latent_channels, 1, 1))
-        self.first = conv3(2 * latent_channels + condition_factor**2, channels[0])
+        self.first = conv3(2 * latent_channels + condition_factor**2 + 1, channels[0])
         narrow = [channels[0], *channels[:-1]]
         ways_down = [[(i, o)] + [(o, o)] * (blocks - 1) for i, o in zip(narrow, channels, strict=True)]
         self.down = nn.ModuleList([_Level(w, **kind) for w, kind in zip(ways_down, kinds, strict=True)])
@@ -74,19 +79,25 @@ class LatentUnet(nn.Module):
         self.up = nn.ModuleList([_Level(w, **kind) for w, kind in zip(ways_up, kinds, strict=False)])
         self.norm, self.last = group_norm(channels[0]), zeroed(conv3(channels[0], latent_channels))
 
-    def estimate(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (N, C, h, w) and deviation (C, 1, 1) of clean latents, from the degraded slice alone, in fp32."""
-        with in_full_precision(condition.device):
-            gathered = F.pixel_unshuffle(condition.float(), self.condition_factor)
+    def estimate(self, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (N, C, h, w) of clean latents from the condition alone, in fp32; 0 and 1 of any slice."""
+        with in_full_precision(condition.image.device):
+            gathered = F.pixel_unshuffle(condition.image.float(), self.condition_factor)
             mean = F.conv2d(gathered, self.estimate_weight, self.estimate_bias, padding=1)
-        return mean, self.estimate_deviation
+            known = self._shown(condition).float() > 0
+            return mean * known, torch.where(known, self.estimate_deviation, 1.0)
 
-    def forward(self, latents: Tensor, timesteps: Tensor, condition: Tensor, plane: Tensor) -> Tensor:
-        """Output of the shape of ``latents``; ``timesteps`` and ``plane`` are integers (N,)."""
-        _refuse_misfit(latents, condition, self.condition_factor)
-        embedding = self.time(sinusoids(timesteps, self.time_width)) + self.plane(plane)
-        gathered = F.pixel_unshuffle(condition, self.condition_factor)
-        features = torch.cat([latents, self.estimate(condition)[0], gathered], dim=1)
+    def _shown(self, condition: Condition) -> Tensor:
+        """How many scans show what a latent is of, (N, 1, h, w)."""
+        return F.avg_pool2d(condition.shown, self.condition_factor)
+
+    def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """Output of the shape of ``latents``; ``timesteps`` are integers (N,)."""
+        _refuse_misfit(latents, condition.image, self.condition_factor)
+        embedding = self.time(sinusoids(timesteps, self.time_width)) + self.plane(condition.plane)
+        embedding = embedding + self.lengths(_lengths(condition))
+        gathered = F.pixel_unshuffle(condition.image, self.condition_factor)
+        features = torch.cat([latents, self.estimate(condition)[0], gathered, self._shown(condition)], dim=1)
         height, width = latents.shape[-2:]
         features = self.first(padded(features, 2 ** len(self.shrink)))
         skips = []
@@ -97,6 +108,13 @@ class LatentUnet(nn.Module):
         for level, grow, skip in reversed(list(zip(self.up, self.grow, skips, strict=True))):
             features = level(torch.cat([grow(features), skip], dim=1), embedding)
         return self.last(F.silu(self.norm(features)))[..., :height, :width]
+
+
+def _lengths(condition: Condition) -> Tensor:
+    """What lengths say (N, _LENGTHS): logarithms of the pixels in mm and of thickness in rows, 0 where unknown."""
+    rows = condition.pixel_mm[:, :1]
+    thickness = torch.where(condition.thickness_mm[:, None] > 0, condition.thickness_mm[:, None], rows)
+    return torch.cat([condition.pixel_mm.log(), (thickness / rows).log()], dim=1)
 
 
 def sinusoids(timesteps: Tensor, width: int) -> Tensor:

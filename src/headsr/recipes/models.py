@@ -304,14 +304,15 @@ class Autoencoder(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class Ldm(Model):
-    """Denoises the latents of an autoencoder, given the degraded slice and its plane."""
+    """Denoises the latents of an autoencoder, given what a scan shows of the slice and how it lies."""
 
     kind: ClassVar[str] = "ldm"
-    part: ClassVar[Part] = Part("headsr.training.tasks.ldm.DenoisingTask")
+    part: ClassVar[Part] = Part("headsr.training.tasks.ldm.DenoisingTask", version=2)
     losses_of: ClassVar[tuple[str, ...]] = ("images", "residuals")
     assembly: ClassVar[Part] = Part("headsr.networks.latent_diffusion.LatentDiffusion")
     kept: ClassVar[tuple[str, ...]] = ("autoencoder",)
     autoencoder: Annotated[str, Names("models", ("autoencoder",)), Doc("The autoencoder whose latents it lives in.")]
+    unconditional: Annotated[Decay, Doc("Share of the slices of which it is shown nothing.")] = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)

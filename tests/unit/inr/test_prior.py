@@ -56,8 +56,8 @@ def test_visits_ask_about_every_slice_that_shows_the_head_once_a_round(
     monkeypatch.setattr(
         SlicePrior,
         "_change",
-        lambda self, slices, condition, plane, turn: (
-            asked.append((plane, slices.clone(), condition.clone()))
+        lambda self, slices, condition, turn: (
+            asked.append((int(condition.plane[0]), slices.clone(), condition))
             or (torch.full_like(slices, 0.25), torch.ones(len(slices), 1, 1))
         ),
     )
@@ -131,4 +131,8 @@ def test_a_prior_sees_coarse_slices_as_they_are(tiny_head, ldm: TrainedModel) ->
     operator = stack_operator(grid, Stack("coronal", factors=(2, 1, 2)))
     scan = Measurement("coronal", operator, operator.forward(torch.from_numpy(truth)), 0.0)
     (family,) = SlicePrior(ldm, Study(grid, (scan,), 1.0, 0.0, "some", "KEY"), fit=fit_block()).families
-    assert family.order == (1, 2, 0) and family.condition.shape == (21, 16, 18)
+    assert family.order == (1, 2, 0) and family.condition.image.shape == (21, 1, 16, 18)
+    condition = family.condition.of(torch.tensor([0, 20]))
+    assert condition.plane.tolist() == [1, 1] and (condition.shown == 1).all()
+    torch.testing.assert_close(condition.pixel_mm, torch.full((2, 2), 2.5))
+    torch.testing.assert_close(condition.thickness_mm, torch.full((2,), 5.0))

@@ -29,10 +29,25 @@ def test_a_batch_is_a_function_of_its_step(pairs):
 
 
 def test_degraded_slices_are_on_the_same_grid_and_worse(pairs):
-    clean, degraded, planes = pairs().batch(3, 8)
+    clean, degraded, planes = pairs().batch(3, 8)[:3]
     assert degraded.shape == clean.shape
     assert planes.shape == (8,)
     assert 0.01 < (clean - degraded).abs().mean() < 0.3
+
+
+def test_a_pair_says_how_its_slices_lie(pairs):
+    drawer = pairs()
+    batch, again = drawer.batch(3, 8), drawer.sampler.batch(3, 8)
+    assert torch.equal(batch.pixel_mm, again.pixel_mm) and torch.equal(batch.planes, again.planes)
+    draws = drawer.degradation.draws(again.pixel_mm, again.seeds)
+    thick = [mm[0] * sample["stages"][0]["thick"]["factor"] for mm, sample in zip(again.pixel_mm, draws, strict=True)]
+    assert batch.thickness_mm.tolist() == pytest.approx([float(mm) for mm in thick])
+    condition = batch.condition
+    assert torch.equal(condition.image, batch.degraded) and (condition.shown == 1).all()
+    nothing = condition.without(torch.arange(8) < 3)
+    assert (nothing.image[:3] == 0).all() and (nothing.shown[:3] == 0).all() and (nothing.thickness_mm[:3] == 0).all()
+    assert all(torch.equal(one[3:], other[3:]) for one, other in zip(nothing, condition, strict=True))
+    assert torch.equal(nothing.pixel_mm, condition.pixel_mm) and torch.equal(nothing.plane, condition.plane)
 
 
 def test_a_pair_is_the_same_in_any_batch_that_draws_it(pairs):
@@ -95,7 +110,7 @@ def test_a_network_that_makes_slices_larger_is_given_coarse_ones_of_whole_blocks
     draws = []
     replay = drawer.degradation.replay
     drawer.degradation.replay = lambda images, drawn: draws.extend(drawn) or replay(images, drawn)
-    clean, degraded, _ = drawer.batch(3, 32)
+    clean, degraded = drawer.batch(3, 32)[:2]
     assert clean.shape == (32, 1, 32, 32) and degraded.shape == (32, 1, 8, 8)
     boxes = [i for i, sample in enumerate(draws) if sample["stages"][0]["thick"]["profile"] == "box"]
     assert 0 < len(boxes) < 32
@@ -123,7 +138,7 @@ def test_a_second_stage_sees_coarse_slices_in_their_own_pixels(pairs):
 def numbered(step):
     """Pairs that say which step made them, and their place in its batch."""
     values = 100 * torch.full((3, 1, 1, 1), float(step)) + torch.arange(3.0).reshape(3, 1, 1, 1)
-    return Pairs(values, -values, torch.arange(3))
+    return Pairs(values, -values, torch.arange(3), torch.ones(3, 2), torch.ones(3))
 
 
 def pool(pairs=12, seed=1):

@@ -9,6 +9,7 @@ import torch
 from headsr.diffusion.sample import predict_clean, sample
 from headsr.diffusion.schedule import SCHEDULE
 from headsr.networks.autoencoder import decode, encode
+from headsr.networks.condition import Condition
 from headsr.training.chain import Sources, setting_of
 from headsr.training.data.slices import SlicePairs
 from headsr.training.loop import weights_of
@@ -89,14 +90,26 @@ def test_a_denoiser_starts_from_the_best_linear_estimate(recipe_of, model, task_
     task = task_of(recipe_of("ldm"), [model(recipe_of("autoencoder", steps=3), "kl")])
     networks = task.networks()
     task.begin(networks)
-    clean, degraded, _ = task.setting.train.batch(3, 32)
-    estimate, deviation = networks["network"].estimate(degraded)
-    error = task.latents(clean) - estimate
-    assert error.std(dim=(0, 2, 3)).tolist() == pytest.approx(deviation.flatten().tolist(), rel=0.15)
+    pairs = task.setting.train.batch(3, 32)
+    estimate, deviation = networks["network"].estimate(pairs.condition)
+    error, deviation = task.latents(pairs.clean) - estimate, deviation[0, :, 0, 0]
+    assert error.std(dim=(0, 2, 3)).tolist() == pytest.approx(deviation.tolist(), rel=0.15)
     assert error.mean(dim=(0, 2, 3)).tolist() == pytest.approx([0] * 4, abs=0.1)
     assert (deviation < 0.9).all(), "the latents have deviation 1"
     losses = [task.terms("network", networks, step)["denoising"].item() for step in range(30)]
     assert sum(losses) / 30 == pytest.approx(1, abs=0.25)
+
+
+def test_some_slices_are_denoised_with_nothing_shown_of_them(recipe_of, model, task_of):
+    kl = model(recipe_of("autoencoder", steps=3), "kl")
+    pairs = SlicePairs.blank(recipe_of("ldm"), 400)._replace(clean=torch.ones(400, 1, 4, 4))
+    pairs = pairs._replace(degraded=pairs.clean, pixel_mm=torch.ones(400, 2), thickness_mm=torch.ones(400))
+    for share in (0.0, 0.2, 0.75):
+        task = task_of(recipe_of("ldm", unconditional=share), [kl])
+        condition = task._condition(pairs, 7)
+        shown = condition.shown.mean(dim=(1, 2, 3))
+        assert torch.equal(shown, condition.image.mean(dim=(1, 2, 3))) and torch.equal(shown, condition.thickness_mm)
+        assert shown.mean().item() == pytest.approx(1 - share, abs=0.07)
 
 
 def test_the_export_of_a_denoiser_is_all_that_a_prior_needs(recipe_of, model):
@@ -107,12 +120,13 @@ def test_the_export_of_a_denoiser_is_all_that_a_prior_needs(recipe_of, model):
     for name, tensor in load_model(kl).module.state_dict().items():
         assert torch.equal(prior.module.autoencoder.state_dict()[name], tensor)
     slices, plane, time = torch.rand(2, 1, 16, 20), torch.tensor([0, 2]), torch.tensor([100, 300])
+    condition = Condition.of_one_scan(slices, plane, torch.ones(2, 2), torch.full((2,), 4.0))
     latents = encode(prior.module.autoencoder, slices)
     noisy = SCHEDULE.add_noise(latents, torch.randn_like(latents), time)
-    clean = decode(prior.module.autoencoder, predict_clean(prior.module.unet, noisy, time, slices, plane))
+    clean = decode(prior.module.autoencoder, predict_clean(prior.module.unet, noisy, time, condition))
     assert clean.shape == slices.shape
     assert clean.isfinite().all()
-    assert sample(prior.module.unet, noisy, slices, plane, steps=2).shape == latents.shape
+    assert sample(prior.module.unet, noisy, condition, steps=2).shape == latents.shape
     last = lines_of(weights)[-1]
     assert {"val_psnr_sampled", "val_psnr_spline", "val_psnr_autoencoder", "val_psnr_at_0.3"} <= last.keys()
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from headsr.degrade.pipeline import BlindDegradation
+from headsr.networks.condition import Condition
 from headsr.recipes import Blind, Model, RecipeError
 from headsr.seeds import seed_of
 from headsr.slices.dataset import SliceSampler
@@ -18,14 +19,23 @@ from headsr.training.data.painted_slices import PaintedSliceSampler
 
 
 class Pairs(NamedTuple):
-    """Clean slices (N, 1, H, W) and degraded ones, in normalised intensity, and their planes (N,).
+    """Clean slices (N, 1, H, W) and degraded ones, in normalised intensity, and how they lie.
 
     Both are on one grid, but for networks that make slices larger themselves: theirs have so many fewer pixels a side.
+    ``planes`` (N,) are array axes, ``pixel_mm`` (N, 2) the clean slices' rows and columns, ``thickness_mm`` (N,) how
+    thick the slices are along the rows that the degraded ones are of.
     """
 
     clean: Tensor
     degraded: Tensor
     planes: Tensor
+    pixel_mm: Tensor
+    thickness_mm: Tensor
+
+    @property
+    def condition(self) -> Condition:
+        """What the degraded slices say, which one scan shows all over."""
+        return Condition.of_one_scan(self.degraded, self.planes, self.pixel_mm, self.thickness_mm)
 
 
 class SlicePairs:
@@ -61,11 +71,10 @@ class SlicePairs:
     @staticmethod
     def blank(recipe: Model, size: int) -> Pairs:
         """Pairs without numbers (meta device): what a batch of the recipe looks like."""
-        clean, degraded = (
-            torch.empty(size, 1, pixels, pixels, device="meta")
-            for pixels in (recipe.data.crop, recipe.data.crop // recipe.scale)
-        )
-        return Pairs(clean, degraded, torch.empty(size, dtype=torch.long, device="meta"))
+        crops = (recipe.data.crop, recipe.data.crop // recipe.scale)
+        clean, degraded = (torch.empty(size, 1, pixels, pixels, device="meta") for pixels in crops)
+        planes = torch.empty(size, dtype=torch.long, device="meta")
+        return Pairs(clean, degraded, planes, torch.empty(size, 2, device="meta"), torch.empty(size, device="meta"))
 
     def clean(self, step: int, size: int) -> Tensor:
         """Only the clean slices of a step (size, 1, H, W), without the bias field that a pair may have."""
@@ -91,7 +100,15 @@ class SlicePairs:
             if self.view == "in_plane":
                 _coarsen_columns(draws)
             degraded = self.degradation.replay(batch.images, draws)
-        return Pairs(degraded.clean, degraded.images, batch.planes.to(self.device))
+        rows_mm = [_thickness(sample) for sample in draws]
+        lying = batch.planes, batch.pixel_mm, torch.tensor(rows_mm, dtype=torch.float32)
+        return Pairs(degraded.clean, degraded.images, *(tensor.to(self.device) for tensor in lying))
+
+
+def _thickness(draws: dict[str, Any]) -> float:
+    """How thick along the rows in mm the slices are that a sample's draws make."""
+    factors = [stage["thick"]["factor"] for stage in draws["stages"] if stage["thick"]]
+    return draws["pixel_mm"][0] * max(factors, default=1.0)
 
 
 def _coarsen_to(draws: Sequence[dict[str, Any]], scale: int) -> None:

@@ -46,7 +46,7 @@ class AutoencoderTask(OneNetwork):
     @torch.no_grad()
     def validate(self, network: KLAutoencoder) -> dict[str, float]:
         """PSNR in dB (peak 1.0, whole crops) of clean and of degraded validation slices through the latents."""
-        clean, degraded, _ = self.setting.validation
+        clean, degraded = self.setting.validation[:2]
         through = {"clean": clean, "degraded": degraded}
         return {f"val_psnr_{k}": psnr(decode(network, encode(network, x)), x) for k, x in through.items()}
 

@@ -23,7 +23,7 @@ class BaselineTask(OneNetwork):
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
         """PSNR in dB (peak 1.0, whole crops)."""
-        clean, degraded, _ = self.setting.validation
+        clean, degraded = self.setting.validation[:2]
         made = psnr(network(degraded), clean)
         return {"val_psnr": made, "val_psnr_spline": psnr(_enlarged(degraded, self.setting.recipe.scale), clean)}
 

@@ -13,8 +13,10 @@ from headsr.diffusion.sample import predict_clean, sample
 from headsr.diffusion.schedule import SCHEDULE
 from headsr.losses.pixel import psnr
 from headsr.networks.autoencoder import KLAutoencoder, decode, encode
+from headsr.networks.condition import Condition
 from headsr.networks.latent_diffusion import LatentDiffusion
 from headsr.networks.unet2d import LatentUnet
+from headsr.training.data.slices import Pairs
 from headsr.training.task import OneNetwork, Setting
 
 _VALIDATION_TIMES = (0.1, 0.3, 0.6)  # fractions of the chain at which the denoiser is validated
@@ -23,7 +25,8 @@ _ESTIMATE_BATCHES, _ESTIMATE_BATCH = 16, 32  # pairs behind the linear estimate
 
 
 class DenoisingTask(OneNetwork):
-    """Denoising loss on the latents of clean slices; PSNR of the one-step estimate of the clean latents, decoded."""
+    """Denoising loss on the latents of clean slices, some of them without a condition: the same weights are a prior of
+    slices of which nothing is known. PSNR of the one-step estimate of the clean latents, decoded."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -44,9 +47,9 @@ class DenoisingTask(OneNetwork):
         unet: LatentUnet = networks["network"]
         gram, cross, squares, count = 0.0, 0.0, 0.0, 0
         for step in range(_ESTIMATE_BATCHES):
-            clean, degraded, _ = self.setting.train.batch(step, _ESTIMATE_BATCH)
-            targets = self.latents(clean).permute(0, 2, 3, 1).flatten(0, 2).double()
-            gathered = F.pixel_unshuffle(degraded, unet.condition_factor)
+            pairs = self.setting.train.batch(step, _ESTIMATE_BATCH)
+            targets = self.latents(pairs.clean).permute(0, 2, 3, 1).flatten(0, 2).double()
+            gathered = F.pixel_unshuffle(pairs.degraded, unet.condition_factor)
             inputs = F.unfold(F.pad(gathered, (1, 1, 1, 1)), 3).transpose(1, 2).flatten(0, 1).double()
             inputs = F.pad(inputs, (0, 1), value=1.0)
             gram, cross = gram + inputs.mT @ inputs, cross + inputs.mT @ targets
@@ -62,11 +65,12 @@ class DenoisingTask(OneNetwork):
         """Losses of one batch at random time steps: on the network's output, and on the clean latents behind it."""
         pairs, unet = self.setting.train.batch(step), networks["network"]
         latents, generator = self.latents(pairs.clean), generator_of(self.setting.recipe.seed, "diffusion", step)
+        condition = self._condition(pairs, step)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         times = torch.randint(SCHEDULE.steps, (len(latents),), generator=generator).to(latents.device)
         noisy = SCHEDULE.add_noise(latents, noise, times)
-        mean, deviation = SCHEDULE.posterior(noisy, *unet.estimate(pairs.degraded), times)
-        output = unet(noisy, times, pairs.degraded, pairs.planes).float()
+        mean, deviation = SCHEDULE.posterior(noisy, *unet.estimate(condition), times)
+        output = unet(noisy, times, condition).float()
         # Weighted by the signal, since little is known of the details behind much noise.
         signal, _ = SCHEDULE.signal_and_noise(times, latents)
         return self.setting.losses(
@@ -79,24 +83,32 @@ class DenoisingTask(OneNetwork):
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
         """PSNR in dB (peak 1.0, whole crops) of one-step estimates at fixed times, with fixed noise."""
-        clean, degraded, planes = self.setting.validation
-        latents = self.latents(clean)
+        pairs = self.setting.validation
+        clean, latents = pairs.clean, self.latents(pairs.clean)
         noise = torch.randn(latents.shape, generator=generator_of(self.setting.recipe.seed, "validation")).to(latents)
-        measures = {"val_psnr_spline": psnr(degraded, clean), "val_psnr_autoencoder": psnr(self._image(latents), clean)}
+        measures = {
+            "val_psnr_spline": psnr(pairs.degraded, clean),
+            "val_psnr_autoencoder": psnr(self._image(latents), clean),
+        }
         for fraction in _VALIDATION_TIMES:
             times = torch.full((len(latents),), SCHEDULE.timestep_at(fraction), device=latents.device)
-            estimate = predict_clean(network, SCHEDULE.add_noise(latents, noise, times), times, degraded, planes)
+            estimate = predict_clean(network, SCHEDULE.add_noise(latents, noise, times), times, pairs.condition)
             measures[f"val_psnr_at_{fraction:g}"] = psnr(self._image(estimate), clean)
         return measures
 
     @torch.no_grad()
     def finish(self, network: nn.Module) -> dict[str, float]:
         """PSNR in dB of validation slices sampled from pure noise, given the degraded slice."""
-        clean, degraded, planes = self.setting.validation
-        shape = self.latents(clean).shape
-        noise = torch.randn(shape, generator=generator_of(self.setting.recipe.seed, "sampling")).to(clean)
-        latents = sample(network, noise, degraded, planes, steps=_SAMPLING_STEPS)
-        return {"val_psnr_sampled": psnr(self._image(latents), clean)}
+        pairs = self.setting.validation
+        shape = self.latents(pairs.clean).shape
+        noise = torch.randn(shape, generator=generator_of(self.setting.recipe.seed, "sampling")).to(pairs.clean)
+        latents = sample(network, noise, pairs.condition, steps=_SAMPLING_STEPS)
+        return {"val_psnr_sampled": psnr(self._image(latents), pairs.clean)}
+
+    def _condition(self, pairs: Pairs, step: int) -> Condition:
+        """What the denoiser is told in a step of training: of some slices nothing is shown."""
+        drawn = torch.rand(len(pairs.clean), generator=generator_of(self.setting.recipe.seed, "shown", step))
+        return pairs.condition.without((drawn < self.setting.recipe.unconditional).to(pairs.clean.device))
 
     @torch.no_grad()
     def latents(self, images: Tensor) -> Tensor:
