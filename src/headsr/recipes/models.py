@@ -313,6 +313,10 @@ class Ldm(Model):
     kept: ClassVar[tuple[str, ...]] = ("autoencoder",)
     autoencoder: Annotated[str, Names("models", ("autoencoder",)), Doc("The autoencoder whose latents it lives in.")]
     unconditional: Annotated[Decay, Doc("Share of the slices of which it is shown nothing.")] = 0.2
+    weighting: Annotated[
+        Literal["even", "min_snr"],
+        Doc("even: what is left of the estimate counts alike; min_snr: the clean latents, by signal to noise up to 5."),
+    ] = "even"
 
 
 @dataclass(frozen=True, kw_only=True)

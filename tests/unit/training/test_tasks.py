@@ -100,6 +100,23 @@ def test_a_denoiser_starts_from_the_best_linear_estimate(recipe_of, model, task_
     assert sum(losses) / 30 == pytest.approx(1, abs=0.25)
 
 
+def test_clean_latents_count_by_signal_to_noise_up_to_five(recipe_of, model, task_of, monkeypatch):
+    kl = model(recipe_of("autoencoder", steps=3), "kl")
+    even, weighted = (task_of(recipe_of("ldm", weighting=one), [kl]) for one in ("even", "min_snr"))
+    networks = even.networks()
+    found = {}
+    for time in (0, 500, 999):
+        monkeypatch.setattr(torch, "randint", lambda most, size, generator, time=time: torch.full(size, time))
+        signal, noise = SCHEDULE.signal_and_noise(torch.tensor([time]), torch.ones(1))
+        deviation = SCHEDULE.posterior(
+            torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), torch.ones(1), torch.tensor([time])
+        )[1]
+        one, other = (task.terms("network", networks, 3)["denoising"].item() for task in (even, weighted))
+        found[time] = other / one
+        assert found[time] == pytest.approx(float(min(5.0, (signal / noise) ** 2) * deviation**2), rel=1e-4)
+    assert found[999] < found[0] < found[500]
+
+
 def test_some_slices_are_denoised_with_nothing_shown_of_them(recipe_of, model, task_of):
     kl = model(recipe_of("autoencoder", steps=3), "kl")
     pairs = SlicePairs.blank(recipe_of("ldm"), 400)._replace(clean=torch.ones(400, 1, 4, 4))

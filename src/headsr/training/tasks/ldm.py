@@ -21,6 +21,7 @@ from headsr.training.task import OneNetwork, Setting
 
 _VALIDATION_TIMES = (0.1, 0.3, 0.6)  # fractions of the chain at which the denoiser is validated
 _SAMPLING_STEPS = 10
+_MOST_SNR = 5.0  # what a time step counts at most (Hang et al. 2023, Min-SNR, section 3.4)
 _ESTIMATE_BATCHES, _ESTIMATE_BATCH = 16, 32  # pairs behind the linear estimate
 
 
@@ -72,13 +73,12 @@ class DenoisingTask(OneNetwork):
         mean, deviation = SCHEDULE.posterior(noisy, *unet.estimate(condition), times)
         output = unet(noisy, times, condition).float()
         # Weighted by the signal, since little is known of the details behind much noise.
-        signal, _ = SCHEDULE.signal_and_noise(times, latents)
-        return self.setting.losses(
-            {
-                "residuals": (output, (latents - mean) / deviation),
-                "images": (signal * (mean + deviation * output), signal * latents),
-            }
-        )
+        (signal, grain), clean = SCHEDULE.signal_and_noise(times, latents), mean + deviation * output
+        residuals = output, (latents - mean) / deviation
+        if self.setting.recipe.weighting == "min_snr":
+            weight = (signal / grain).clamp_max(_MOST_SNR**0.5)
+            residuals = weight * clean, weight * latents
+        return self.setting.losses({"residuals": residuals, "images": (signal * clean, signal * latents)})
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
