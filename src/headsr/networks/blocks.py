@@ -5,12 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Norm = Callable[[int], nn.Module]
+
+
+class Checkpointed(nn.Module):
+    """A block of a network that, told to, keeps its inputs alone and computes the rest again in the backward pass.
+
+    Only in training, and only where there are gradients. A block must compute the same when it is called twice: no
+    running statistics, no power iteration. Names and values of its weights are as without.
+    """
+
+    checkpointing = False
+
+    def __call__(self, *inputs: Any) -> Any:
+        """What the block makes of its inputs."""
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(super().__call__, *inputs, use_reentrant=False)
+        return super().__call__(*inputs)
+
+
+def checkpoint_blocks(network: nn.Module) -> None:
+    """Tell every block of a network that can do it (Checkpointed) to compute again what it would keep."""
+    for module in network.modules():
+        if isinstance(module, Checkpointed):
+            module.checkpointing = True
 
 
 class PixelNorm(nn.Module):
@@ -63,7 +88,7 @@ def zeroed(module: nn.Module) -> nn.Module:
     return module
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Checkpointed):
     """Norm, SiLU, 3 x 3 convolution, twice, and a skip: (N, inputs, H, W) to (N, outputs, H, W).
 
     With ``embedding`` features, a vector (N, embedding) scales and shifts the second norm (FiLM).
@@ -85,7 +110,7 @@ class ResidualBlock(nn.Module):
         return self.skip(features) + self.conv2(F.silu(hidden))
 
 
-class PlainBlock(nn.Module):
+class PlainBlock(Checkpointed):
     """Convolution, ReLU, convolution, skip; no norm, which would wash out intensities (EDSR, Lim 2017, section 3.1)."""
 
     def __init__(self, channels: int) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.networks.blocks import conv3, enlarged, zeroed
+from headsr.networks.blocks import Checkpointed, conv3, enlarged, zeroed
 
 _EXPANSION = 2  # of the feed-forward block
 _TAIL = 4  # the tail makes each side so many times as large, where the network works on one grid
@@ -42,7 +42,7 @@ class WindowAttention(nn.Module):
         return self.out(mixed.transpose(2, 3).reshape(tokens.shape))
 
 
-class SwinLayer(nn.Module):
+class SwinLayer(Checkpointed):
     """Attention within windows, then a feed-forward block, each on normed features (N, H, W, C) and added to them."""
 
     def __init__(self, channels: int, heads: int, window: int, *, shifted: bool) -> None:

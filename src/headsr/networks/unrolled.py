@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.networks.blocks import in_full_precision, zeroed
+from headsr.networks.blocks import Checkpointed, in_full_precision, zeroed
 
 if TYPE_CHECKING:
     from headsr.acquisition.evidence import Evidence
@@ -202,7 +202,7 @@ class Blocks(nn.ModuleList):
         return features
 
 
-class Block(nn.Module):
+class Block(Checkpointed):
     """Convolution, FiLM, SiLU, convolution, and a skip: no norm, which would wash out intensities."""
 
     def __init__(self, width: int) -> None:

@@ -16,6 +16,7 @@ import yaml
 from headsr.devices import choose_device
 from headsr.files import read_json, sha256_of, whole
 from headsr.history import read_history, write_history
+from headsr.networks.blocks import checkpoint_blocks
 from headsr.networks.build import build_network
 from headsr.recipes import Blind, Model, plain, tracked
 from headsr.training.loop import Plan, finite, forget_rolling, train
@@ -61,6 +62,8 @@ def train_segment(
     networks = {name: network.to(task.setting.device) for name, network in task.networks().items()}
     if previous is None:
         task.begin(networks)
+    if recipe.checkpointing:
+        checkpoint_blocks(networks["network"])
     plan = _plan(recipe, sources, segment, course, previous=previous, state=Path(state), scratch=Path(scratch))
     result = train(task, networks, plan)
     model = result.learners[task.turns[0]].averaged
