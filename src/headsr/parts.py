@@ -84,7 +84,9 @@ NETWORKS: dict[str, Network] = {
     "slice_encoder": Network("headsr.networks.slice_encoder.SliceEncoder", kinds=("slice_encoder",)),
     "unrolled": Network("headsr.networks.unrolled.Unrolled", kinds=("unrolled",)),
     "patch_discriminator": Network("headsr.networks.patch_discriminator.PatchDiscriminator", kinds=("discriminator",)),
-    "unet_discriminator": Network("headsr.networks.unet_discriminator.UnetDiscriminator", kinds=("discriminator",)),
+    "unet_discriminator": Network(
+        "headsr.networks.unet_discriminator.UnetDiscriminator", version=2, kinds=("discriminator",)
+    ),
 }
 
 LOSSES: dict[str, Loss] = {

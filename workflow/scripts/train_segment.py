@@ -6,6 +6,7 @@ with job(snakemake):
     from dataclasses import replace
     from pathlib import Path
 
+    from headsr.devices import processes_for
     from headsr.recipes import Blind, ModelRecipe, build
     from headsr.training.chain import Sources, train_segment
 
@@ -24,4 +25,5 @@ with job(snakemake):
         state=snakemake.output.state,
         history=snakemake.output.history,
         scratch=snakemake.params.scratch,
+        processes=processes_for(snakemake.resources.gpu),
     )
