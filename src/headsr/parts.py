@@ -78,7 +78,7 @@ NETWORKS: dict[str, Network] = {
     "residual2d": Network("headsr.networks.residual2d.ResidualSliceNetwork", kinds=("baseline", "adversarial")),
     "slice_unet": Network("headsr.networks.slice_unet.SliceUnet", kinds=("baseline", "adversarial")),
     "rrdb": Network("headsr.networks.rrdb.ResidualDenseNetwork", kinds=("baseline", "adversarial")),
-    "swinir": Network("headsr.networks.swinir.SwinNetwork", kinds=("baseline", "adversarial")),
+    "swinir": Network("headsr.networks.swinir.SwinNetwork", version=2, kinds=("baseline", "adversarial")),
     "kl": Network("headsr.networks.autoencoder.KLAutoencoder", version=2, kinds=("autoencoder",)),
     "unet2d": Network("headsr.networks.unet2d.LatentUnet", version=2, kinds=("ldm",)),
     "slice_encoder": Network("headsr.networks.slice_encoder.SliceEncoder", kinds=("slice_encoder",)),
