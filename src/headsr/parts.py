@@ -75,9 +75,11 @@ class Metric(Part):
 
 
 NETWORKS: dict[str, Network] = {
-    "residual2d": Network("headsr.networks.residual2d.ResidualSliceNetwork", kinds=("baseline", "adversarial")),
-    "slice_unet": Network("headsr.networks.slice_unet.SliceUnet", kinds=("baseline", "adversarial")),
-    "rrdb": Network("headsr.networks.rrdb.ResidualDenseNetwork", kinds=("baseline", "adversarial")),
+    "residual2d": Network(
+        "headsr.networks.residual2d.ResidualSliceNetwork", version=2, kinds=("baseline", "adversarial")
+    ),
+    "slice_unet": Network("headsr.networks.slice_unet.SliceUnet", version=2, kinds=("baseline", "adversarial")),
+    "rrdb": Network("headsr.networks.rrdb.ResidualDenseNetwork", version=2, kinds=("baseline", "adversarial")),
     "swinir": Network("headsr.networks.swinir.SwinNetwork", version=2, kinds=("baseline", "adversarial")),
     "kl": Network("headsr.networks.autoencoder.KLAutoencoder", version=2, kinds=("autoencoder",)),
     "unet2d": Network("headsr.networks.unet2d.LatentUnet", version=2, kinds=("ldm",)),

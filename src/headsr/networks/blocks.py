@@ -76,6 +76,12 @@ def padded(images: Tensor, multiple: int) -> Tensor:
     return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
 
 
+def channels_last(features: Tensor) -> Tensor:
+    """Features (N, C, ...) with their channels side by side in memory, as convolutions are fastest; same values."""
+    layout = torch.channels_last if features.ndim == 4 else torch.channels_last_3d
+    return features.contiguous(memory_format=layout)
+
+
 def enlarged(images: Tensor, scale: int) -> Tensor:
     """Images (N, 1, H, W) interpolated to ``scale`` times as many pixels a side, in the same field of view."""
     return images if scale == 1 else F.interpolate(images, scale_factor=float(scale), mode="bicubic")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.networks.blocks import conv3, padded
+from headsr.networks.blocks import channels_last, conv3, padded
 from headsr.networks.spectral_norm import spectrally_normed
 
 _SLOPE = 0.2  # of the leaky ReLUs
@@ -29,7 +29,7 @@ class UnetDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Positive where a pixel looks real."""
-        features = [F.leaky_relu(self.first(padded(images, 2**_LEVELS)), _SLOPE)]
+        features = [F.leaky_relu(channels_last(self.first(padded(images, 2**_LEVELS))), _SLOPE)]
         for convolution in self.down:
             features.append(F.leaky_relu(convolution(features[-1]), _SLOPE))
         judged = features.pop()
