@@ -91,12 +91,13 @@ def train(task: Task, networks: Mapping[str, nn.Module], plan: Plan, team: Team 
     device = next(networks[task.turns[0]].parameters()).device
     state = new_state(networks, plan.recipe.optimizer)
     kept = {**plan.identity, "stretch": [plan.first, plan.last], "previous": _content(plan.previous)}
-    _begin(state, plan, kept)
+    _begin(state, plan, kept, team)
     for network in networks.values():
         team.agree(network)
     run = _Run(task, plan, choose_precision(plan.recipe.precision, device), team)
+    team.say(f"{plan.label}: {plan.last - state.step} steps on {device}{team}, {run.precision or torch.float32}")
     if team.leads:
-        _say_and_validate_at_first(state, run, device)
+        _begin_history(state, run)
     progress, saved = Progress(plan.label, first=state.step, last=plan.last), time.monotonic()
     while state.step < plan.last:
         loss, shares = _descend(state, run)
@@ -135,28 +136,26 @@ def finite(measures: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in measures.items() if math.isfinite(value)}
 
 
-def _begin(state: TrainingState, plan: Plan, kept: Mapping[str, Any]) -> None:
+def _begin(state: TrainingState, plan: Plan, kept: Mapping[str, Any], team: Team) -> None:
     """Load the state at the first step, or a later one of the same stretch that a killed job left."""
     if plan.rolling.exists():
         try:
             load_state(plan.rolling, state, identity=kept)
-            print(f"{plan.label}: goes on from step {state.step}, where an earlier job was stopped", flush=True)
+            team.say(f"{plan.label}: goes on from step {state.step}, where an earlier job was stopped")
             return
         except StateError as error:
-            print(f"{plan.label}: begins anew, not from the rolling state ({error})", flush=True)
+            team.say(f"{plan.label}: begins anew, not from the rolling state ({error})")
     if plan.previous is not None:
         load_state(plan.previous, state, identity=plan.continues)
     if state.step != plan.first:
         raise StateError(f"{plan.previous}: is the state after step {state.step}, not {plan.first}. Delete it")
 
 
-def _say_and_validate_at_first(state: TrainingState, run: _Run, device: torch.device) -> None:
-    plan, size = run.plan, run.team.size
-    where = f"{device} in {size} processes" if size > 1 else f"{device}"
-    print(f"{plan.label}: {plan.last - state.step} steps on {where}, {run.precision or torch.float32} ", flush=True)
+def _begin_history(state: TrainingState, run: _Run) -> None:
+    """Validate what nothing was learned by yet, and write down what was measured so far."""
     if state.step == 0 and not state.history:
         state.history.append({"step": 0, **finite(run.task.validate(_model_of(state, run.task)))})
-    write_history(plan.running, plan.lines(state.history))
+    write_history(run.plan.running, run.plan.lines(state.history))
 
 
 class _Taken(NamedTuple):

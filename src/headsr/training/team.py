@@ -46,6 +46,14 @@ class Team:
         """Whether this process is the one that validates, logs and writes."""
         return self.rank == 0
 
+    def __str__(self) -> str:
+        return f" in {self.size} processes" if self.size > 1 else ""
+
+    def say(self, line: str) -> None:
+        """Print a line, once for all processes."""
+        if self.leads:
+            print(line, flush=True)
+
     def own(self, batches: Sequence[int]) -> Sequence[int]:
         """The batches of a step that are this process's: every ``size``-th."""
         return batches[self.rank :: self.size]
@@ -127,7 +135,7 @@ def _end(pool: ProcessPoolExecutor) -> None:
 
 def _work_as(team: Team, meeting: Path, work: Callable[[Team], None]) -> None:
     """What each process of a team does. It leaves with the others, and only where all went well."""
-    loopback = next(name for _, name in socket.if_nameindex() if name in _LOOPBACK)
+    loopback = next((name for _, name in socket.if_nameindex() if name in _LOOPBACK), _LOOPBACK[0])
     os.environ.update(GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=loopback)
     if torch.cuda.is_available():
         torch.cuda.set_device(team.rank)

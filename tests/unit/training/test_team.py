@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import distributed
 
+from headsr.training import loop
 from headsr.training.team import TeamError, run_as_team, team_size
 from headsr.weights import load_tensors
 
@@ -52,6 +53,25 @@ def test_two_processes_train_what_one_does(shared_out, train, capfd, kind):
     assert len(lines) == len(same) == 2
     for line, also in zip(map(json.loads, lines), map(json.loads, same), strict=True):
         assert also == pytest.approx(line, rel=1e-4)
+
+
+def test_a_training_goes_on_in_another_number_of_processes(shared_out, train, monkeypatch, capfd):
+    recipe = shared_out("baseline")
+    whole = train(recipe, "whole")
+    task, terms = recipe.part.load(), recipe.part.load().terms
+
+    def dies(self, turn, networks, batch):
+        if batch == 22:  # of step 6
+            raise KeyboardInterrupt
+        return terms(self, turn, networks, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "ROLLING_SECONDS", 0.0)
+        patch.setattr(task, "terms", dies)
+        train(recipe, "killed")
+    tensors, as_well = (load_tensors(path)[0] for path in (whole, train(recipe, "killed", processes=2)))
+    assert capfd.readouterr().out.count("goes on from step 5") == 1
+    assert all(torch.allclose(as_well[name], tensor, rtol=0, atol=1e-5) for name, tensor in tensors.items())
 
 
 def test_a_pool_of_pairs_is_for_one_process(recipe_of, train, blind, monkeypatch, capfd):
