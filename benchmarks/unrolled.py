@@ -62,7 +62,8 @@ FIGURE = ("orthogonal", 4, 1)
 class Row:
     """One head under one degradation. ``kind``: three orthogonal scans, one thick axial one, or two turned ones.
 
-    ``flat``: one thick axial scan of a head whose voxels are flat. ``factor`` in slices, 0 where the spacing is in mm.
+    ``flat``: one thick axial scan of a head whose voxels are flat. ``in_plane``: one axial scan whose rows and columns
+    are coarse (benchmarks/slice_networks.py). ``factor`` in slices, 0 where the spacing is in mm.
     """
 
     kind: str
@@ -154,6 +155,8 @@ def cropped(volume, inside):
 
 def operators_of(row, head):
     """The operator of every scan of a row, by its view."""
+    if row.kind == "in_plane":
+        return {"axial": stack_operator(head, Stack("axial", factors=(row.factor, row.factor, 1)))}
     if row.kind != "oblique":
         return {view: stack_operator(head, Stack(view, row.factor)) for view in row.views}
     return {view: turned_operator(head, view, about, degrees) for view, about, degrees in TURNS}

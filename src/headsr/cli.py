@@ -236,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("--port", type=int, default=0, help="of the local server (default: any that is free)")
     view.set_defaults(command=_view)
 
-    models = commands.add_parser("models", help="list, verify or make the weights that ship in the package")
+    models = commands.add_parser("models", help="list, verify or make the weights that ship, or import those of others")
     of_models = models.add_subparsers(required=True, metavar="WHAT", parser_class=whole_words)
     listed = of_models.add_parser("list", help="what ships: kind, training, size, license, and how good it is")
     verified = of_models.add_parser("verify", help="say whether weights and cards are whole and belong together")
@@ -246,6 +246,14 @@ def _parser() -> argparse.ArgumentParser:
     shipped.add_argument("facts", metavar="FACTS", help="YAML of what no file of the training says (docs/models.md)")
     shipped.add_argument("--name", help="that the weights ship under (default: that of the folder)")
     shipped.add_argument("--configfile", nargs="*", default=[], help="changes laid over config/config.yaml")
+    imported = of_models.add_parser("import", help="make weights and card from a checkpoint that others published")
+    imported.add_argument("file", metavar="FILE", help="such as RealESRGAN_x4plus.pth (docs/models.md: what is taken)")
+    imported.add_argument("--folder", required=True, help="that weights and card go to, for recipes of kind shipped")
+    imported.add_argument("--license", required=True, metavar="WORDS", help="under which the weights may be used")
+    imported.add_argument("--name", help="that the weights get (default: that of the file)")
+    imported.add_argument("--trained-on", metavar="WORDS", help="what they saw, if you know it")
+    imported.add_argument("--citation", metavar="WORDS", help="what to cite (default: the paper of the network)")
+    imported.set_defaults(command=_import_model)
     for command, run in ((listed, _list_models), (verified, _verify_models), (shipped, _ship_model)):
         command.add_argument("--folder", help="where weights and cards lie (default: in the package)")
         command.set_defaults(command=run)
@@ -469,6 +477,24 @@ def _ship_model(options: argparse.Namespace) -> int:
         datasets=load_datasets(load_config(deltas), config_files(deltas)),  # a recipe may name what ships only now
         folder=options.folder or PACKAGE,
     )
+    print(table_of({name: card}))
+    return OK
+
+
+def _import_model(options: argparse.Namespace) -> int:
+    from headsr.models.card import table_of
+    from headsr.models.imported import NOT_KNOWN, import_model
+
+    name = options.name or Path(options.file).stem
+    card = import_model(
+        options.file,
+        name=name,
+        folder=options.folder,
+        license=options.license,
+        trained_on=options.trained_on or NOT_KNOWN,
+        citation=options.citation or "",
+    )
+    print(f"{options.file}: {card.imported['layout']}")
     print(table_of({name: card}))
     return OK
 

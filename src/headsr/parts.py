@@ -82,9 +82,12 @@ NETWORKS: dict[str, Network] = {
     "rrdb": Network("headsr.networks.rrdb.ResidualDenseNetwork", version=2, kinds=("baseline", "adversarial")),
     "swinir": Network("headsr.networks.swinir.SwinNetwork", version=2, kinds=("baseline", "adversarial")),
     "kl": Network("headsr.networks.autoencoder.KLAutoencoder", version=2, kinds=("autoencoder",)),
+    "diffusers_kl": Network("headsr.networks.diffusers_autoencoder.DiffusersAutoencoder", kinds=("autoencoder",)),
     "unet2d": Network("headsr.networks.unet2d.LatentUnet", version=2, kinds=("ldm",)),
     "slice_encoder": Network("headsr.networks.slice_encoder.SliceEncoder", kinds=("slice_encoder",)),
     "unrolled": Network("headsr.networks.unrolled.Unrolled", kinds=("unrolled",)),
+    "vgg19": Network("headsr.networks.vgg.Vgg19", kinds=("image_features",)),
+    "efficientnet_lite0": Network("headsr.networks.efficientnet.EfficientNetLite0", kinds=("image_features",)),
     "patch_discriminator": Network("headsr.networks.patch_discriminator.PatchDiscriminator", kinds=("discriminator",)),
     "unet_discriminator": Network(
         "headsr.networks.unet_discriminator.UnetDiscriminator", version=2, kinds=("discriminator",)

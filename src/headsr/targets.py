@@ -211,7 +211,8 @@ def training_scans(scans: Iterable[Scan], model: Model) -> list[Scan]:
     return [
         scan
         for scan in scans
-        if scan.split in ("train", "val")
+        if data.drawn_from == "scans"
+        and scan.split in ("train", "val")
         and scan.suffix in data.suffixes
         and (not data.datasets or scan.dataset in data.datasets)
     ]

@@ -28,7 +28,7 @@ from headsr import recipes
 from headsr.files import NotAFileError, sha256_of, whole
 from headsr.networks.build import build_network
 from headsr.recipes.convert import Among
-from headsr.recipes.models import PRECISIONS
+from headsr.recipes.models import IMAGE_FEATURES, PRECISIONS
 from headsr.seal import SealError, refuse_broken_seal, seal, sealable, unsealed
 from headsr.typed_json import picked
 
@@ -55,7 +55,7 @@ class TrainedModel(NamedTuple):
 class Made:
     """What weights say of how their model is made; the same of the companions in them, by role."""
 
-    task: Annotated[str, Among(recipes.MODELS, "kind of model")]
+    task: Annotated[str, Among({**recipes.MODELS, IMAGE_FEATURES: None}, "kind of model")]
     network: dict[str, Any]
     companions: dict[str, dict[str, Any]]
     precision: Literal[PRECISIONS] = "fp32"

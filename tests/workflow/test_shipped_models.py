@@ -3,11 +3,14 @@
 from collections import Counter
 
 import pytest
+import torch
 from project import copy_project, delta, headsr, made_up_scans, plan, planned, snakemake
+from published_networks import rrdb_weights
 from smoke import CONFIG, VOLUME, smoke_project
 from tiny_weights import shipped
 
 from headsr.files import read_json, sha256_of
+from headsr.models.imported import import_model
 
 PEOPLE = {"sub-01": "train", "sub-02": "val", "sub-03": "test", "sub-04": "test"}
 DATASETS = {"demo": {"url": "none", "version": "v1", "license": "none", "citation": "none"}}
@@ -41,6 +44,14 @@ def test_a_shipped_model_takes_the_place_of_a_training(project):
     chain = ("fetch_scan", "correct_bias", "register_to_template", "mask_head", "normalize_intensity", "extract_slices")
     assert before - jobs - Counter({"total": 1}) == gone + Counter(dict.fromkeys(chain, 2))
     assert jobs - before == Counter({"take_model": 1})
+
+
+def test_an_imported_network_takes_the_place_of_a_training_too(project):
+    torch.save({"params_ema": rrdb_weights(colours=3, scale=1)}, project / "published.pth")
+    import_model(project / "published.pth", name="published", folder=project / "weights", license="BSD-3-Clause")
+    jobs = planned(project, *SMOKE, take(project, name="published"))
+    assert jobs["take_model"] == 1 and jobs["train_segment"] == jobs["check_model"] == 0
+    assert jobs == planned(project, *SMOKE, take(project))
 
 
 def test_it_is_among_the_models(project):

@@ -2,9 +2,9 @@
 
 One stage blurs, samples thick slices along the rows, resizes, cuts k-space, adds noise, takes a circular low-pass and
 compresses; what happens after the thick slices and the resizing happens at their low resolution. The image is then
-interpolated by splines back onto the fine grid, as any real thick scan is before a network sees it. A second, milder
-stage may follow (Wang et al. 2021, Real-ESRGAN; a shuffled order as in Zhang et al. 2021, BSRGAN). Unlike there,
-nothing is sharpened, nothing rounded to 8 bits, and lengths are in mm.
+interpolated by splines back onto the fine grid, as any real thick scan is before a network sees it, or left as it is
+where its draws say so. A second, milder stage may follow (Wang et al. 2021, Real-ESRGAN; a shuffled order as in Zhang
+et al. 2021, BSRGAN). Unlike there, nothing is sharpened, nothing rounded to 8 bits, and lengths are in mm.
 
 In the fixed order the truncation comes before the noise: both arise in k-space, and the magnitude is taken last. The
 low-pass and the compression that follow change places in half of the samples that draw both. Rows are the through-plane
@@ -50,6 +50,7 @@ from headsr.degrade.resample import (
 )
 from headsr.degrade.ringing import truncate_both, truncate_columns
 from headsr.recipes import Blind, BlindStage
+from headsr.recipes.data import LEAST_PIXELS
 from headsr.seeds import seed_of
 
 FIXED_ORDER = ("blur", "thick", "resize", "ringing", "noise", "jinc", "compression")
@@ -62,7 +63,6 @@ _JINC_RADIUS_PX = (3.0, 10.0)
 # Noise is correlated over this many pixels (Gaussian sigma); heads transmit down to exp(-depth) of an X-ray.
 _CORRELATION_PX = (0.5, 1.5)
 _TRANSMISSION_DEPTH = (2.0, 6.0)
-_SMALLEST = 8
 _DRAWS = 40
 
 
@@ -70,7 +70,8 @@ _DRAWS = 40
 class Degraded:
     """Degraded images (N, 1, H, W) on the grid of the slices they came from, and every draw that made each of them.
 
-    ``clean`` (N, 1, H, W) is what a network should make of them: the slices, with the bias field if that is on both.
+    They are smaller where the draws say that the first stage is not ``interpolated``. ``clean`` (N, 1, H, W) is what a
+    network should make of them: the slices, with the bias field if that is on both.
     """
 
     images: Tensor
@@ -122,13 +123,15 @@ class BlindDegradation:
         """Degrade slices (N, 1, H, W) by draws made before, whatever this recipe says."""
         slices = slices.to(self.device, torch.float32)
         clean, images = _multiply_bias(slices, metadata)
-        done = list(images[:, 0])
+        done, pixels = list(images[:, 0]), [sample["pixel_mm"] for sample in metadata]
         for stage in range(2):
             drawn = [i for i, sample in enumerate(metadata) if len(sample["stages"]) > stage]
-            samples = [_Sample(done[i], metadata[i]["pixel_mm"], metadata[i]["stages"][stage]) for i in drawn]
+            samples = [_Sample(done[i], pixels[i], metadata[i]["stages"][stage]) for i in drawn]
             _run_stage(samples)
             for i, sample in zip(drawn, samples, strict=True):
                 done[i] = sample.image
+                if not _goes_back(sample):
+                    pixels[i] = sample.pixel_mm
         return Degraded(torch.stack(done)[:, None], clean, list(metadata))
 
     def _draw(self, seed: int) -> dict[str, Any]:
@@ -274,10 +277,17 @@ def _run_stage(samples: Sequence[_Sample]) -> None:
         _run(groups)
     groups = defaultdict(list)
     for sample in samples:
-        if sample.draw["thick"] or sample.draw["resize"]:
+        if not _goes_back(sample):
+            sample.image = sample.image[: sample.rows]
+        elif sample.draw["thick"] or sample.draw["resize"]:
             back = _interpolate if sample.draw["thick"] else _resize_back
             groups[back, sample.image.shape].append(sample)
     _run(groups)
+
+
+def _goes_back(sample: _Sample) -> bool:
+    """Whether an image ends a stage on the fine grid; of a drawing that says nothing it does."""
+    return sample.draw.get("interpolated", True)
 
 
 def _run(groups: Mapping[Any, list[_Sample]]) -> None:
@@ -305,7 +315,7 @@ def _size_after(name: str, sample: _Sample) -> tuple[int, int]:
         return -(-_thick_of(sample).rows(height) // step) * step, width
     if name == "resize":
         scale = sample.draw["resize"]["scale"]
-        height, width = (max(min(size, _SMALLEST), round(size * scale)) for size in (height, width))
+        height, width = (max(min(size, LEAST_PIXELS), round(size * scale)) for size in (height, width))
         return (sample.image.shape[0], width) if sample.draw["thick"] else (height, width)
     return height, width
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from headsr.recipes import Degradation, Model, Recipes, Shipped, Stack
+from headsr.models.card import Card
+from headsr.recipes import Data, Degradation, Model, Recipes, Shipped, Stack
 
 PROJECTION = (
     "Every estimate is then projected onto its measurement: the nearest volume x + Aᵀu whose root mean square residual "
@@ -38,7 +39,11 @@ def seeds_of(recipes: Recipes, tables: Iterable[str]) -> list[tuple[str, int]]:
     fits = {name: getattr(recipes.methods[name], "fit", None) for name in sorted(used["methods"])}
     return [
         *((f"degradation {name}", recipes.degradations[name].seed) for name in sorted(used["degradations"])),
-        *((f"model {name}", recipes.models[name].seed) for name in sorted(used["models"])),
+        *(
+            (f"model {name}", seed)
+            for name in sorted(used["models"])
+            if (seed := recipes.models[name].seed) is not None
+        ),
         *((f"fit {name}", fit.seed) for name, fit in fits.items() if fit is not None),
     ]
 
@@ -65,15 +70,30 @@ def _factor(stack: Stack) -> str:
 
 def _of_model(model: Model | Shipped) -> str:
     if isinstance(model, Shipped):
-        card = model.card
-        return (
-            f"{card.kind}, network {', '.join(card.architectures)}, not trained here: the weights that ship as "
-            f"{model.name} (SHA-256 {model.sha256[:12]}...), trained on {card.trained_on} in {card.steps} steps."
-        )
+        return _of_shipped(model.name, model.card)
     budget = model.budget
     return (
-        f"{model.kind}, network {model.network['architecture']}, trained on {', '.join(model.data.suffixes)} "
-        f"{model.data.kind} in {budget.segments} x {budget.steps} steps of {budget.batch}, learning rate "
+        f"{model.kind}, network {model.network['architecture']}, trained on {_seen(model.data)} in "
+        f"{budget.segments} x {budget.steps} steps of {budget.batch}, learning rate "
         f"{model.optimizer.learning_rate:g} ({model.schedule.shape}), precision {model.precision}, averaged with decay "
         f"{model.ema_decay:g}."
     )
+
+
+def _of_shipped(name: str, card: Card) -> str:
+    said = f"{card.kind}, network {', '.join(card.architectures)}, not trained here: the weights"
+    if card.imported:
+        file = f"{card.imported['file']} (SHA-256 {card.imported['sha256'][:12]}...)"
+        return f"{said} {name}, imported from {file}, {card.imported['layout']}; trained on: {card.trained_on}."
+    return (
+        f"{said} that ship as {name} (SHA-256 {card.sha256[:12]}...), trained on {card.trained_on} in {card.steps} "
+        "steps."
+    )
+
+
+def _seen(data: Data) -> str:
+    """What a training sees: slices of scans in some contrasts, or painted from label maps in these or in any."""
+    contrasts = ", ".join(data.suffixes)
+    if data.drawn_from == "scans":
+        return f"{contrasts} {data.kind}"
+    return f"{data.kind} painted from {', '.join(data.datasets)} in {contrasts or 'any contrast'}"

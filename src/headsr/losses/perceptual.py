@@ -10,7 +10,7 @@ from headsr.losses.pixel import l1_loss
 
 
 class FeatureMaker(Protocol):
-    """A network whose features are compared: slice encoders and autoencoders are."""
+    """A network whose features are compared: slice encoders, autoencoders and networks of photographs are."""
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Feature maps of images (N, 1, H, W), one for every depth that counts."""

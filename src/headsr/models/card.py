@@ -1,11 +1,11 @@
-"""The cards of shipped weights: what the weights are, how they were made, and who may use them. No torch."""
+"""The cards of shipped and imported weights: what they are, how they were made, who may use them. No torch."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ class Card:
     ``sha256`` and ``bytes`` are those of the weights' file, ``kind`` is the model's, ``architectures`` are all networks
     in the file, its own first. ``trained_on`` says in words what it saw, ``datasets`` (name -> version, license,
     citation) where that came from. ``recipe`` is the training's, as plain data and for people; ``curve`` are the lines
-    of its history with validation measures. ``scores`` are rows for people (ship.Score).
+    of its history with validation measures. ``scores`` are rows for people (ship.Score). Of weights that others
+    published ``imported`` says from which file they are (its name, SHA-256 and layout), and most of the rest is not
+    known: then numbers are None.
     """
 
     sha256: str
@@ -36,15 +38,16 @@ class Card:
     trained_on: str
     datasets: dict[str, dict[str, str]]
     recipe: dict[str, Any]
-    seed: int
-    steps: int
+    seed: int | None
+    steps: int | None
     device: str
-    minutes: float
+    minutes: float | None
     machine: str
     curve: list[dict[str, Any]]
     scores: list[dict[str, Any]]
     license: str
     citation: str
+    imported: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.recipe.get("data"), Mapping):
@@ -80,12 +83,16 @@ def table_of(cards: Mapping[str, Card]) -> str:
     """The cards as a table for people, a line each under its header."""
     header = ("name", "kind", "trained on", "steps", "size", "license", "headline")
     rows = [
-        (name, c.kind, c.trained_on, f"{c.steps:,}", f"{c.bytes / 2**20:.2f} MiB", c.license, c.headline)
+        (name, c.kind, c.trained_on, _steps_of(c), f"{c.bytes / 2**20:.2f} MiB", c.license, c.headline)
         for name, c in cards.items()
     ]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _steps_of(card: Card) -> str:
+    return "imported" if card.steps is None else f"{card.steps:,}"
 
 
 def weights_path(name: str, folder: str | os.PathLike[str] = PACKAGE) -> Path:
@@ -118,9 +125,9 @@ def read_card(name: str, folder: str | os.PathLike[str] = PACKAGE) -> Card:
         content = read_json(path)
     except ValueError as error:
         raise CardError(f"{path}: is no JSON. {_WAYS_OUT}") from error
-    keys = {field.name for field in dataclasses.fields(Card)}
-    if not isinstance(content, Mapping) or content.keys() != keys:
-        different = sorted(keys ^ content.keys()) if isinstance(content, Mapping) else ["no block of keys"]
+    keys, said = {field.name for field in dataclasses.fields(Card)}, {"imported"}  # which only imported weights have
+    if not isinstance(content, Mapping) or (said := said | content.keys()) != keys:
+        different = sorted(keys ^ said) if isinstance(content, Mapping) else ["no block of keys"]
         raise CardError(f"{path}: is no card of this version of headsr ({', '.join(different)}). {_WAYS_OUT}")
     from headsr.recipes.convert import RecipeError, build  # not before: recipes read cards
 
@@ -149,7 +156,10 @@ def checked_weights(name: str, folder: str | os.PathLike[str] = PACKAGE) -> Path
 
 def write_card(name: str, card: Card, folder: str | os.PathLike[str]) -> None:
     """Write a card beside its weights, the same bytes for the same facts."""
-    write_json(card_path(name, folder), dataclasses.asdict(card))
+    facts = dataclasses.asdict(card)
+    if not card.imported:
+        del facts["imported"]
+    write_json(card_path(name, folder), facts)
 
 
-_WAYS_OUT = "Install headsr again, or ship the model again (headsr models ship)"
+_WAYS_OUT = "Install headsr again, ship the model again (headsr models ship), or import it again (headsr models import)"

@@ -84,7 +84,7 @@ def ship(
         "curve": curve_of(history),
     }
     facts_for_people = {**asdict(facts), "datasets": _described(facts.datasets, datasets)}
-    _refuse_foreign(name, folder)
+    refuse_foreign(name, folder)
     with whole(weights_path(name, folder)) as partial:
         save_tensors(partial, *load_tensors(weights))  # written anew: weights from before there were seals get one
         if (size := partial.stat().st_size) > MOST_BYTES:
@@ -94,14 +94,14 @@ def ship(
     return read_card(name, folder)
 
 
-def _refuse_foreign(name: str, folder: str | os.PathLike[str]) -> None:
+def refuse_foreign(name: str, folder: str | os.PathLike[str]) -> None:
     """StateError where something has the name that is no weights or no card of headsr."""
     weights, card = weights_path(name, folder), card_path(name, folder)
     for path, is_ours in ((weights, _is_weights), (card, is_card)):
         if os.path.lexists(path) and (path.is_symlink() or not is_ours(path)):
             raise StateError(
-                f"{path}: is in the way: headsr did not write it and will not overwrite it. Move it away, or ship "
-                "under another name"
+                f"{path}: is in the way: headsr did not write it and will not overwrite it. Move it away, or take "
+                "another name"
             )
 
 

@@ -13,6 +13,7 @@ from headsr.acquisition.evidence import Evidence
 from headsr.acquisition.operator import Acquisition
 from headsr.models.card import MOST_BYTES, PACKAGE, Card, CardError, checked_weights
 from headsr.recipes import versions
+from headsr.recipes.models import IMAGE_FEATURES
 from headsr.recipes.shipped import card_of
 from headsr.volumes import Grid
 from headsr.weights import StateError, TrainedModel, load_model, made_of
@@ -45,14 +46,14 @@ def verify_shipped(name: str, *, folder: str | os.PathLike[str] = PACKAGE) -> st
     _refuse_other_facts(path, card)
     weights = [tensor for tensor in model.module.state_dict().values() if tensor.is_floating_point()]
     if not all(tensor.isfinite().all() for tensor in weights):
-        raise StateError(f"{path}: holds numbers that are not finite. Train the model again, and ship it")
+        raise StateError(f"{path}: holds numbers that are not finite. {_way_out(card)}")
     said = f"{card.bytes:,} bytes as its card says, {sum(tensor.numel() for tensor in weights):,} finite numbers"
     if card.kind not in _ASKED:
         return said
     with torch.no_grad():
         answers = _ASKED[card.kind](model.module)
     if not all(answer.isfinite().all() for answer in answers):
-        raise StateError(f"{path}: makes numbers that are not finite of zeros. Train the model again, and ship it")
+        raise StateError(f"{path}: makes numbers that are not finite of zeros. {_way_out(card)}")
     return f"{said}, and so is what it makes of zeros"
 
 
@@ -60,13 +61,17 @@ def _refuse_other_facts(path: str | os.PathLike[str], card: Card) -> None:
     size, made = os.path.getsize(path), made_of(path)
     said = (card.bytes, card.kind, list(card.architectures))
     if (found := (size, made.task, made.architectures)) != said:
-        raise StateError(f"{path}: is {found}, its card says {said} (bytes, kind, networks). Ship the model again")
+        raise StateError(f"{path}: is {found}, its card says {said} (bytes, kind, networks). {_way_out(card)}")
     for part in (f"network.{architecture}" for architecture in card.architectures):
         now, then = versions(part)[part], made.stage.get(part)
         if then not in (None, now):  # of the networks beside its own no record says it
-            raise StateError(f"{path}: is of version {then} of {part}, this is {now}. Train and ship it again")
-    if size > MOST_BYTES:
+            raise StateError(f"{path}: is of version {then} of {part}, this is {now}. {_way_out(card)}")
+    if size > MOST_BYTES and not card.imported:  # which lie in a folder of somebody's own
         raise StateError(f"{path}: has {size:,} bytes, more than {MOST_BYTES:,}. Ship a smaller model")
+
+
+def _way_out(card: Card) -> str:
+    return "Import the file again" if card.imported else "Train the model again, and ship it"
 
 
 def _of_a_slice(network: nn.Module) -> Sequence[Tensor]:
@@ -81,10 +86,15 @@ def _of_a_scan(network: nn.Module) -> Sequence[Tensor]:
     return [refined.volume, refined.log_spread]
 
 
+def _of_an_image(network: nn.Module) -> Sequence[Tensor]:
+    return network.features(torch.zeros(1, 1, _SIDE, _SIDE))
+
+
 # What a network makes of zeros, by its kind. Kinds that are not here take more than that.
 _ASKED: dict[str, Callable[[nn.Module], Sequence[Tensor]]] = {
     "baseline": _of_a_slice,
     "adversarial": _of_a_slice,
     "slice_encoder": _of_a_slice,
     "unrolled": _of_a_scan,
+    IMAGE_FEATURES: _of_an_image,
 }

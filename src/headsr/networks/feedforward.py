@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headsr.networks.blocks import zeroed
+from headsr.networks.funkan import FunKanFeedForward, MetaFunKanFeedForward
+from headsr.networks.kan import KanFeedForward, MetaKanFeedForward
 
 
 class GegluFeedForward(nn.Module):
@@ -24,4 +26,10 @@ class GegluFeedForward(nn.Module):
         return self.contract(value * F.gelu(gate))
 
 
-FEED_FORWARDS: dict[str, Callable[[int], nn.Module]] = {"geglu": GegluFeedForward}
+FEED_FORWARDS: dict[str, Callable[[int], nn.Module]] = {
+    "geglu": GegluFeedForward,
+    "kan": KanFeedForward,
+    "metakan": MetaKanFeedForward,
+    "funkan": FunKanFeedForward,
+    "metafunkan": MetaFunKanFeedForward,
+}

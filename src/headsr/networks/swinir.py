@@ -28,7 +28,7 @@ class WindowAttention(nn.Module):
         self.queries_keys_values, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
         self.bias = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.bias, std=_DEVIATION)
-        self.register_buffer("offsets", _offsets(window), persistent=False)
+        self.register_buffer("offsets", offsets_of(window), persistent=False)
 
     def forward(self, tokens: Tensor, apart: Tensor | None) -> Tensor:
         """The change of the tokens; where ``apart`` (windows, M * M, M * M) is True, no pixel sees the other."""
@@ -94,7 +94,9 @@ class SwinNetwork(nn.Module):
     a time, from features of ``fine`` channels). Light, channels 60, depths 4 x 6, heads 6: 911,236 parameters at scale
     4, 919,336 on one grid, where pixels are rearranged to channels first as in ``ResidualDenseNetwork``. Classical,
     channels 180, depths 6 x 6: 11,895,805 at scale 4. Masks follow the size of the input and are no part of the
-    weights. ``skip`` as there.
+    weights. ``skip`` as there. With ``ones`` the first convolution sees a second channel, 1 in the image and 0 beyond
+    its border: what the published networks of three channels do, which take a mean off each before they add zeros
+    around it, is then exact on a grey image.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class SwinNetwork(nn.Module):
         fine: int = 64,
         scale: int = 1,
         skip: bool = True,
+        ones: bool = False,
     ) -> None:
         super().__init__()
         if scale < 1 or scale & (scale - 1):
@@ -116,9 +119,9 @@ class SwinNetwork(nn.Module):
             raise ValueError(f"{channels} channels cannot be split into {heads} heads")
         if window < 2:
             raise ValueError(f"window {window}: a window has at least 2 pixels a side")
-        self.scale, self.window, self.skip = scale, window, skip
+        self.scale, self.window, self.skip, self.ones = scale, window, skip, ones
         self.unshuffle = _TAIL if scale == 1 else 1
-        self.first = conv3(self.unshuffle**2, channels)
+        self.first = conv3((1 + ones) * self.unshuffle**2, channels)
         self.embedding = nn.LayerNorm(channels)
         self.blocks = nn.Sequential(*[SwinBlock(channels, depth, heads, window) for depth in depths])
         self.norm, self.after = nn.LayerNorm(channels), conv3(channels, channels)
@@ -132,7 +135,9 @@ class SwinNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Super-resolved slices in the intensities of the input."""
-        features = self.first(F.pixel_unshuffle(_mirrored(images, self.window * self.unshuffle), self.unshuffle))
+        seen = _mirrored(images, self.window * self.unshuffle)
+        seen = torch.cat([seen, torch.ones_like(seen)], dim=1) if self.ones else seen
+        features = self.first(F.pixel_unshuffle(seen, self.unshuffle))
         mixed = _along_channels(self.norm, self.blocks(_along_channels(self.embedding, features)))
         made = self.tail(features + self.after(mixed))
         height, width = (self.scale * n for n in images.shape[-2:])
@@ -170,7 +175,7 @@ def _mirror_index(n: int, length: int, device: torch.device) -> Tensor:
     return torch.minimum(place, 2 * (n - 1) - place) if n > 1 else torch.zeros_like(place)
 
 
-def _offsets(window: int) -> Tensor:
+def offsets_of(window: int) -> Tensor:
     """Which bias belongs to each pair of a window's pixels, (M * M, M * M): one for each way to lie to each other."""
     rows, columns = (place.flatten() for place in torch.meshgrid(*[torch.arange(window)] * 2, indexing="ij"))
     down, right = (place[:, None] - place + window - 1 for place in (rows, columns))

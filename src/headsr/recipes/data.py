@@ -20,6 +20,7 @@ KERNELS = (
     "plateau_anisotropic", "jinc",
 )  # fmt: skip
 RESIZE_MODES = ("area", "bilinear", "bicubic", "nearest")
+LEAST_PIXELS = 8  # a side, of the smallest slices that anything is made of
 NOISES = ("rician", "gaussian", "poisson", "transmission")
 
 Suffix = Literal[SUFFIXES]
@@ -151,6 +152,11 @@ class Stack:
         if self.factors is not None:
             return tuple(axis for axis, factor in enumerate(self.factors) if factor > 1)
         return tuple(axis for axis, view in enumerate(_ACROSS) if self.view in (view, "isotropic"))
+
+    @property
+    def in_plane(self) -> tuple[float, ...]:
+        """Along each axis but that of its slices, how many voxels of the head one of the scan spans."""
+        return tuple(factor for factor, view in zip(self.along, _ACROSS, strict=True) if self.view != view)
 
     @property
     def seen(self) -> str | None:

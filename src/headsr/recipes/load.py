@@ -389,6 +389,14 @@ def _refuse_other_slices(table: Table, recipes: Recipes, where: str) -> None:
                         f"{where}: {method!r} has the model {model!r}, trained on {_SLICES[trained]}; the scans of "
                         f"{degradation!r} have {_SLICES[seen]}. Leave one out"
                     )
+            scale = _scale_of(recipes.models[model])
+            for stack in recipes.degradations[degradation].stacks:
+                if scale > 1 and stack.in_plane != (scale, scale):
+                    coarse = " and ".join(f"{factor:g}" for factor in stack.in_plane)
+                    raise RecipeError(
+                        f"{where}: {method!r} has the model {model!r}, which makes rows and columns {scale} times as "
+                        f"fine; those of {degradation!r} are {coarse} times as coarse. Leave one out"
+                    )
 
 
 def _view_of(model: Model | Shipped) -> str | None:
@@ -396,6 +404,11 @@ def _view_of(model: Model | Shipped) -> str | None:
     if isinstance(model, Shipped):
         return model.card.recipe["data"].get("view")
     return getattr(model.data, "view", None)
+
+
+def _scale_of(model: Model | Shipped) -> int:
+    """How many times as fine as the scans the slices are that a model makes."""
+    return model.card.recipe["network"].get("scale", 1) if isinstance(model, Shipped) else model.scale
 
 
 _SLICES = {

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from headsr.parts import LOSSES, NETWORKS, Part
 from headsr.recipes.convert import FOR_MACHINE, FOR_PEOPLE, Among, Ascending, Doc, Kinds, Names, Range, unknown
-from headsr.recipes.data import Count, Seed, Suffix
+from headsr.recipes.data import LEAST_PIXELS, Count, Seed, Suffix
 from headsr.recipes.shipped import Shipped
 
 PRECISIONS = ("fp32", "bf16", "auto")
+IMAGE_FEATURES = "image_features"  # a kind of model that no recipe trains: networks of photographs, imported
 FALLING = 5  # one part in so many of a training's segments has a falling rate, where its schedule is a decay
 Rate = Annotated[float, Range(0, 1, above=True)]
 Decay = Annotated[float, Range(0, 1, below=True)]
@@ -46,19 +47,18 @@ class Data:
 class Paintable(Data):
     """What is cut from preprocessed heads or, with ``source`` labels, painted from the label maps of ``datasets``.
 
-    Shape, contrast and lesions of what is painted are drawn anew every time; it has no ``suffixes``.
+    Shape, contrast and lesions of what is painted are drawn anew every time; ``suffixes`` are the contrasts to paint,
+    and without them it is any, also such as no sequence has.
     """
 
     source: Annotated[
         Literal["heads", "labels"], Doc("Preprocessed heads, or label maps in a contrast drawn at random.")
     ] = "heads"
-    suffixes: Annotated[tuple[Suffix, ...], Doc("Contrasts to train on; of label maps there are none.")] = ()
+    suffixes: Annotated[tuple[Suffix, ...], Doc("Contrasts to train on; none is any, of label maps alone.")] = ()
 
     def __post_init__(self) -> None:
         if self.source == "heads":
             super().__post_init__()
-        elif self.suffixes:
-            raise ValueError("suffixes: label maps are of no contrast; leave it out with source labels")
         elif not self.datasets:
             raise ValueError("datasets: name the label maps to draw from, such as synthseg, with source labels")
 
@@ -72,7 +72,8 @@ class Paintable(Data):
 class Slices(Paintable):
     """2-D crops, and what the blind degradation ``degradation`` makes of them.
 
-    ``view`` edge_on: rows are the direction that is made thick; in_plane: rows and columns are coarse alike.
+    ``view`` edge_on: rows are the direction that is made thick; in_plane: rows and columns are coarse alike. Both are
+    interpolated back, but for networks of a ``scale`` above 1, which make slices larger themselves.
     """
 
     kind: ClassVar[str] = "slices"
@@ -178,7 +179,7 @@ class LossTerm:
 
     shorthand: ClassVar[str] = "weight"
     weight: Annotated[float, Range(0, math.inf, below=True)]
-    features: Annotated[str, Names("models", ("slice_encoder", "autoencoder"))] = ""
+    features: Annotated[str, Names("models", ("slice_encoder", "autoencoder", IMAGE_FEATURES))] = ""
 
 
 Losses = dict[Annotated[str, Among(LOSSES, "loss")], LossTerm]
@@ -221,6 +222,11 @@ class Model:
         if self.data.kind not in self.data_kinds:
             raise ValueError(f"data.kind: {unknown(f'data of a {self.kind}', self.data.kind, self.data_kinds)}")
 
+    @property
+    def scale(self) -> int:
+        """How many times as many pixels a side what the network makes has as what it is given."""
+        return self.network.get("scale", 1)
+
     def networks(self) -> dict[str, Mapping[str, Any]]:
         """The ``network`` block of every network that is trained, by the turn in which it is."""
         return {"network": self.network}
@@ -248,6 +254,10 @@ class Baseline(Model):
     kind: ClassVar[str] = "baseline"
     part: ClassVar[Part] = Part("headsr.training.tasks.baseline.BaselineTask")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_other_pixels(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adversarial(Model):
@@ -264,10 +274,8 @@ class Adversarial(Model):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_other_network(self.discriminator, "discriminator", "discriminator")
-        if not any(LOSSES[name].of == "verdicts" and term.weight > 0 for name, term in self.losses.items()):
-            known = ", ".join(name for name, part in LOSSES.items() if part.of == "verdicts")
-            raise ValueError(f"losses: one on the discriminator's verdicts must have a weight above 0: {known}")
+        _refuse_other_pixels(self)
+        _refuse_other_judge(self.discriminator, self.losses)
 
     def networks(self) -> dict[str, Mapping[str, Any]]:
         """The generator's block and the discriminator's."""
@@ -276,11 +284,25 @@ class Adversarial(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class Autoencoder(Model):
-    """Slices to latents and back."""
+    """Slices to latents and back; with a ``discriminator`` trained in turn with it, where the recipe has one."""
 
     kind: ClassVar[str] = "autoencoder"
     part: ClassVar[Part] = Part("headsr.training.tasks.autoencoder.AutoencoderTask")
-    losses_of: ClassVar[tuple[str, ...]] = ("images", "posterior")
+    losses_of: ClassVar[tuple[str, ...]] = ("images", "posterior", "verdicts")
+    discriminator: Annotated[dict[str, Any], Doc("architecture of the discriminator, and its arguments; none: {}.")] = (
+        field(default_factory=dict)
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.discriminator:
+            _refuse_other_judge(self.discriminator, self.losses)
+        elif judged := [name for name in self.losses if LOSSES[name].of == "verdicts"]:
+            raise ValueError(f"losses.{judged[0]}: is of a discriminator's verdicts, and the recipe has none; add one")
+
+    def networks(self) -> dict[str, Mapping[str, Any]]:
+        """The autoencoder's block and, where it has one, the discriminator's."""
+        return {"network": self.network} | ({"discriminator": self.discriminator} if self.discriminator else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,6 +346,30 @@ MODELS: dict[str, type[Model]] = {
     one.kind: one for one in (Baseline, Adversarial, Autoencoder, Ldm, SliceEncoder, UnrolledNetwork)
 }
 ModelRecipe = Annotated[Model | Shipped, Kinds({**MODELS, Shipped.kind: Shipped})]
+
+
+def _refuse_other_judge(discriminator: Mapping[str, Any], losses: Losses) -> None:
+    """ValueError for a network that is no discriminator, and for one whose verdicts no loss is of."""
+    refuse_other_network(discriminator, "discriminator", "discriminator")
+    if not any(LOSSES[name].of == "verdicts" and term.weight > 0 for name, term in losses.items()):
+        known = ", ".join(name for name, part in LOSSES.items() if part.of == "verdicts")
+        raise ValueError(f"losses: one on the discriminator's verdicts must have a weight above 0: {known}")
+
+
+def _refuse_other_pixels(model: Model) -> None:
+    """ValueError for slices that a network cannot make larger by its scale."""
+    if not isinstance(model.scale, int) or model.scale < 1:
+        raise ValueError(f"network.scale: {model.scale!r}; it is a whole number from 1")
+    if model.scale > 1 and model.data.view != "in_plane":
+        raise ValueError(
+            f"network.scale: {model.scale} makes rows and columns finer alike, and data.view {model.data.view} is of "
+            "thick slices; set data.view to in_plane, or the scale to 1"
+        )
+    if model.scale > 1 and (model.data.crop % model.scale or model.data.crop < LEAST_PIXELS * model.scale):
+        raise ValueError(
+            f"data.crop: {model.data.crop} must be a multiple of network.scale, {model.scale}, and at least "
+            f"{LEAST_PIXELS * model.scale}"
+        )
 
 
 def refuse_other_network(network: Mapping[str, Any], kind: str, key: str) -> None:

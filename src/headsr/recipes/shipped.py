@@ -1,4 +1,4 @@
-"""The recipe of a model that is not trained here: its weights ship in the package, and its card says what it is."""
+"""The recipe of a model that is not trained here: its weights ship or were imported, and its card says what it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headsr.recipes.convert import Doc, unknown
 
 @dataclass(frozen=True, kw_only=True)
 class Shipped:
-    """Weights from the package, of the kind that their card says.
+    """Weights from the package, or from a folder of somebody's own, of the kind that their card says.
 
     ``sha256`` pins them. Where the recipe leaves it out it becomes that of the card, so that other weights under the
     same name are another recipe, and make anew what uses them.
@@ -48,8 +48,8 @@ class Shipped:
         return card_of(self.name, self.place)
 
     @property
-    def seed(self) -> int:
-        """Of the training that made the weights."""
+    def seed(self) -> int | None:
+        """Of the training that made the weights; None where nobody knows it."""
         return self.card.seed
 
 

@@ -1,4 +1,5 @@
-"""A 2-D network on the slices of an interpolated scan: across its thick slices, or its own where these are coarse."""
+"""A 2-D network on the slices of a scan: across its thick slices once it is interpolated, or its own ones, which are
+coarse, interpolated or as they are."""
 
 from __future__ import annotations
 
@@ -10,17 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from headsr.acquisition.measurement import Study
+from headsr.acquisition.measurement import Measurement, Study
 from headsr.acquisition.operator import Acquisition
 from headsr.devices import choose_precision
 from headsr.recipes import SliceNetwork
 from headsr.reconstruct.estimate import Estimate
 from headsr.reconstruct.interpolate import spline_of
+from headsr.volumes import Grid, Volume, spline_resample
 
 if TYPE_CHECKING:
     from headsr.weights import TrainedModel
 
 _BATCH = 8
+_OFF = 0.1  # by how much of it a scan may be coarser or finer than what a network undoes
 
 
 def slice_network(study: Study, method: SliceNetwork, models: Mapping[str, TrainedModel]) -> Estimate:
@@ -32,20 +35,52 @@ def slice_network(study: Study, method: SliceNetwork, models: Mapping[str, Train
 
 @torch.no_grad()
 def upsample_slicewise(study: Study, network: nn.Module, *, precision: torch.dtype | None) -> NDArray[np.float32]:
-    """The mean over all scans, and over the planes of each, of what the network makes of the interpolated slices.
+    """The mean over all scans, and over the planes of each, of what the network makes of their slices.
 
-    ``network`` maps slices (N, 1, H, W), in the planes of ``slice_orders``; ``precision`` None is fp32. Returns
-    (X, Y, Z).
+    ``network`` maps slices (N, 1, H, W) of the interpolated scans, in the planes of ``slice_orders``, or, if it makes
+    slices larger (its ``scale``), the scans' own; ``precision`` None is fp32. Returns (X, Y, Z). ValueError for scans
+    that are not coarse by its scale.
     """
-    device = study.scans[0].data.device
+    device, scale = study.scans[0].data.device, getattr(network, "scale", 1)
     total, count = torch.zeros(study.head.shape, device=device), 0
     for scan in study.scans:
+        if scale > 1:
+            total += torch.as_tensor(_enlarged(scan, study.head, network, scale, precision), device=device)
+            count += 1
+            continue
         interpolated = torch.as_tensor(spline_of(scan, study.head), device=device)
         for order in slice_orders(scan.operator):
             slices = interpolated.permute(order).contiguous()
             total.permute(order).add_(_in_batches(network, slices, precision))
             count += 1
     return (total / count).cpu().numpy()
+
+
+def _enlarged(
+    scan: Measurement, head: Grid, network: nn.Module, scale: int, precision: torch.dtype | None
+) -> NDArray[np.float32]:
+    """A scan whose own slices were made larger, on the head's grid (X, Y, Z): interpolated where the grids differ."""
+    order = own_plane(scan, scale)
+    made = _in_batches(network, scan.data.permute(order).contiguous(), precision)
+    finer = made.permute(tuple(np.argsort(order))).cpu().numpy()
+    return spline_resample(Volume(finer, scan.operator.scan.resized(finer.shape)), head)
+
+
+def own_plane(scan: Measurement, scale: int) -> tuple[int, int, int]:
+    """The axes of a scan as (stack, rows, columns) of its own slices, whose pixels a network makes finer by ``scale``.
+
+    ValueError where its rows or columns are not about so many times as coarse as the head's voxels.
+    """
+    operator = scan.operator
+    steps = operator.scan.voxel_size / operator.steps
+    in_plane = [i for i in range(3) if i != operator.axis]
+    if operator.axis is None or any(abs(steps[i] / scale - 1) > _OFF for i in in_plane):
+        coarse = " x ".join(f"{step:.3g}" for step in steps)
+        raise ValueError(
+            f"the {scan.view} scan has voxels {coarse} times as large as the head's, and the network makes rows and "
+            f"columns {scale} times as fine. Name a model for these scans, or another degradation"
+        )
+    return (operator.axis, in_plane[1], in_plane[0])
 
 
 def slice_orders(operator: Acquisition) -> list[tuple[int, int, int]]:

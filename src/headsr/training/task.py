@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -68,6 +68,11 @@ class Setting:
     def validation(self) -> Any:
         """The fixed examples of the validation scans."""
         return self.held_out.batch(0, _VALIDATION_SIZE)
+
+    @cached_property
+    def batch(self) -> Callable[[int], Any]:
+        """The examples of a step to train on, drawn once for all its turns."""
+        return lru_cache(maxsize=self.recipe.optimizer.accumulation)(self.train.batch)
 
     def losses(self, offered: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """Every loss of the recipe that compares what is offered (losses.composite.loss_terms)."""

@@ -117,6 +117,57 @@ def test_a_whole_chain_through_all_time_steps_is_the_same_too():
     assert torch.allclose(sample(TwoPoints(), noise, *nothing(16), steps=1000), ours, atol=2e-5, rtol=0)
 
 
+def dpm(unet, noise, condition, plane, *, steps, start):
+    """DPM-Solver++ (2M) (Lu 2022, algorithm 2) in our own words."""
+    times = torch.linspace(start, -1, steps + 1).round().long()[:-1].tolist()
+    latents, before, rise_before = noise, None, None
+    for now, then in zip(times, [*times[1:], None], strict=True):
+        clean = predict_clean(unet, latents, now, condition, plane)
+        if then is None:
+            return clean
+        (signal, deviation), (now_signal, now_deviation) = (
+            SCHEDULE.signal_and_noise(torch.tensor([time]), latents) for time in (then, now)
+        )
+        rise = (signal / deviation).log() - (now_signal / now_deviation).log()
+        ahead = clean if before is None else clean + rise / (2 * rise_before) * (clean - before)
+        latents = deviation / now_deviation * latents - signal * torch.expm1(-rise) * ahead
+        before, rise_before = clean, rise
+
+
+@pytest.mark.parametrize("start", [999, 300])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 20, 33])
+def test_the_solver_of_diffusers_goes_where_its_algorithm_says(steps, start):
+    noise = torch.randn(16, 4, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    slices, planes = nothing(16)
+    exact = dpm(TwoPoints(), noise, slices.double(), planes, steps=steps, start=start)
+    single = sample(TwoPoints(), noise.float(), slices, planes, steps=steps, sampler="dpm", start=start)
+    assert torch.allclose(single.double(), exact, atol=1e-5, rtol=0)
+
+
+def test_looking_back_is_nearer_to_the_end_of_the_whole_chain():
+    """Of latents that are normal the end is known: the same normal value of them."""
+    noise = torch.randn(256, 4, 2, 2, generator=torch.Generator().manual_seed(3))
+    exact = ddim(Gaussian(), noise, *nothing(256), steps=1000, start=999)
+    for steps, share in ((10, 0.95), (20, 0.85), (50, 0.65)):
+        by_one, by_two = (sample(Gaussian(), noise, *nothing(256), steps=steps, sampler=one) for one in ("ddim", "dpm"))
+        assert (by_two - exact).abs().mean() < share * (by_one - exact).abs().mean()
+
+
+@pytest.mark.parametrize("start", [999, 300])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 33])
+def test_every_sampler_asks_at_the_same_times_and_ends_at_a_clean_latent(steps, start):
+    noise, times = torch.randn(4, 4, 2, 2), []
+    for sampler in ("ddim", "dpm"):
+        denoiser = Gaussian()
+        latents = sample(denoiser, noise, *nothing(4), steps=steps, sampler=sampler, start=start)
+        assert latents.isfinite().all()
+        times.append(denoiser.times)
+    assert times[0] == times[1] and len(times[0]) == steps
+    truth = torch.randn(4, 4, 2, 2)
+    reached = sample(Oracle(truth), noise, *nothing(4), steps=steps, sampler="dpm", start=start)
+    assert torch.allclose(reached, truth, atol=1e-4)
+
+
 def test_sampling_twice_gives_the_same_bytes():
     noise = torch.randn(16, 4, 2, 2, generator=torch.Generator().manual_seed(3))
     first, second = (sample(TwoPoints(), noise, *nothing(16), steps=7) for _ in range(2))

@@ -73,12 +73,12 @@ def test_a_wrong_dataset_is_refused(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"suffixes": ["T1w"]}, r"data: suffixes: label maps are of no contrast; leave it out with source labels"),
+        ({"suffixes": ["CT"]}, r"data\.suffixes\[0\]: "),
         ({"datasets": []}, r"data: datasets: name the label maps to draw from, such as synthseg"),
         ({"source": "heads"}, r"data: suffixes: name at least one"),
     ],
 )
-def test_what_is_drawn_from_label_maps_names_datasets_and_no_suffixes(change, message):
+def test_what_is_drawn_from_label_maps_names_datasets(change, message):
     assert build(DataRecipe, STUDIES, "data").drawn_from == "labelmaps"
     with pytest.raises(RecipeError, match=rf"^{message}"):
         build(DataRecipe, STUDIES | change, "data")

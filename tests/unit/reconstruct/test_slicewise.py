@@ -66,6 +66,41 @@ def test_a_network_sees_coarse_slices_as_they_are_stored_for_training(simulate, 
     np.testing.assert_array_equal(upsample_slicewise(study, Shift(), precision=None), expected)
 
 
+class Larger(nn.Module):
+    """Makes slices larger by repeating pixels; rows get brighter from the first to the last."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, slices: torch.Tensor) -> torch.Tensor:
+        larger = slices.repeat_interleave(self.scale, dim=2).repeat_interleave(self.scale, dim=3)
+        return larger + torch.arange(larger.shape[2])[:, None]
+
+
+@pytest.mark.parametrize(("view", "rows", "columns"), [("axial", 1, 0), ("coronal", 2, 0), ("sagittal", 2, 1)])
+def test_a_network_that_makes_slices_larger_sees_those_of_the_scan(
+    simulate, view: str, rows: int, columns: int
+) -> None:
+    factors = tuple(1 if plane == view else 2 for plane in ("sagittal", "coronal", "axial"))
+    study = load_study(simulate(Stack(view, factors=factors)))
+    expected = study.scans[0].data.numpy().repeat(2, axis=rows).repeat(2, axis=columns)
+    expected += np.arange(expected.shape[rows]).reshape([-1 if axis == rows else 1 for axis in range(3)])
+    x, y, z = study.head.shape  # the scan reaches beyond the head where that has an odd number of voxels
+    made = upsample_slicewise(study, Larger(2), precision=None)
+    np.testing.assert_allclose(made, expected[:x, :y, :z], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [Stack("axial", factors=(4, 4, 1)), Stack("axial", factors=(2, 1, 1)), Stack("axial", 2), Stack("isotropic", 2)],
+)
+def test_scans_that_are_not_coarse_by_its_scale_are_refused(simulate, stack: Stack) -> None:
+    study = load_study(simulate(stack))
+    with pytest.raises(ValueError, match=r"the \w+ scan has voxels .* and the network makes rows and columns 2 times"):
+        upsample_slicewise(study, Larger(2), precision=None)
+
+
 def test_the_model_is_used_in_its_precision(measure, models) -> None:
     study = load_study(measure(["axial", "coronal"]))
     estimate = estimate_of(study, METHODS["slice_network"], models)

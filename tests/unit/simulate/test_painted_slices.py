@@ -77,10 +77,20 @@ def test_2d_networks_train_on_painted_pairs(index, view):
     assert all(map(torch.equal, batch, asked))
 
 
-def test_slices_of_label_maps_name_datasets_and_no_suffixes():
+def test_slices_of_label_maps_name_datasets():
     slices = {"kind": "slices", "crop": 24, "degradation": "thick_slices", "source": "labels", "datasets": ["synthseg"]}
     assert build(DataRecipe, slices, "data").drawn_from == "labelmaps"
-    with pytest.raises(ValueError, match="label maps are of no contrast"):
-        build(DataRecipe, slices | {"suffixes": ["T1w"]}, "data")
     with pytest.raises(ValueError, match="name the label maps"):
         build(DataRecipe, slices | {"datasets": []}, "data")
+
+
+def test_slices_are_painted_in_the_contrasts_that_are_named(index):
+    def painted(*suffixes):
+        sampler = PaintedSliceSampler(index, split="train", crop=24, suffixes=suffixes, seed=1, device=CPU)
+        return sampler.batch(1, 12).images
+
+    with_any, of_two, of_one = painted(), painted("T1w", "T2w"), painted("T1w")
+    alike = [float(torch.equal(one, other)) for one, other in zip(of_two, of_one, strict=True)]
+    assert 0 < sum(alike) < 12, "each head is painted in one of the two"
+    assert not torch.equal(with_any, of_one)
+    assert torch.equal(of_one, painted("T1w"))

@@ -81,6 +81,20 @@ def test_the_features_of_an_autoencoder_can_be_compared(check):
         check("baseline", losses={"l1": {"weight": 1.0, "features": "kl"}})
 
 
+def test_an_autoencoder_has_a_discriminator_and_a_loss_on_its_verdicts_or_neither(check):
+    judge = {"architecture": "patch_discriminator", "channels": 4, "layers": 1}
+    found = check("autoencoder", discriminator=judge, losses={"vanilla": 0.1})
+    assert found["losses"] == {"network": ["kl", "l1", "vanilla"], "discriminator": ["vanilla"]}
+    with pytest.raises(RecipeError, match="losses: one on the discriminator's verdicts must have a weight above 0"):
+        check("autoencoder", discriminator=judge)
+    with pytest.raises(
+        RecipeError, match=r"losses\.vanilla: is of a discriminator's verdicts, and the recipe has none"
+    ):
+        check("autoencoder", losses={"vanilla": 0.1})
+    with pytest.raises(RecipeError, match=r"discriminator\.architecture: .*'residual2d'"):
+        check("autoencoder", discriminator={"architecture": "residual2d"}, losses={"vanilla": 0.1})
+
+
 def test_an_adversarial_training_needs_a_loss_on_verdicts(check):
     with pytest.raises(ValueError, match="one on the discriminator's verdicts must have a weight above 0: vanilla"):
         check("adversarial", losses={"relativistic": 0.0})

@@ -12,8 +12,8 @@ from headsr.training.data.slices import PairPool, Pairs, SlicePairs
 def pairs(recipe_of, index, blind):
     """Make the pairs of a recipe, with changes to the blind degradation and to the data."""
 
-    def make(split="train", *, view="edge_on", **change):
-        recipe = recipe_of("baseline", data={"view": view})
+    def make(split="train", *, view="edge_on", crop=16, network=None, **change):
+        recipe = recipe_of("baseline", data={"view": view, "crop": crop}, network=network or {})
         blinded = dataclasses.replace(blind, **change)
         return SlicePairs(recipe, index, split=split, blind=blinded, device=torch.device("cpu"))
 
@@ -81,6 +81,43 @@ def test_in_plane_every_operation_still_has_its_turn(pairs, order, monkeypatch):
     for stage in (stage for sample in seen for stage in sample["stages"] if stage["thick"]):
         assert sorted(stage["order"]) == sorted(pipeline.FIXED_ORDER)
         assert stage["order"].index("thick") + 1 == stage["order"].index("resize") < stage["order"].index("noise")
+
+
+LARGER = {"architecture": "rrdb", "channels": 4, "growth": 2, "blocks": 1, "scale": 4}
+
+
+def test_a_network_that_makes_slices_larger_is_given_coarse_ones_of_whole_blocks_of_pixels(pairs):
+    quiet = dataclasses.replace(
+        pairs().degradation.recipe.first,
+        **{f"{name}_probability": 0.0 for name in ("blur", "noise", "ringing", "jinc", "compression", "resize")},
+    )
+    drawer = pairs(view="in_plane", crop=32, network=LARGER, first=quiet, second_probability=0.0)
+    draws = []
+    replay = drawer.degradation.replay
+    drawer.degradation.replay = lambda images, drawn: draws.extend(drawn) or replay(images, drawn)
+    clean, degraded, _ = drawer.batch(3, 32)
+    assert clean.shape == (32, 1, 32, 32) and degraded.shape == (32, 1, 8, 8)
+    boxes = [i for i, sample in enumerate(draws) if sample["stages"][0]["thick"]["profile"] == "box"]
+    assert 0 < len(boxes) < 32
+    means = torch.nn.functional.avg_pool2d(clean, 4)
+    torch.testing.assert_close(degraded[boxes], means[boxes], rtol=0, atol=1e-6)
+    assert (degraded - means).abs().mean() < 0.1
+
+
+def test_a_second_stage_sees_coarse_slices_in_their_own_pixels(pairs):
+    second = dataclasses.replace(pairs().degradation.recipe.second, thick_probability=1.0, blur_probability=1.0)
+    drawer = pairs(view="in_plane", crop=32, network=LARGER, second=second, second_probability=1.0)
+    seen = []
+    blur = pipeline._BLURS["isotropic"]
+    with pytest.MonkeyPatch.context() as patch:
+        for kernel in pipeline._BLURS:
+            patch.setitem(pipeline._BLURS, kernel, lambda samples: seen.extend(samples) or blur(samples))
+        degraded = drawer.batch(1, 8).degraded
+    assert degraded.shape == (8, 1, 8, 8)
+    coarse = [sample for sample in seen if sample.fine[0] == 8]
+    assert len(coarse) == 8
+    (coarse_mm,) = {round(mm, 6) for mm in coarse[0].pixel_mm}
+    assert coarse_mm in {4 * round(mm, 6) for mm in drawer.sampler.batch(1, 8).pixel_mm.flatten().tolist()}
 
 
 def numbered(step):

@@ -135,6 +135,29 @@ def test_both_turns_of_a_step_see_the_same_batches_and_each_is_drawn_once(recipe
     monkeypatch.setattr(SlicePairs, "batch", counted)
     train(recipe_of("adversarial", steps=3, optimizer={"accumulation": 2}))
     assert drawn == [1, 2, 3, 4, 5, 6]
+    drawn.clear()
+    train(recipe_of("autoencoder", steps=2, **JUDGED), "judged")
+    assert drawn == [1, 2]
+
+
+JUDGED = {
+    "discriminator": {"architecture": "patch_discriminator", "channels": 4, "layers": 1},
+    "losses": {"vanilla": 0.01},
+}
+
+
+def test_an_autoencoder_learns_against_a_discriminator_where_its_recipe_has_one(recipe_of, task_of, model):
+    recipe = recipe_of("autoencoder", steps=10, **JUDGED)
+    task = task_of(recipe)
+    networks = task.networks()
+    assert set(task.terms("network", networks, 1)) == {"l1", "kl", "vanilla"}
+    verdicts = task.terms("discriminator", networks, 1)
+    assert set(verdicts) == {"vanilla"}
+    verdicts["vanilla"].backward()
+    assert all(parameter.grad is None for parameter in networks["network"].parameters())
+    line = lines_of(model(recipe, "judged"))[-1]
+    assert {"train_kl", "train_vanilla", "train_discriminator_vanilla", "val_psnr_clean"} <= line.keys()
+    assert task_of(recipe_of("autoencoder")).turns == ("network",)
 
 
 def test_generator_and_discriminator_pull_opposite_ways(recipe_of, task_of):

@@ -84,13 +84,22 @@ class _ListedAnatomy:
 class AnatomySampler:
     """Draws blocks of ``shape`` voxels of the anatomies of one split ("train" or "val") in drawn contrasts.
 
-    A pure function of (seed, split, step, number in the batch). Only what a block shows is read, when it is drawn.
+    These are ``suffixes``, each as likely, or any. A pure function of (seed, split, step, number in the batch). Only
+    what a block shows is read, when it is drawn.
     """
 
     def __init__(
-        self, index: str | os.PathLike[str], *, split: str, shape: tuple[int, int, int], seed: int, device: torch.device
+        self,
+        index: str | os.PathLike[str],
+        *,
+        split: str,
+        shape: tuple[int, int, int],
+        suffixes: Sequence[str] = (),
+        seed: int,
+        device: torch.device,
     ) -> None:
         self.shape, self.seed, self.split, self.device = shape, seed, split, device
+        self.suffixes = tuple(suffixes)
         self._folder = Path(index).parent
         self._anatomies = [one for one in read_as(tuple[_ListedAnatomy, ...], index, "stores") if one.split == split]
         if not self._anatomies:
@@ -116,7 +125,8 @@ class AnatomySampler:
         entry = self._anatomies[int(torch.randint(len(self._anatomies), (), generator=generator))]
         voxel_mm = _draw_voxel(generator)
         head = open_anatomy(self._folder / entry.anatomy)
-        block, lesions = paint(head, self.shape, voxel_mm, seed=seed, device=self.device)
+        suffix = _choice(dict.fromkeys(self.suffixes, 1.0), generator) if self.suffixes else None
+        block, lesions = paint(head, self.shape, voxel_mm, seed=seed, device=self.device, suffix=suffix)
         return Painted(block, lesions, voxel_mm, entry.name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,17 +27,27 @@ class PaintedSlices(NamedTuple):
 
 
 class PaintedSliceSampler:
-    """Draws crops of ``crop`` pixels: each a block one voxel thick, of a head painted for it alone.
+    """Draws crops of ``crop`` pixels: each a block one voxel thick, of a head painted for it alone in a contrast of
+    ``suffixes``, or in any where there are none.
 
     A pure function of (seed, split, step, number in the batch).
     """
 
     def __init__(
-        self, index: str | os.PathLike[str], *, split: str, crop: int, seed: int, device: torch.device
+        self,
+        index: str | os.PathLike[str],
+        *,
+        split: str,
+        crop: int,
+        suffixes: Sequence[str] = (),
+        seed: int,
+        device: torch.device,
     ) -> None:
         self.seed, self.split = seed, split
         shapes = [tuple(1 if axis == plane else crop for axis in range(3)) for plane in range(3)]
-        self._samplers = [AnatomySampler(index, split=split, shape=one, seed=seed, device=device) for one in shapes]
+        self._samplers = [
+            AnatomySampler(index, split=split, shape=one, suffixes=suffixes, seed=seed, device=device) for one in shapes
+        ]
 
     def batch(self, step: int, size: int) -> PaintedSlices:
         """The crops of one step; fewer crops of the same step are the first ones."""

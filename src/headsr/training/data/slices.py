@@ -18,7 +18,10 @@ from headsr.training.data.painted_slices import PaintedSliceSampler
 
 
 class Pairs(NamedTuple):
-    """Clean and degraded slices (N, 1, H, W) on one grid, in normalised intensity, and their planes (N,)."""
+    """Clean slices (N, 1, H, W) and degraded ones, in normalised intensity, and their planes (N,).
+
+    Both are on one grid, but for networks that make slices larger themselves: theirs have so many fewer pixels a side.
+    """
 
     clean: Tensor
     degraded: Tensor
@@ -32,9 +35,17 @@ class SlicePairs:
         self, recipe: Model, index: str | os.PathLike[str], *, split: str, blind: Blind, device: torch.device
     ) -> None:
         self.device, self.size, self.view = device, recipe.budget.batch, recipe.data.view
+        self.scale = recipe.scale
         seed = seed_of(recipe.seed, recipe.kind, split)
         if recipe.data.source == "labels":
-            self.sampler = PaintedSliceSampler(index, split=split, crop=recipe.data.crop, seed=seed, device=device)
+            self.sampler = PaintedSliceSampler(
+                index,
+                split=split,
+                crop=recipe.data.crop,
+                suffixes=recipe.data.suffixes,
+                seed=seed,
+                device=device,
+            )
         else:
             self.sampler = SliceSampler(index, split=split, crop=recipe.data.crop, seed=seed)
         self.degradation = BlindDegradation(blind, device=device)
@@ -50,8 +61,11 @@ class SlicePairs:
     @staticmethod
     def blank(recipe: Model, size: int) -> Pairs:
         """Pairs without numbers (meta device): what a batch of the recipe looks like."""
-        images = torch.empty(size, 1, recipe.data.crop, recipe.data.crop, device="meta")
-        return Pairs(images, images, torch.empty(size, dtype=torch.long, device="meta"))
+        clean, degraded = (
+            torch.empty(size, 1, pixels, pixels, device="meta")
+            for pixels in (recipe.data.crop, recipe.data.crop // recipe.scale)
+        )
+        return Pairs(clean, degraded, torch.empty(size, dtype=torch.long, device="meta"))
 
     def clean(self, step: int, size: int) -> Tensor:
         """Only the clean slices of a step (size, 1, H, W), without the bias field that a pair may have."""
@@ -72,10 +86,25 @@ class SlicePairs:
         with torch.autocast(self.device.type, enabled=False):
             batch = self.sampler.batch(step, size)
             draws = self.degradation.draws(batch.pixel_mm, batch.seeds)
+            if self.scale > 1:
+                _coarsen_to(draws, self.scale)
             if self.view == "in_plane":
                 _coarsen_columns(draws)
             degraded = self.degradation.replay(batch.images, draws)
         return Pairs(degraded.clean, degraded.images, batch.planes.to(self.device))
+
+
+def _coarsen_to(draws: Sequence[dict[str, Any]], scale: int) -> None:
+    """Make slices coarse once, by ``scale``, and leave them so: what else is drawn happens at that resolution.
+
+    Their pixels are whole blocks of fine ones, as they are in the slices that a network makes of them.
+    """
+    for first, *later in (sample["stages"] for sample in draws):
+        profile = first["thick"]["profile"] if first["thick"] else "box"
+        first["thick"] = {"factor": float(scale), "phase": 0.0, "profile": profile}
+        first["interpolated"] = False
+        for stage in later:
+            stage["thick"] = None
 
 
 def _coarsen_columns(draws: Sequence[dict[str, Any]]) -> None:

@@ -57,7 +57,9 @@ class StudySampler:
         self.seed, self.split = seed_of(recipe.seed, recipe.kind, split), split
         shape = tuple(recipe.data.block)
         if recipe.data.source == "labels":
-            self.sampler = AnatomySampler(index, split=split, shape=shape, seed=self.seed, device=device)
+            self.sampler = AnatomySampler(
+                index, split=split, shape=shape, suffixes=self.data.suffixes, seed=self.seed, device=device
+            )
         else:
             self.sampler = BlockSampler(index, split=split, shape=shape, seed=self.seed)
 

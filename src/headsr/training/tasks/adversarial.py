@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
-from headsr.training.task import Setting
 from headsr.training.tasks.baseline import BaselineTask
 
 
@@ -19,11 +17,6 @@ class AdversarialTask(BaselineTask):
     """
 
     turns = ("network", "discriminator")
-
-    def __init__(self, setting: Setting) -> None:
-        super().__init__(setting)
-        # Both turns of a step see the same batches: each is drawn once.
-        self._batch = lru_cache(maxsize=setting.recipe.optimizer.accumulation)(setting.train.batch)
 
     def networks(self) -> dict[str, nn.Module]:
         """Generator and discriminator."""
@@ -39,10 +32,17 @@ class AdversarialTask(BaselineTask):
 
     def terms(self, turn: str, networks: Mapping[str, nn.Module], step: int) -> dict[str, Tensor]:
         """Losses of one batch; only the network whose turn it is has gradients."""
-        pairs, judge = self._batch(step), networks["discriminator"]
+        pairs = self.setting.batch(step)
         with torch.set_grad_enabled(turn == "network"):
             made = networks["network"](pairs.degraded)
-        if turn == "discriminator":
-            return self.setting.losses({"verdicts": (judge(pairs.clean), judge(made))})
-        verdicts = judge(made), judge(pairs.clean)
-        return self.setting.losses({"images": (made, pairs.clean), "verdicts": verdicts})
+        return self.setting.losses(judged(turn, networks["discriminator"], made, pairs.clean))
+
+
+def judged(turn: str, judge: nn.Module, made: Tensor, true: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """What losses compare in a turn of a network and its discriminator ``judge``, of the images made and the true ones.
+
+    The first of two verdicts is on what shall be judged real: what was made, and in the discriminator's turn the truth.
+    """
+    if turn == "discriminator":
+        return {"verdicts": (judge(true), judge(made))}
+    return {"images": (made, true), "verdicts": (judge(made), judge(true))}
