@@ -32,10 +32,15 @@ class Checkpointed(nn.Module):
 
 
 def checkpoint_blocks(network: nn.Module) -> None:
-    """Tell every block of a network that can do it (Checkpointed) to compute again what it would keep."""
-    for module in network.modules():
-        if isinstance(module, Checkpointed):
-            module.checkpointing = True
+    """Tell every block of a network that can do it (Checkpointed) to compute again what it would keep.
+
+    ValueError for a network that has none.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, Checkpointed)]
+    if not blocks:
+        raise ValueError(f"checkpointing: {type(network).__name__} has no blocks to compute again; leave it out")
+    for block in blocks:
+        block.checkpointing = True
 
 
 class PixelNorm(nn.Module):

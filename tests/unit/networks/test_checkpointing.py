@@ -11,12 +11,15 @@ from headsr.networks.build import build_network, check_network
 from headsr.networks.unrolled import Correction
 from headsr.parts import NETWORKS
 
+LATENT = {"architecture": "unet2d", "channels": [8, 12], "blocks": 2, "attention": [False, True], "head_width": 4}
 BLOCKS = [
     {"architecture": "residual2d", "channels": 8, "blocks": 4},
     {"architecture": "slice_unet", "channels": [8, 12], "blocks": 3},
     {"architecture": "rrdb", "channels": 8, "blocks": 3, "growth": 4},
     {"architecture": "swinir", "channels": 12, "depths": [2, 2], "heads": 3, "window": 4},
-    {"architecture": "unet2d", "channels": [8, 12], "blocks": 2, "attention": [False, True], "head_width": 4},
+    {**LATENT, "feedforward": "geglu"},
+    {**LATENT, "feedforward": "metakan"},
+    {**LATENT, "feedforward": "metafunkan"},
     {"architecture": "unrolled"},
 ]
 
@@ -41,7 +44,7 @@ def inputs_of(block):
     return torch.rand(2, 4, 8, 12), torch.tensor([3, 400]), torch.rand(2, 1, 32, 48), torch.tensor([0, 2])
 
 
-@pytest.fixture(params=BLOCKS, ids=lambda block: block["architecture"])
+@pytest.fixture(params=BLOCKS, ids=lambda block: block.get("feedforward", block["architecture"]))
 def plain_and_checkpointed(request):
     """A network whose last layers are not zero, as after some steps; the same with checkpointing; inputs."""
     torch.manual_seed(3)
@@ -88,6 +91,11 @@ def test_it_changes_no_name_and_nothing_but_training(plain_and_checkpointed, mon
     with torch.no_grad():
         other(*inputs)
     other.eval()(*inputs)
+
+
+def test_a_network_without_such_blocks_is_refused():
+    with pytest.raises(ValueError, match="checkpointing: Linear has no blocks to compute again"):
+        checkpoint_blocks(torch.nn.Linear(1, 1))
 
 
 @pytest.mark.parametrize("architecture", [name for name, part in NETWORKS.items() if "discriminator" in part.kinds])
