@@ -12,6 +12,15 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def processes_for(gpus: int) -> int:
+    """How many processes a job starts that was given so many GPUs: one for each that it sees; one where it sees none.
+
+    With 0 they were asked for by another name (a site's --gres): then one for each that it sees.
+    """
+    seen = torch.cuda.device_count()
+    return max(1, min(gpus or seen, seen))
+
+
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype | None:
     """The type that matrix products are cast to, None for fp32: bf16 on request, or under auto where it is native.
 

@@ -75,10 +75,12 @@ class Metric(Part):
 
 
 NETWORKS: dict[str, Network] = {
-    "residual2d": Network("headsr.networks.residual2d.ResidualSliceNetwork", kinds=("baseline", "adversarial")),
-    "slice_unet": Network("headsr.networks.slice_unet.SliceUnet", kinds=("baseline", "adversarial")),
-    "rrdb": Network("headsr.networks.rrdb.ResidualDenseNetwork", kinds=("baseline", "adversarial")),
-    "swinir": Network("headsr.networks.swinir.SwinNetwork", kinds=("baseline", "adversarial")),
+    "residual2d": Network(
+        "headsr.networks.residual2d.ResidualSliceNetwork", version=2, kinds=("baseline", "adversarial")
+    ),
+    "slice_unet": Network("headsr.networks.slice_unet.SliceUnet", version=2, kinds=("baseline", "adversarial")),
+    "rrdb": Network("headsr.networks.rrdb.ResidualDenseNetwork", version=2, kinds=("baseline", "adversarial")),
+    "swinir": Network("headsr.networks.swinir.SwinNetwork", version=2, kinds=("baseline", "adversarial")),
     "kl": Network("headsr.networks.autoencoder.KLAutoencoder", version=2, kinds=("autoencoder",)),
     "diffusers_kl": Network("headsr.networks.diffusers_autoencoder.DiffusersAutoencoder", kinds=("autoencoder",)),
     "unet2d": Network("headsr.networks.unet2d.LatentUnet", version=3, kinds=("ldm",)),
@@ -87,7 +89,9 @@ NETWORKS: dict[str, Network] = {
     "vgg19": Network("headsr.networks.vgg.Vgg19", kinds=("image_features",)),
     "efficientnet_lite0": Network("headsr.networks.efficientnet.EfficientNetLite0", kinds=("image_features",)),
     "patch_discriminator": Network("headsr.networks.patch_discriminator.PatchDiscriminator", kinds=("discriminator",)),
-    "unet_discriminator": Network("headsr.networks.unet_discriminator.UnetDiscriminator", kinds=("discriminator",)),
+    "unet_discriminator": Network(
+        "headsr.networks.unet_discriminator.UnetDiscriminator", version=2, kinds=("discriminator",)
+    ),
 }
 
 LOSSES: dict[str, Loss] = {

@@ -36,7 +36,7 @@ KINDS = {"MODELS", "DATA", "METHODS"}
 # Called while a module is imported, these act on what they make alone. Anything else called there may register
 # something elsewhere, so it counts for everyone who imports the module.
 HARMLESS = {
-    "Column", "ForPeople", "Part", "Path", "TypeVar", "cache", "cached_property", "classmethod",
+    "Column", "ForMachine", "ForPeople", "Part", "Path", "TypeVar", "cache", "cached_property", "classmethod",
     "contextlib.contextmanager", "contextmanager", "dataclass", "dict", "field", "fields", "logging.getLogger",
     "lru_cache", "np.diag", "np.log", "np.sqrt", "property", "re.compile", "sorted", "staticmethod",
     "torch.no_grad", "tuple",

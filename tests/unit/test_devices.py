@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from headsr.devices import choose_precision
+from headsr.devices import choose_precision, processes_for
 
 
 def test_bf16_only_where_it_is_native(monkeypatch):
@@ -14,3 +14,11 @@ def test_bf16_only_where_it_is_native(monkeypatch):
         assert choose_precision("auto", cpu) is dtype
     with pytest.raises(ValueError, match="precision 'fp8'"):
         choose_precision("fp8", cpu)
+
+
+@pytest.mark.parametrize(
+    ("given", "seen", "processes"), [(1, 0, 1), (4, 0, 1), (1, 4, 1), (2, 4, 2), (4, 2, 2), (0, 3, 3), (0, 0, 1)]
+)
+def test_a_process_for_each_gpu_that_a_job_was_given_and_sees(monkeypatch, given, seen, processes):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    assert processes_for(given) == processes

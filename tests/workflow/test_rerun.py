@@ -325,9 +325,11 @@ def test_a_slip_that_was_refused_and_mended_trains_nothing(smoke):
     assert plan(smoke, *SMOKE) == ["Check the recipe of edsr"]
 
 
-@pytest.mark.parametrize("key", ["title", "citation", "published"])
-def test_nothing_is_trained_anew_for_words_about_a_model(smoke, key):
-    change = delta(smoke, "words", {"overrides": {"models": {"edsr": {key: "other words"}}}})
+@pytest.mark.parametrize(
+    "change", [*({key: "other words"} for key in ("title", "citation", "published")), {"checkpointing": True}], ids=str
+)
+def test_nothing_is_trained_anew_for_words_about_a_model_or_its_memory(smoke, change):
+    change = delta(smoke, "words", {"overrides": {"models": {"edsr": change}}})
     assert not set(plan(smoke, *SMOKE, change)) - set(SUMMARY)
 
 

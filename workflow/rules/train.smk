@@ -85,6 +85,8 @@ rule train_segment:
         blind=lambda w: blind_recipe(w.model),
         stage=versions_of_model("train_segment"),
         scratch=subpath(output.state, parent=True),
+        # It changes no byte: a function that takes `output` is not tracked.
+        checkpointing=lambda w, output: RECIPES.models[w.model].checkpointing,
     message:
         "Train {wildcards.model}, segment {wildcards.segment}"
     script:

@@ -3,13 +3,16 @@
 from headsr.jobs import job
 
 with job(snakemake):
+    from dataclasses import replace
     from pathlib import Path
 
+    from headsr.devices import processes_for
     from headsr.recipes import Blind, ModelRecipe, build
     from headsr.training.chain import Sources, train_segment
 
+    recipe = build(ModelRecipe, snakemake.params.recipe, snakemake.wildcards.model)
     train_segment(
-        build(ModelRecipe, snakemake.params.recipe, snakemake.wildcards.model),
+        replace(recipe, checkpointing=snakemake.params.checkpointing),
         Sources(
             index=Path(snakemake.input.index),
             companions=[Path(path) for path in snakemake.input.get("companions", [])],
@@ -22,4 +25,5 @@ with job(snakemake):
         state=snakemake.output.state,
         history=snakemake.output.history,
         scratch=snakemake.params.scratch,
+        processes=processes_for(snakemake.resources.gpu),
     )

@@ -15,7 +15,7 @@ from headsr.history import read_history
 
 NOTICE = "Research use only, not for clinical use"
 _COLUMNS = 3
-_LEFT_OUT = ("step", "seconds", "learning_rate")
+_LEFT_OUT = ("seconds", "learning_rate", "share_")  # names that begin so: neither losses nor scores
 
 
 def series_of(path: str | os.PathLike[str]) -> dict[str, list[tuple[int, float]]]:
@@ -62,7 +62,7 @@ def _panels(histories: Mapping[str, str | os.PathLike[str]]) -> dict[str, list[s
 
 
 def _draw_panel(axes: Axes, title: str, histories: Sequence[Mapping[str, list[tuple[int, float]]]]) -> None:
-    names = sorted({name for history in histories for name in history} - set(_LEFT_OUT))
+    names = sorted({name for history in histories for name in history if not name.startswith(_LEFT_OUT)})
     decibels = [name for name in names if "psnr" in name]
     right = axes.twinx() if decibels else axes
     for number, name in enumerate(names):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.networks.blocks import PixelNorm, zeroed
+from headsr.networks.blocks import Checkpointed, PixelNorm, zeroed
 from headsr.networks.feedforward import FEED_FORWARDS
 
 
@@ -29,7 +29,7 @@ class SelfAttention(nn.Module):
         return self.out(mixed.transpose(-1, -2).reshape(n, c, h, w))
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(Checkpointed):
     """Attention, then a feed-forward block, each on normalised features and added to them (N, C, H, W)."""
 
     def __init__(self, channels: int, *, head_width: int, feedforward: str) -> None:

@@ -5,12 +5,42 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Norm = Callable[[int], nn.Module]
+
+
+class Checkpointed(nn.Module):
+    """A block of a network that, told to, keeps its inputs alone and computes the rest again in the backward pass.
+
+    Only in training, and only where there are gradients. A block must compute the same when it is called twice: no
+    running statistics, no power iteration. Names and values of its weights are as without.
+    """
+
+    checkpointing = False
+
+    def __call__(self, *inputs: Any) -> Any:
+        """What the block makes of its inputs."""
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(super().__call__, *inputs, use_reentrant=False)
+        return super().__call__(*inputs)
+
+
+def checkpoint_blocks(network: nn.Module) -> None:
+    """Tell every block of a network that can do it (Checkpointed) to compute again what it would keep.
+
+    ValueError for a network that has none.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, Checkpointed)]
+    if not blocks:
+        raise ValueError(f"checkpointing: {type(network).__name__} has no blocks to compute again; leave it out")
+    for block in blocks:
+        block.checkpointing = True
 
 
 class PixelNorm(nn.Module):
@@ -51,6 +81,12 @@ def padded(images: Tensor, multiple: int) -> Tensor:
     return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
 
 
+def channels_last(features: Tensor) -> Tensor:
+    """Features (N, C, ...) with their channels side by side in memory, as convolutions are fastest; same values."""
+    layout = torch.channels_last if features.ndim == 4 else torch.channels_last_3d
+    return features.contiguous(memory_format=layout)
+
+
 def enlarged(images: Tensor, scale: int) -> Tensor:
     """Images (N, 1, H, W) interpolated to ``scale`` times as many pixels a side, in the same field of view."""
     return images if scale == 1 else F.interpolate(images, scale_factor=float(scale), mode="bicubic")
@@ -63,7 +99,7 @@ def zeroed(module: nn.Module) -> nn.Module:
     return module
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Checkpointed):
     """Norm, SiLU, 3 x 3 convolution, twice, and a skip: (N, inputs, H, W) to (N, outputs, H, W).
 
     With ``embedding`` features, a vector (N, embedding) scales and shifts the second norm (FiLM).
@@ -85,7 +121,7 @@ class ResidualBlock(nn.Module):
         return self.skip(features) + self.conv2(F.silu(hidden))
 
 
-class PlainBlock(nn.Module):
+class PlainBlock(Checkpointed):
     """Convolution, ReLU, convolution, skip; no norm, which would wash out intensities (EDSR, Lim 2017, section 3.1)."""
 
     def __init__(self, channels: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.networks.blocks import PlainBlock, conv3, padded, zeroed
+from headsr.networks.blocks import PlainBlock, channels_last, conv3, padded, zeroed
 
 
 class ResidualSliceNetwork(nn.Module):
@@ -26,5 +26,5 @@ class ResidualSliceNetwork(nn.Module):
         """Super-resolved slices in the intensities of the input."""
         height, width = images.shape[-2:]
         features = F.pixel_unshuffle(padded(images, self.unshuffle), self.unshuffle)
-        residual = self.last(self.body(F.relu(self.first(features))))
+        residual = self.last(self.body(F.relu(channels_last(self.first(features)))))
         return images + F.pixel_shuffle(residual, self.unshuffle)[..., :height, :width]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.networks.blocks import conv3, enlarged, padded, zeroed
+from headsr.networks.blocks import Checkpointed, channels_last, conv3, enlarged, padded, zeroed
 
 _SLOPE = 0.2  # of the leaky ReLUs
 _SHARE = 0.2  # of a block's change that is added: deep chains stay stable (section 3.2, residual scaling)
@@ -35,7 +35,7 @@ class DenseBlock(nn.Module):
         return features + _SHARE * self.convolutions[-1](torch.cat(seen, dim=1))
 
 
-class ResidualDenseBlock(nn.Module):
+class ResidualDenseBlock(Checkpointed):
     """Three dense blocks and a skip around them (RRDB): (N, C, H, W) to (N, C, H, W)."""
 
     def __init__(self, channels: int, growth: int) -> None:
@@ -73,7 +73,7 @@ class ResidualDenseNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Super-resolved slices in the intensities of the input."""
-        features = self.first(F.pixel_unshuffle(padded(images, self.unshuffle), self.unshuffle))
+        features = channels_last(self.first(F.pixel_unshuffle(padded(images, self.unshuffle), self.unshuffle)))
         features = features + self.after(self.body(features))
         for convolution in self.enlarging:
             features = F.interpolate(features, scale_factor=2.0, mode="nearest")

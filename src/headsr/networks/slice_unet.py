@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.networks.blocks import PlainBlock, Upsample, conv3, padded, zeroed
+from headsr.networks.blocks import PlainBlock, Upsample, channels_last, conv3, padded, zeroed
 
 
 class SliceUnet(nn.Module):
@@ -31,7 +31,7 @@ class SliceUnet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Super-resolved slices in the intensities of the input."""
-        features, levels = F.relu(self.first(padded(images, 2 ** len(self.down)))), []
+        features, levels = F.relu(channels_last(self.first(padded(images, 2 ** len(self.down))))), []
         for encoder, down in zip(self.encoders, self.down, strict=False):
             levels.append(encoder(features))
             features = F.relu(down(levels[-1]))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.networks.blocks import conv3, enlarged, zeroed
+from headsr.networks.blocks import Checkpointed, conv3, enlarged, zeroed
 
 _EXPANSION = 2  # of the feed-forward block
 _TAIL = 4  # the tail makes each side so many times as large, where the network works on one grid
@@ -38,11 +38,13 @@ class WindowAttention(nn.Module):
         bias = self.bias[self.offsets].permute(2, 0, 1)
         if apart is not None:  # a large number in place of infinity: a softmax of bf16 stays finite
             bias = bias - _APART * apart[:, None].to(bias.dtype)
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias.to(queries.dtype))
+        # Written out: with a bias that learns torch's own attention does the same, but its products in fp32.
+        likeness = queries / queries.shape[-1] ** 0.5 @ keys.transpose(-1, -2) + bias
+        mixed = likeness.softmax(dim=-1).to(values.dtype) @ values
         return self.out(mixed.transpose(2, 3).reshape(tokens.shape))
 
 
-class SwinLayer(nn.Module):
+class SwinLayer(Checkpointed):
     """Attention within windows, then a feed-forward block, each on normed features (N, H, W, C) and added to them."""
 
     def __init__(self, channels: int, heads: int, window: int, *, shifted: bool) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
-from headsr.networks.blocks import conv3, padded
+from headsr.networks.blocks import channels_last, conv3, padded
+from headsr.networks.spectral_norm import spectrally_normed
 
 _SLOPE = 0.2  # of the leaky ReLUs
 _LEVELS = 3
@@ -15,8 +15,7 @@ _LEVELS = 3
 class UnetDiscriminator(nn.Module):
     """Verdicts (N, 1, H, W) on each pixel of images (N, 1, H, W), as logits. With 64 channels 4,375,745 parameters.
 
-    No convolution but the first and the last stretches anything by more than 1 (spectral norm, Miyato 2018). Its power
-    iteration goes on with every forward pass in training: do not checkpoint this network.
+    No convolution but the first and the last stretches anything by more than 1 (spectral norm, Miyato 2018).
     """
 
     def __init__(self, *, channels: int = 64) -> None:
@@ -30,7 +29,7 @@ class UnetDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Positive where a pixel looks real."""
-        features = [F.leaky_relu(self.first(padded(images, 2**_LEVELS)), _SLOPE)]
+        features = [F.leaky_relu(channels_last(self.first(padded(images, 2**_LEVELS))), _SLOPE)]
         for convolution in self.down:
             features.append(F.leaky_relu(convolution(features[-1]), _SLOPE))
         judged = features.pop()
@@ -43,8 +42,8 @@ class UnetDiscriminator(nn.Module):
 
 
 def _halving(inputs: int, outputs: int) -> nn.Module:
-    return spectral_norm(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False))
+    return spectrally_normed(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False))
 
 
 def _keeping(inputs: int, outputs: int) -> nn.Module:
-    return spectral_norm(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False))
+    return spectrally_normed(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False))

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headsr.networks.blocks import in_full_precision, zeroed
+from headsr.networks.blocks import Checkpointed, channels_last, in_full_precision, zeroed
 
 if TYPE_CHECKING:
     from headsr.acquisition.evidence import Evidence
@@ -179,7 +179,7 @@ class Correction(nn.Module):
 
     def forward(self, inputs: Tensor, traits: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs (N, 12, X, Y, Z) and traits (N, 13) to features (N, widths[0], X, Y, Z) and change (N, 1, X, Y, Z)."""
-        embedded, features, skips = self.embed(traits), self.first(_channels_last(inputs)), []
+        embedded, features, skips = self.embed(traits), self.first(channels_last(inputs)), []
         for level, blocks in enumerate(self.down):
             features = blocks(self.coarser[level - 1](features) if level else features, embedded)
             skips.append(features)
@@ -202,7 +202,7 @@ class Blocks(nn.ModuleList):
         return features
 
 
-class Block(nn.Module):
+class Block(Checkpointed):
     """Convolution, FiLM, SiLU, convolution, and a skip: no norm, which would wash out intensities."""
 
     def __init__(self, width: int) -> None:
@@ -249,10 +249,6 @@ def _detail(volume: Tensor) -> Tensor:
     whole = _continued(volume)
     coarse = F.interpolate(F.avg_pool3d(whole, 4), size=whole.shape[2:], mode="trilinear")
     return volume - _cut(coarse, volume.shape[2:])
-
-
-def _channels_last(volume: Tensor) -> Tensor:
-    return volume.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _cut(volume: Tensor, shape: Sequence[int]) -> Tensor:

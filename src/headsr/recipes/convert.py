@@ -113,11 +113,20 @@ class Doc:
     text: str
 
 
-class ForPeople:
-    """A value that people read and no result depends on: it never makes a result stale."""
+class Untracked:
+    """A value that no result depends on: it never makes a result stale."""
+
+
+class ForPeople(Untracked):
+    """A value that people read."""
+
+
+class ForMachine(Untracked):
+    """A value that says what time and memory a result may take: the same bytes come of any."""
 
 
 FOR_PEOPLE = ForPeople()
+FOR_MACHINE = ForMachine()
 
 
 class Address:
@@ -156,21 +165,21 @@ def plain(recipe: Any) -> Any:
 
 
 def tracked(recipe: Any) -> Any:
-    """What of a recipe decides results, as plain sorted data: no words for people, no field that has its default.
+    """What of a recipe decides results, as plain sorted data: nothing untracked, no field that has its default.
 
     A new option with a default leaves it as it was, so that it reruns nothing. ``build`` makes a recipe of it again.
     """
-    return _said(recipe, for_people=False)
+    return _said(recipe, all_of_it=False)
 
 
 def stated(recipe: Any) -> Any:
-    """What is tracked, with the words for people: what tables and the report are made from."""
-    return _said(recipe, for_people=True)
+    """What is tracked, with what is for people or a machine: what tables and the report are made from."""
+    return _said(recipe, all_of_it=True)
 
 
-def is_for_people(recipe: type, field: str) -> bool:
-    """Whether a field of a recipe's class is only read by people."""
-    return any(isinstance(mark, ForPeople) for mark in _parted(hints_of(recipe)[field])[1])
+def is_untracked(recipe: type, field: str) -> bool:
+    """Whether no result depends on a field of a recipe's class."""
+    return any(isinstance(mark, Untracked) for mark in _parted(hints_of(recipe)[field])[1])
 
 
 def references(hint: Any, value: Any, where: str) -> Iterator[Reference]:
@@ -366,15 +375,14 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _said(recipe: Any, *, for_people: bool) -> Any:
-    """The fields that have not their default, with those for people or without, as plain sorted data."""
+def _said(recipe: Any, *, all_of_it: bool) -> Any:
+    """The fields that have not their default, with the untracked ones or without, as plain sorted data."""
     if not dataclasses.is_dataclass(recipe):
-        return _plain_inside(recipe, lambda item: _said(item, for_people=for_people))
+        return _plain_inside(recipe, lambda item: _said(item, all_of_it=all_of_it))
     values = {
-        field.name: _said(_public(recipe, field.name), for_people=for_people)
+        field.name: _said(_public(recipe, field.name), all_of_it=all_of_it)
         for field in dataclasses.fields(recipe)
-        if (for_people or not is_for_people(type(recipe), field.name))
-        and getattr(recipe, field.name) != _default(field)
+        if (all_of_it or not is_untracked(type(recipe), field.name)) and getattr(recipe, field.name) != _default(field)
     }
     return {**_kind_of(recipe), **{name: values[name] for name in sorted(values)}}
 

@@ -20,10 +20,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # distributed takes half a second to import, which threads do without
@@ -33,6 +32,8 @@ if TYPE_CHECKING:  # distributed takes half a second to import, which threads do
     from distributed import Future
     from distributed.deploy import SpecCluster
     from distributed.security import Security
+
+from headsr.processes import main_not_run_again, sigterm_as_exit
 
 Done = dict[str, Any]
 Work = Callable[[str], Done]
@@ -224,8 +225,8 @@ def _run_on_processes(
     from distributed.security import Security
 
     with ExitStack() as stack:
-        stack.enter_context(_sigterm_as_exit())
-        stack.enter_context(_main_not_run_again())
+        stack.enter_context(sigterm_as_exit())
+        stack.enter_context(main_not_run_again())
         stack.enter_context(dask.config.set(_SETTINGS))
         cluster = stack.enter_context(
             LocalCluster(
@@ -252,7 +253,7 @@ def _run_on_slurm(
 
     _import_jobqueue()
     with ExitStack() as stack:
-        stack.enter_context(_sigterm_as_exit())
+        stack.enter_context(sigterm_as_exit())
         stack.enter_context(dask.config.set(_SETTINGS))
         folder = Path(stack.enter_context(_shared_folder()))
         logs = Path(_site("log-directory") or folder)
@@ -307,33 +308,6 @@ def _as_they_end(futures: Sequence[Future], watch: Callable[[], None]) -> Iterat
             continue
         left -= 1
         yield future
-
-
-@contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """End this process by an exception at SIGTERM, so that what it started is ended; unless others handle it."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@contextmanager
-def _main_not_run_again() -> Iterator[None]:
-    """Hide the main module while processes start: each would run it again, and a script of Snakemake has no guard.
-
-    ``multiprocessing.spawn`` sends a process the name or the file of ``__main__``, where it has one.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _import_jobqueue() -> None:

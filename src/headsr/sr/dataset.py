@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import io
 import os
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import active_children, connection, get_context, parent_process, resource_tracker
+from multiprocessing import active_children, get_context
 from pathlib import Path
-
-import torch
 
 from headsr.left_out import left_out
 from headsr.machine import cores
+from headsr.processes import begin_child, children_begin
 from headsr.render.describe import describe_folder
 from headsr.render.plan import time_said
 from headsr.scans import IMAGES, image_stem, parse_name
@@ -30,7 +27,6 @@ from headsr.sr.run import OutsideTrainingError, Request, foretell, super_resolve
 from headsr.volumes import VolumeError
 from headsr.words import shown
 
-_TOLD = {signal.SIGTERM, signal.SIGHUP}  # beside Ctrl-C
 _LESS = "Try --workers 1, or larger voxels: --voxel MM"
 
 
@@ -133,9 +129,9 @@ def super_resolve_dataset(
 def _run(requests: Sequence[Request], workers: int, add: Callable[[Outcome], None]) -> list[Request]:
     """Make what is asked for and ``add`` each outcome as it comes; what its pool ended before is returned."""
     ended = []
-    how = {"mp_context": get_context("spawn"), "initializer": _begin, "initargs": (max(1, cores() // workers),)}
+    how = {"mp_context": get_context("spawn"), "initializer": begin_child, "initargs": (max(1, cores() // workers),)}
     with ProcessPoolExecutor(workers, **how) as pool:
-        with _children_begin():
+        with children_begin():
             running = {_submitted(pool, request): request for request in requests}
         try:
             for future in as_completed(running):
@@ -174,34 +170,6 @@ def _line(outcomes: Sequence[Outcome], before: int, total: int, seconds: float) 
     last, done = outcomes[-1], len(outcomes)
     left = f", {time_said(seconds / (done - before) * (total - done))} left" if done < total else ""
     return f"{done} of {total}{left}: {last.state} {last.words or last.scan}"
-
-
-@contextmanager
-def _children_begin() -> Iterator[None]:
-    """Be told to end only after the block, in which children begin: one that is half begun would say so in a traceback.
-
-    They inherit what is blocked here. Ctrl-C, which a terminal sends to all, stays so in them; it is left to this
-    process. The others they take again once they have begun.
-    """
-    resource_tracker.ensure_running()  # it begins with the first child, and unblocks what was blocked
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *_TOLD})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *_TOLD})
-
-
-def _begin(threads: int) -> None:
-    """What every process does first: it ends when it is told to, and when the one does that has begun it."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TOLD)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that has begun it is gone, by SIGKILL too: nobody would ever give it work again."""
-    connection.wait([parent_process().sentinel])
-    os._exit(1)
 
 
 def _outcome_of(request: Request) -> Outcome:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import yaml
 from headsr.devices import choose_device
 from headsr.files import read_json, sha256_of, whole
 from headsr.history import read_history, write_history
+from headsr.networks.blocks import checkpoint_blocks
 from headsr.networks.build import build_network
 from headsr.recipes import Blind, Model, plain, tracked
 from headsr.training.loop import Plan, finite, forget_rolling, train
 from headsr.training.schedules import rate_of
 from headsr.training.state import load_average, refuse_other, save_state
 from headsr.training.task import Setting
+from headsr.training.team import Team, run_as_team, team_size
 from headsr.weights import companion_of, load_model, read_metadata, save_model
 
 
@@ -49,20 +52,57 @@ def train_segment(
     state: str | os.PathLike[str],
     history: str | os.PathLike[str],
     scratch: str | os.PathLike[str],
+    processes: int = 1,
 ) -> None:
     """Train segment number ``segment`` (from 0): ``budget.steps`` steps on from the ``previous`` state, into ``state``.
 
     k segments of n steps give the bytes of one of k n steps, since nothing here depends on the number of segments but
     what ``course`` says of this one (Model.course). ``history`` gets the JSON lines of this segment, the last of them
-    with what is measured of a finished network.
+    with what is measured of a finished network. It runs in up to so many ``processes`` as share the batches of a step
+    evenly (training.team).
     """
+    places = {"state": Path(state), "history": Path(history), "scratch": Path(scratch)}
+    before = None if previous is None else Path(previous)
+    work = partial(_train, recipe, sources, segment=segment, course=dict(course), previous=before, **places)
+    run_as_team(work, _team_size(recipe, sources, processes))
+
+
+def _team_size(recipe: Model, sources: Sources, processes: int) -> int:
+    """How many processes train, of those that were asked for; where that is fewer, why is said."""
+    batches = recipe.optimizer.accumulation
+    size, why = team_size(batches, processes), f"optimizer.accumulation is {batches}"
+    if sources.blind is not None and sources.blind.pool:
+        # What a pool holds follows from all batches before: each process would have to make those of the others.
+        size, why = 1, "its degradation has a pool"
+    if size < processes:
+        print(f"in {size} of {processes} processes, since {why}", flush=True)
+    return size
+
+
+def _train(
+    recipe: Model,
+    sources: Sources,
+    team: Team,
+    *,
+    segment: int,
+    course: Mapping[str, Any],
+    previous: Path | None,
+    state: Path,
+    history: Path,
+    scratch: Path,
+) -> None:
+    """Train a segment as one process of a team; the first writes what comes of it."""
     task = recipe.part.load()(setting_of(recipe, sources, choose_device()))
     torch.manual_seed(recipe.seed)
     networks = {name: network.to(task.setting.device) for name, network in task.networks().items()}
     if previous is None:
         task.begin(networks)
-    plan = _plan(recipe, sources, segment, course, previous=previous, state=Path(state), scratch=Path(scratch))
-    result = train(task, networks, plan)
+    if recipe.checkpointing:
+        checkpoint_blocks(networks["network"])
+    plan = _plan(recipe, sources, segment, course, previous=previous, state=state, scratch=scratch)
+    result = train(task, networks, plan, team)
+    if not team.leads:
+        return
     model = result.learners[task.turns[0]].averaged
     measures = finite({**task.finish(model), **task.validate(model)})
     write_history(history, plan.lines(with_last_line(result.history, result.step, measures)))
@@ -134,7 +174,7 @@ def _plan(
     segment: int,
     course: Mapping[str, Any],
     *,
-    previous: str | os.PathLike[str] | None,
+    previous: Path | None,
     state: Path,
     scratch: Path,
 ) -> Plan:
@@ -148,7 +188,7 @@ def _plan(
         last=last,
         rate=rate_of(recipe, course, last=last),
         scratch=scratch,
-        previous=None if previous is None else Path(previous),
+        previous=previous,
     )
 
 

@@ -1,7 +1,7 @@
 """The one training loop: turns, mixed precision, moving averages, history, and going on after a kill.
 
 Own code over torch.autocast, not lightning's Fabric: importing lightning costs 6 s in each training job, and
-what is needed of it here (a device, a cast) is a few lines. A run on several GPUs would be the reason to take it up.
+what is needed of it here (a device, a cast, a sum over processes) is a few lines.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from headsr.devices import choose_precision
 from headsr.files import sha256_of
 from headsr.history import write_history
-from headsr.losses.composite import weighted_sum
+from headsr.losses.composite import gradient_shares, weighted_sum
+from headsr.networks.spectral_norm import iterate_spectral_norms
 from headsr.progress import Progress
 from headsr.recipes import Model
 from headsr.seeds import seed_of
 from headsr.training.ema import update_average
 from headsr.training.state import TrainingState, load_state, new_state, save_state
 from headsr.training.task import Task
+from headsr.training.team import ALONE, Team
 from headsr.weights import StateError
 
 ROLLING_SECONDS = 60.0
@@ -70,26 +72,39 @@ class Plan:
         return [line for line in history if line["step"] > self.first or self.first == 0]
 
 
-def train(task: Task, networks: Mapping[str, nn.Module], plan: Plan) -> TrainingState:
+class _Run(NamedTuple):
+    """What all steps of a stretch have in common."""
+
+    task: Task
+    plan: Plan
+    precision: torch.dtype | None
+    team: Team
+
+
+def train(task: Task, networks: Mapping[str, nn.Module], plan: Plan, team: Team = ALONE) -> TrainingState:
     """Train networks (on their device) as planned, going on from the rolling state of the same plan if there is one.
 
-    Equal plans give equal bytes on one machine with one number of threads, killed in between or not. Raises
-    TrainingError when the loss stops being finite. The caller writes its outputs and then calls forget_rolling.
+    Equal plans give equal bytes on one machine with one number of threads and processes, killed in between or not.
+    Raises TrainingError when the loss stops being finite. The caller writes its outputs and then calls forget_rolling;
+    in a ``team`` it is the process that leads, and only its state has the history.
     """
     device = next(networks[task.turns[0]].parameters()).device
     state = new_state(networks, plan.recipe.optimizer)
     kept = {**plan.identity, "stretch": [plan.first, plan.last], "previous": _content(plan.previous)}
-    _begin(state, plan, kept)
-    precision = choose_precision(plan.recipe.precision, device)
-    print(f"{plan.label}: {plan.last - state.step} steps on {device}, {precision or torch.float32} ", flush=True)
-    if state.step == 0 and not state.history:
-        state.history.append({"step": 0, **finite(task.validate(_model_of(state, task)))})
-    write_history(plan.running, plan.lines(state.history))
+    _begin(state, plan, kept, team)
+    for network in networks.values():
+        team.agree(network)
+    run = _Run(task, plan, choose_precision(plan.recipe.precision, device), team)
+    team.say(f"{plan.label}: {plan.last - state.step} steps on {device}{team}, {run.precision or torch.float32}")
+    if team.leads:
+        _begin_history(state, run)
     progress, saved = Progress(plan.label, first=state.step, last=plan.last), time.monotonic()
     while state.step < plan.last:
-        loss = _descend(state, task, plan, precision)
+        loss, shares = _descend(state, run)
         if is_logged(state.step):
-            _log(state, task, plan)
+            _log(state, run, shares)
+        if not team.leads:
+            continue
         if progress.due():
             progress.report(state.step, float(loss))
         if time.monotonic() - saved >= ROLLING_SECONDS:
@@ -121,42 +136,65 @@ def finite(measures: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in measures.items() if math.isfinite(value)}
 
 
-def _begin(state: TrainingState, plan: Plan, kept: Mapping[str, Any]) -> None:
+def _begin(state: TrainingState, plan: Plan, kept: Mapping[str, Any], team: Team) -> None:
     """Load the state at the first step, or a later one of the same stretch that a killed job left."""
     if plan.rolling.exists():
         try:
             load_state(plan.rolling, state, identity=kept)
-            print(f"{plan.label}: goes on from step {state.step}, where an earlier job was stopped", flush=True)
+            team.say(f"{plan.label}: goes on from step {state.step}, where an earlier job was stopped")
             return
         except StateError as error:
-            print(f"{plan.label}: begins anew, not from the rolling state ({error})", flush=True)
+            team.say(f"{plan.label}: begins anew, not from the rolling state ({error})")
     if plan.previous is not None:
         load_state(plan.previous, state, identity=plan.continues)
     if state.step != plan.first:
         raise StateError(f"{plan.previous}: is the state after step {state.step}, not {plan.first}. Delete it")
 
 
-def _descend(state: TrainingState, task: Task, plan: Plan, precision: torch.dtype | None) -> Tensor:
-    """One step of every network, each in its turn; returns the weighted loss of the first."""
-    losses = [_take_turn(turn, state, task, plan, precision) for turn in task.turns]
+def _begin_history(state: TrainingState, run: _Run) -> None:
+    """Validate what nothing was learned by yet, and write down what was measured so far."""
+    if state.step == 0 and not state.history:
+        state.history.append({"step": 0, **finite(run.task.validate(_model_of(state, run.task)))})
+    write_history(run.plan.running, run.plan.lines(state.history))
+
+
+class _Taken(NamedTuple):
+    """What a turn measured: its weighted loss, and each term's share of its gradient where that was asked for."""
+
+    loss: Tensor
+    shares: dict[str, float]
+
+
+def _descend(state: TrainingState, run: _Run) -> _Taken:
+    """One step of every network, each in its turn; returns what the first one measured."""
+    taken = [_take_turn(turn, state, run) for turn in run.task.turns]
     state.step, state.count = state.step + 1, state.count + 1
-    return losses[0]
+    return taken[0]
 
 
-def _take_turn(turn: str, state: TrainingState, task: Task, plan: Plan, precision: torch.dtype | None) -> Tensor:
+def _take_turn(turn: str, state: TrainingState, run: _Run) -> _Taken:
     """One optimiser step of one network, on as many batches as the recipe accumulates."""
-    step, learner, batches = state.step + 1, state.learners[turn], plan.recipe.optimizer.accumulation
+    recipe, step, learner = run.plan.recipe, state.step + 1, state.learners[turn]
     _give_turn(turn, state)
-    total = 0.0
-    for batch in range((step - 1) * batches + 1, step * batches + 1):
-        total = total + _accumulate(turn, state, task, plan, precision, batch)
-    nn.utils.clip_grad_norm_(learner.module.parameters(), plan.recipe.optimizer.clip)
+    batches = range((step - 1) * recipe.optimizer.accumulation + 1, step * recipe.optimizer.accumulation + 1)
+    asked = batches[0] if turn == run.task.turns[0] and is_validated(step) else None
+    own, shares = [], {}
+    for batch in run.team.own(batches):
+        terms = _terms(turn, state, run, batch)
+        if batch == asked:
+            shares = gradient_shares(terms, weights_of(turn, recipe), learner.module)
+        own.append(_accumulate(turn, terms, recipe))
+    run.team.sum_gradients(learner.module)
+    losses = run.team.losses_of_all(own)
+    _add_to_sums(state, turn, losses)
+    nn.utils.clip_grad_norm_(learner.module.parameters(), recipe.optimizer.clip)
     for group in learner.optimizer.param_groups:
-        group["lr"] = plan.rate(step)
+        group["lr"] = run.plan.rate(step)
     learner.optimizer.step()
     learner.optimizer.zero_grad(set_to_none=True)
-    update_average(learner.averaged, learner.module, decay=plan.recipe.ema_decay, step=step)
-    return total
+    iterate_spectral_norms(learner.module)
+    update_average(learner.averaged, learner.module, decay=recipe.ema_decay, step=step)
+    return _Taken(sum(one["loss"] for one in losses), shares)
 
 
 def _give_turn(turn: str, state: TrainingState) -> None:
@@ -168,23 +206,29 @@ def _give_turn(turn: str, state: TrainingState) -> None:
                 parameter.requires_grad_(name == turn)
 
 
-def _accumulate(
-    turn: str, state: TrainingState, task: Task, plan: Plan, precision: torch.dtype | None, batch: int
-) -> Tensor:
-    """Add the gradients of one batch to those of its step, and its losses to the sums."""
+def _terms(turn: str, state: TrainingState, run: _Run, batch: int) -> dict[str, Tensor]:
+    """The unweighted losses of one batch."""
     modules = {name: learner.module for name, learner in state.learners.items()}
     device = next(modules[turn].parameters()).device
     # What a network draws by itself (dropout) is the batch's too, or a training that goes on would draw otherwise.
-    torch.manual_seed(seed_of(plan.recipe.seed, turn, batch))
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is not None):
-        terms = task.terms(turn, modules, batch)
-    loss = weighted_sum(terms, weights_of(turn, plan.recipe)) / plan.recipe.optimizer.accumulation
+    torch.manual_seed(seed_of(run.plan.recipe.seed, turn, batch))
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision is not None):
+        return run.task.terms(turn, modules, batch)
+
+
+def _accumulate(turn: str, terms: Mapping[str, Tensor], recipe: Model) -> dict[str, Tensor]:
+    """Add the gradients of one batch to those of its step; returns its part of the step's mean losses."""
+    batches = recipe.optimizer.accumulation
+    loss = weighted_sum(terms, weights_of(turn, recipe)) / batches
     loss.backward()
-    for name, term in {**terms, "loss": loss * plan.recipe.optimizer.accumulation}.items():
-        name = name if turn == "network" else f"{turn}_{name}"
-        mean = term.detach().double() / plan.recipe.optimizer.accumulation
-        state.sums[name] = state.sums.get(name, 0.0) + mean
-    return loss.detach()
+    return {name: term.detach().double() / batches for name, term in {**terms, "loss": loss * batches}.items()}
+
+
+def _add_to_sums(state: TrainingState, turn: str, losses: Sequence[Mapping[str, Tensor]]) -> None:
+    for one in losses:
+        for term, mean in one.items():
+            name = term if turn == "network" else f"{turn}_{term}"
+            state.sums[name] = state.sums.get(name, 0.0) + mean
 
 
 def weights_of(turn: str, recipe: Model) -> dict[str, float]:
@@ -192,16 +236,19 @@ def weights_of(turn: str, recipe: Model) -> dict[str, float]:
     return {name: term.weight if turn == "network" else 1.0 for name, term in recipe.losses.items()}
 
 
-def _log(state: TrainingState, task: Task, plan: Plan) -> None:
-    """Append the mean losses since the last line, and the validation measures where they are due."""
+def _log(state: TrainingState, run: _Run, shares: Mapping[str, float]) -> None:
+    """Append the mean losses since the last line; where they are due, shares of the gradient and the validation."""
     _refuse_divergence(state)
-    line = {"step": state.step, "learning_rate": plan.rate(state.step)}
+    line = {"step": state.step, "learning_rate": run.plan.rate(state.step)}
     line |= {f"train_{name}": float(total) / state.count for name, total in state.sums.items()}
-    if is_validated(state.step):
-        line |= finite(task.validate(_model_of(state, task)))
-    state.history.append(line)
+    line |= {f"share_{name}": share for name, share in shares.items()}
     state.sums, state.count = {}, 0
-    with plan.running.open("a", encoding="utf-8") as stream:
+    if not run.team.leads:
+        return
+    if is_validated(state.step):
+        line |= finite(run.task.validate(_model_of(state, run.task)))
+    state.history.append(line)
+    with run.plan.running.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line, allow_nan=False) + "\n")
 
 

@@ -48,6 +48,14 @@ def test_a_picture_of_models_and_fits(tmp_path):
     assert Image.open(tmp_path / "c.png").height > 400
 
 
+def test_shares_of_the_gradient_are_no_curve_of_a_loss(tmp_path):
+    lines = [{"step": s, "train_l1": 1 / s, "learning_rate": 0.1} for s in (1, 2, 3)]
+    draw_curves({"gan": write(tmp_path / "a.jsonl", lines)}, tmp_path / "before.png")
+    shares = [{**line, "share_l1": 0.9, "share_vanilla": 0.0} for line in lines]
+    draw_curves({"gan": write(tmp_path / "b.jsonl", shares)}, tmp_path / "c.png")
+    assert (tmp_path / "c.png").read_bytes() == (tmp_path / "before.png").read_bytes()
+
+
 def test_nothing_trained_is_a_picture_too(tmp_path):
     draw_curves({}, tmp_path / "c.png")
     assert (tmp_path / "c.png").exists()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from headsr.losses.adversarial import relativistic_loss, vanilla_loss
-from headsr.losses.composite import loss_terms, weighted_sum
+from headsr.losses.composite import gradient_shares, loss_terms, weighted_sum
 from headsr.losses.gradient import gradient_loss
 from headsr.losses.perceptual import perceptual_loss
 from headsr.losses.pixel import l1_loss, mse_loss, psnr
@@ -143,3 +143,22 @@ def test_terms_are_those_of_what_is_offered_and_the_sum_is_weighted():
 
 def test_every_loss_of_the_table_is_there():
     assert all(callable(part.load()) for part in LOSSES.values())
+
+
+def test_shares_of_the_gradient_are_those_of_each_weighted_term_alone():
+    network = torch.nn.Linear(2, 1)
+    torch.nn.init.constant_(network.weight, 3.0)
+    terms = {"pulls": network.weight.square().sum() / 2, "less": (network.weight - 1).square().sum() / 2}
+    shares = gradient_shares(
+        {**terms, "constant": torch.tensor(1.0)}, {"pulls": 1.0, "less": 0.5, "constant": 9.0}, network
+    )
+    assert shares == pytest.approx({"pulls": 0.75, "less": 0.25, "constant": 0.0})  # 3 and 2 times a half per weight
+    assert network.weight.grad is None
+    (terms["pulls"] + terms["less"]).backward()
+    assert network.weight.grad.tolist() == [[5.0, 5.0]]
+
+
+def test_one_term_has_no_share_and_neither_have_terms_that_do_not_pull():
+    network = torch.nn.Linear(2, 1)
+    assert gradient_shares({"l1": network.weight.sum()}, {"l1": 1.0}, network) == {}
+    assert gradient_shares({"a": 0 * network.weight.sum(), "b": torch.tensor(1.0)}, {"a": 1.0, "b": 1.0}, network) == {}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from headsr.networks.blocks import PixelNorm, ResidualBlock, Upsample, group_norm, padded
+from headsr.networks.blocks import PixelNorm, ResidualBlock, Upsample, channels_last, group_norm, padded
 
 
 @pytest.mark.parametrize(("inputs", "outputs", "embedding"), [(4, 4, 0), (4, 8, 0), (8, 4, 6)])
@@ -48,3 +48,13 @@ def test_padding_repeats_the_edge(size, multiple, expected):
     assert result.shape[-2:] == expected
     assert torch.equal(result[..., : size[0], : size[1]], images)
     assert result[..., -1, -1] == images[..., -1, -1]
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 4), (2, 6, 5, 4, 3)])
+def test_channels_last_changes_the_layout_alone_and_convolutions_keep_it(shape):
+    features = torch.rand(shape)
+    laid_out = channels_last(features)
+    assert torch.equal(laid_out, features) and laid_out.stride(1) == 1 and features.stride(1) > 1
+    convolution = [torch.nn.Conv2d, torch.nn.Conv3d][len(shape) - 4](6, 8, 3, padding=1)
+    assert convolution(laid_out).stride(1) == 1
+    assert torch.allclose(convolution(laid_out), convolution(features), atol=1e-6)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from headsr.networks.build import check_network
-from headsr.networks.swinir import SwinLayer, SwinNetwork, windows_apart
+from headsr.networks.swinir import SwinLayer, SwinNetwork, WindowAttention, windows_apart
 
 CLASSICAL = {"channels": 180, "depths": [6] * 6, "enlarging": "stepwise"}
 TINY = {"channels": 8, "depths": [2, 2], "heads": 2, "window": 4}
@@ -34,6 +34,21 @@ def test_masks_are_no_part_of_the_weights_so_that_any_size_takes_them():
     assert all(isinstance(value, torch.nn.Parameter) for value in network.state_dict(keep_vars=True).values())
     small, large = (network(torch.rand(1, 1, n, n)) for n in (16, 40))
     assert (small.shape[-1], large.shape[-1]) == (16, 40)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_attention_is_what_torch_makes_of_the_same_parts(shifted):
+    torch.manual_seed(2)
+    attention, tokens = WindowAttention(8, 2, 4), torch.randn(3, 4, 16, 8)
+    torch.nn.init.normal_(attention.bias)
+    apart = windows_apart(8, 8, 4, torch.device("cpu")) if shifted else None
+    parts = attention.queries_keys_values(tokens).view(3, 4, 16, 3, 2, 4).permute(3, 0, 1, 4, 2, 5)
+    bias = attention.bias[attention.offsets].permute(2, 0, 1)
+    mask = bias.expand(4, -1, -1, -1) if apart is None else bias.masked_fill(apart[:, None], -torch.inf)
+    mixed = F.scaled_dot_product_attention(*parts, attn_mask=mask)
+    assert torch.allclose(
+        attention(tokens, apart), attention.out(mixed.transpose(2, 3).reshape(3, 4, 16, 8)), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("shifted", [False, True])

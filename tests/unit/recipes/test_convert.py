@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headsr.recipes.convert import (
+    FOR_MACHINE,
     FOR_PEOPLE,
     Ascending,
     Kinds,
@@ -37,6 +38,7 @@ class Thing:
     pair: Annotated[tuple[float, float], Ascending()] = (0.0, 1.0)
     choice: Literal["one", "two"] = "one"
     words: Annotated[str, FOR_PEOPLE] = ""
+    frugal: Annotated[bool, FOR_MACHINE] = False
     maybe: Annotated[float, Range(0, below=False)] | None = None
     parts: tuple[Part, ...] = ()
     by_name: dict[Literal["a", "b"], Part] = field(default_factory=dict)
@@ -112,6 +114,7 @@ THING = st.builds(
     pair=st.tuples(st.floats(0, 1), st.floats(1, 2)),
     choice=st.sampled_from(["one", "two"]),
     words=st.text(max_size=3),
+    frugal=st.booleans(),
     maybe=st.none() | st.floats(0, 10),
     parts=st.lists(st.builds(Part, share=st.floats(0, 1)), max_size=2).map(tuple),
     by_name=st.dictionaries(st.sampled_from("ab"), st.builds(Part, share=st.floats(0, 1))),
@@ -124,11 +127,11 @@ def test_a_recipe_comes_back_from_plain_data(one):
     assert build(THINGS, plain(one), "x") == one
 
 
-@given(THING, st.text(max_size=5))
-def test_what_is_tracked_makes_the_same_recipe_but_for_its_words(one, words):
+@given(THING, st.text(max_size=5), st.booleans())
+def test_what_is_tracked_makes_the_same_recipe_but_for_its_words_and_the_machine(one, words, frugal):
     again = build(THINGS, tracked(one), "x")
-    assert {**plain(one), "words": ""} == plain(again)
-    assert tracked(build(THINGS, {**plain(one), "words": words}, "x")) == tracked(one)
+    assert {**plain(one), "words": "", "frugal": False} == plain(again)
+    assert tracked(build(THINGS, {**plain(one), "words": words, "frugal": frugal}, "x")) == tracked(one)
 
 
 def test_a_default_is_not_tracked_and_anything_else_is():
@@ -137,9 +140,10 @@ def test_a_default_is_not_tracked_and_anything_else_is():
     assert tracked(thing(parts=[{"share": 1}])) == {"kind": "thing", "number": 3, "parts": [{"share": 1.0}]}
 
 
-def test_what_is_stated_has_the_words_too_and_no_default():
+def test_what_is_stated_has_what_is_not_tracked_too_and_no_default():
     assert stated(thing()) == {"kind": "thing", "number": 3}
     assert stated(thing(words="x")) == {"kind": "thing", "number": 3, "words": "x"}
+    assert stated(thing(frugal=True)) == {"kind": "thing", "number": 3, "frugal": True}
 
 
 def test_names_are_found_at_any_depth_with_what_they_must_be():

@@ -118,7 +118,7 @@ def recipe_of():
 def train(tmp_path, index, blind):
     """Train the segments of a recipe from ``first`` on, in a folder; returns the last state."""
 
-    def run(recipe, name="a", *, companions=(), first=0, stage=1):
+    def run(recipe, name="a", *, companions=(), first=0, stage=1, blind=blind, processes=1):
         folder, state = tmp_path / name, None
         sources = Sources(index, companions, blind, {"train_segment": stage})
         for segment in range(recipe.budget.segments):
@@ -133,6 +133,7 @@ def train(tmp_path, index, blind):
                     state=state,
                     history=folder / f"segment-{segment}.jsonl",
                     scratch=folder / "scratch",
+                    processes=processes,
                 )
         return state
 

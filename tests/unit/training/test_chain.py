@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from torch.utils.checkpoint import checkpoint
 
+from headsr.networks import blocks
 from headsr.networks.residual2d import ResidualSliceNetwork
 from headsr.recipes import plain
 from headsr.training import loop
@@ -45,6 +47,20 @@ def test_a_network_that_draws_numbers_draws_the_same_in_every_segment(recipe_of,
     whole = train(recipe_of("baseline", steps=4, network=block), "whole")
     parts = train(recipe_of("baseline", steps=2, segments=2, network=block), "parts")
     assert parts.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["adversarial", "autoencoder"])
+def test_checkpointing_changes_no_byte(recipe_of, train, monkeypatch, kind):
+    called = []
+    monkeypatch.setattr(
+        blocks, "checkpoint", lambda *inputs, **how: called.append(inputs) or checkpoint(*inputs, **how)
+    )
+    whole = train(recipe_of(kind, steps=2, segments=2), "whole")
+    assert not called
+    frugal = recipe_of(kind, steps=2, segments=2, checkpointing=True)
+    assert train(frugal, "whole", first=1).read_bytes() == whole.read_bytes(), "it goes on from a state without"
+    assert train(frugal, "frugal").read_bytes() == whole.read_bytes()
+    assert called
 
 
 def test_segments_can_be_added(recipe_of, train):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from headsr.devices import generator_of
+from headsr.networks.blocks import Checkpointed, checkpoint_blocks
 from headsr.training import loop
 from headsr.training.state import save_state
 from headsr.weights import StateError
@@ -110,6 +111,50 @@ def test_a_previous_state_of_another_step_is_refused(plan, tmp_path):
 def test_a_loss_that_is_no_number_stops_the_training(plan):
     with pytest.raises(loop.TrainingError, match=r"'l1' is not a number any more, after step 0 and by step 10"):
         run(plan, Line(worth=float("nan")))
+
+
+class Pair(Line):
+    """Fits y = 2 x by two losses, of which one pulls twice as much per unit; a network with blocks does it."""
+
+    def terms(self, turn, networks, step):
+        error = super().terms(turn, networks, step)["l1"]
+        return {"l1": error, "gradient": 2 * error}
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_shares_of_the_gradient_are_logged_at_validated_steps_and_change_nothing(
+    plan, recipe_of, tmp_path, monkeypatch, checkpointed
+):
+    recipe = recipe_of("baseline", losses={"l1": 1.0, "gradient": 0.1, "wavelet": 0.0})
+    plan = dataclasses.replace(plan, recipe=recipe)
+
+    def tensors(scratch):
+        torch.manual_seed(1)
+        network = Dropped()
+        if checkpointed:
+            checkpoint_blocks(network)
+        state = loop.train(Pair(), {"network": network}, dataclasses.replace(plan, scratch=tmp_path / scratch))
+        return state.history, list(state.learners["network"].module.state_dict().values())
+
+    history, values = tensors("with")
+    shares = {line["step"]: {key: line[key] for key in line if key.startswith("share_")} for line in history}
+    assert {step for step, found in shares.items() if found} == {100}
+    assert shares[100] == pytest.approx({"share_l1": 1 / 1.2, "share_gradient": 0.2 / 1.2})
+    monkeypatch.setattr(loop, "gradient_shares", lambda *_: {})
+    without, same = tensors("without")
+    assert all(map(torch.equal, values, same))
+    assert [{key: line[key] for key in line if not key.startswith("share_")} for line in history] == without
+
+
+class Dropped(Checkpointed):
+    """One weight, and noise of the network's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1))
+
+    def forward(self, x):
+        return nn.functional.dropout(x @ self.weight + 0.0, 0.1)
 
 
 def test_history_thins_out_and_validations_are_logged():

@@ -7,6 +7,8 @@ import sqlite3
 import pytest
 
 from headsr.files import read_json, write_json
+from headsr.recipes import plain
+from headsr.recipes.models import LossTerm
 from headsr.training.tracking import (
     RunRecord,
     Synced,
@@ -23,7 +25,8 @@ from headsr.training.tracking import (
 
 
 def write_history(path, steps):
-    path.write_text("".join(json.dumps({"step": s, "loss": 1 / s, "note": "x"}) + "\n" for s in steps))
+    lines = [{"step": s, "loss": 1 / s, "share_l1": 0.25, "note": "x"} for s in steps]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
@@ -52,7 +55,13 @@ def test_the_mirror(tmp_path):
             database,
             experiment="headsr",
             histories={"edsr": history, "inr axial_x4 demo/sub-06_T1w": history},
-            recipes={"edsr": {"budget": {"steps": 5}, "many": {f"p{i}": i for i in range(120)}}},
+            recipes={
+                "edsr": {
+                    "losses": plain({"l1": LossTerm(0.5)}),
+                    "budget": {"steps": 5},
+                    "many": {f"p{i}": i for i in range(120)},
+                }
+            },
             keys={"edsr": ["b", "a"]},
             scores=[score_file(tmp_path / "score.json", psnr)],
             checks={"inr axial_x4 demo/sub-06_T1w": tmp_path / "check.json"},
@@ -76,7 +85,9 @@ def test_the_mirror(tmp_path):
     model = runs["model/edsr"]
     assert model.info.status == "FINISHED"
     assert model.data.params["budget.steps"] == "5"
-    assert len(model.data.params) == 121
+    assert model.data.params["losses.l1.weight"] == "0.5"
+    assert model.data.metrics["share_l1"] == 0.25
+    assert len(model.data.params) == 123
     assert model.data.tags["commit"] == "0123abc"
     assert model.data.tags["annex_keys"] == keys_hash(["a", "b"])
     over_time = client.get_metric_history(model.info.run_id, "loss")
