@@ -11,7 +11,10 @@ SOURCE = Path(__file__).parents[2] / "src" / "headsr"
 STANDARD_ALONE = ("headsr.scans", "headsr.labelmaps", "headsr.files", "headsr.parts", "headsr.words")
 MODULES = {".".join(path.relative_to(SOURCE.parent).with_suffix("").parts): path for path in SOURCE.rglob("*.py")}
 
-FROM_MONAI = {"headsr.networks.patch_discriminator": {"monai"}}
+FROM_LIBRARIES = {
+    "headsr.networks.patch_discriminator": {"monai"},
+    "headsr.networks.diffusers_autoencoder": {"diffusers"},
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -56,14 +59,16 @@ def test_networks_and_losses_know_tensors_only(package):
     for name, path in modules_of(package).items():
         outside = {n.split(".")[0] for n in imported(path)} - {*sys.stdlib_module_names, "torch", "headsr"}
         within = {".".join(n.split(".")[:2]) for n in imported(path) if n.startswith("headsr.")}
-        assert outside <= FROM_MONAI.get(name, set()), (name, outside)
+        assert outside <= FROM_LIBRARIES.get(name, set()), (name, outside)
         assert within <= {f"headsr.{package}", "headsr.parts"}, (name, within)
 
 
-def test_what_is_taken_from_monai_is_imported_by_the_job_that_uses_it_alone():
-    for name in FROM_MONAI:
-        top = ast.parse(MODULES[name].read_text()).body
-        assert not any("monai" in ast.unparse(node) for node in top if isinstance(node, ast.Import | ast.ImportFrom))
+@pytest.mark.parametrize(("module", "libraries"), FROM_LIBRARIES.items())
+def test_what_takes_seconds_is_imported_by_the_job_that_uses_it_alone(module, libraries):
+    top = [
+        node for node in ast.parse(MODULES[module].read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert not any(library in ast.unparse(node) for node in top for library in libraries)
 
 
 def test_acquisition_knows_volumes_only():

@@ -8,6 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from headsr.networks.blocks import Checkpointed, checkpoint_blocks
 from headsr.networks.build import build_network, check_network
+from headsr.networks.condition import Condition
 from headsr.networks.unrolled import Correction
 from headsr.parts import NETWORKS
 
@@ -41,7 +42,9 @@ def inputs_of(block):
         return torch.rand(1, 12, 12, 8, 8), torch.rand(1, 13)
     if block["architecture"] != "unet2d":
         return (torch.rand(2, 1, 32, 40),)
-    return torch.rand(2, 4, 8, 12), torch.tensor([3, 400]), torch.rand(2, 1, 32, 48), torch.tensor([0, 2])
+    lengths = torch.tensor([[0.8, 1.2], [1.0, 0.9]]), torch.tensor([4.0, 2.0])
+    condition = Condition.of_one_scan(torch.rand(2, 1, 32, 48), torch.tensor([0, 2]), *lengths)
+    return torch.rand(2, 4, 8, 12), torch.tensor([3, 400]), condition
 
 
 @pytest.fixture(params=BLOCKS, ids=lambda block: block.get("feedforward", block["architecture"]))
