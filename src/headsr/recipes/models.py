@@ -77,7 +77,7 @@ class Slices(Paintable):
     """
 
     kind: ClassVar[str] = "slices"
-    part: ClassVar[Part] = Part("headsr.training.data.slices.SlicePairs")
+    part: ClassVar[Part] = Part("headsr.training.data.slices.SlicePairs", version=2)
     crop: Annotated[int, Range(4, 4096), Doc("Pixels a side of a crop.")]
     degradation: Annotated[str, Names("blind"), Doc("The blind degradation of the slices.")]
     view: Annotated[Literal["edge_on", "in_plane"], Doc("Thick slices from the side, or coarse ones from above.")] = (
@@ -90,7 +90,7 @@ class MarkedSlices(Data):
     """2-D crops with plane, position and degradation; every second one is degraded by ``degradation``."""
 
     kind: ClassVar[str] = "marked_slices"
-    part: ClassVar[Part] = Part("headsr.training.data.marked_slices.MarkedSampler")
+    part: ClassVar[Part] = Part("headsr.training.data.marked_slices.MarkedSampler", version=2)
     crop: Annotated[int, Range(4, 4096), Doc("Pixels a side of a crop.")]
     degradation: Annotated[str, Names("blind"), Doc("The blind degradation of every second crop.")]
 

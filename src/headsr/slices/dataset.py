@@ -21,6 +21,8 @@ from headsr.volumes import AXES
 PLANES = tuple(sorted(AXES, key=AXES.get))  # sagittal, coronal, axial: a plane's number is its array axis
 _CROSSES_LEFT_RIGHT = ("axial", "coronal")
 _OPEN_PLANES = 256
+# A crop shows head where so much of it is brighter than that, of the range; a place is drawn so often at most.
+_HEAD_LEVEL, _HEAD_SHARE, _PLACES = 0.1, 0.25, 8
 
 
 class Visit(NamedTuple):
@@ -54,7 +56,7 @@ class SliceBatch:
 
 
 class SliceSampler:
-    """Draws crops: a scan, a plane and a slice, each equally likely, then a place in it.
+    """Draws crops: a scan, a plane and a slice, each equally likely, then a place in it that shows head.
 
     A slice is read when it is drawn, so that thousands of scans take no more memory than one. A batch is a pure
     function of (seed, step): training may stop and go on anywhere and sees the same crops, and so does any other
@@ -128,7 +130,23 @@ def open_plane(path: Path) -> zarr.Array:
 
 
 def _crop(image: NDArray[np.float32], size: int, generator: np.random.Generator) -> NDArray[np.float32]:
-    """A random square of ``size`` pixels; an image that is smaller is mirrored at its borders."""
+    """A random square of ``size`` pixels, of a few the first that is not mostly air; else the one that shows most.
+
+    An image that is smaller is mirrored at its borders.
+    """
+    best, most = None, -1.0
+    for _ in range(_PLACES):
+        crop = _square(image, size, generator)
+        share = float((crop > _HEAD_LEVEL).mean())
+        if share >= _HEAD_SHARE:
+            return crop
+        if share > most:
+            best, most = crop, share
+    return best
+
+
+def _square(image: NDArray[np.float32], size: int, generator: np.random.Generator) -> NDArray[np.float32]:
+    """A random square of ``size`` pixels."""
     window = []
     for axis, length in enumerate(image.shape):
         missing = max(0, size - length)

@@ -8,7 +8,9 @@ import zarr
 from headsr.files import read_json, write_json
 from headsr.seeds import seed_of
 from headsr.slices.dataset import SliceSampler, open_plane
-from headsr.volumes import AXES
+from headsr.slices.extract import extract_slices
+from headsr.slices.store import list_training_data
+from headsr.volumes import AXES, Grid, save_volume
 
 
 def sampler(results, **change):
@@ -97,3 +99,23 @@ def test_of_hundreds_of_scans_no_slice_is_kept_and_few_files_are_open(results, t
 def test_a_small_slice_is_mirrored_not_stretched(results):
     image = sampler(results, crop=40).batch(0, 1).images[0, 0].numpy()
     assert set(np.unique(np.abs(np.diff(image, axis=0)))) <= {0.0, 1.0, 10.0, 100.0}
+
+
+def test_crops_are_not_mostly_air_where_a_few_places_show_head(tmp_path):
+    grid, head = Grid((80, 80, 4), np.eye(4)), np.zeros((80, 80, 4), np.float32)
+    head[8:32, 40:64] = 0.8  # a tenth of the axial slices
+    save_volume(tmp_path / "sub-01_T1w.nii.gz", head + np.float32(0.01), grid)
+    save_volume(tmp_path / "mask.nii.gz", (head > 0).astype(np.uint8), grid)
+    write_json(tmp_path / "sub-01_T1w.json", {"headsr": {"source_key": "KEY"}})
+    mark = tmp_path / "sub-01_T1w.zarr" / "zarr.json"
+    extract_slices(tmp_path / "sub-01_T1w.nii.gz", tmp_path / "mask.nii.gz", mark)
+    stores = [(f"demo/sub-01_{split}", split, "T1w", str(mark)) for split in ("train", "val")]
+    list_training_data(stores, tmp_path / "training.json")
+    drawer = SliceSampler(tmp_path / "training.json", split="train", crop=24, seed=1)
+    batch = drawer.batch(0, 300)
+    axial = batch.images[batch.planes == AXES["axial"], 0]
+    shares = (axial > 0.1).float().mean(dim=(1, 2))
+    assert len(axial) > 80
+    assert (shares >= 0.25).float().mean() > 0.75, "of one place drawn blindly it is 0.2"
+    assert (shares > 0.1).float().mean() > 0.9
+    assert torch.equal(axial, drawer.batch(0, 300).images[batch.planes == AXES["axial"], 0])
