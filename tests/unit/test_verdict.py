@@ -18,6 +18,7 @@ from headsr.sr.given import Slices
 from headsr.sr.outputs import result_at
 from headsr.sr.run import OutsideTrainingError, Request, foretell, super_resolve
 from headsr.verdict import judge, scans_at
+from headsr.sidecars import size_in_mm
 from headsr.volumes import Grid, VolumeError, load_volume, save_volume
 
 
@@ -42,7 +43,8 @@ CASES = {
     "thick with a sidecar": (head, THICK, {"SliceThickness": 4}, True, True),
     "thick without": (lambda shape, size: head(shape, size), ((56, 56, 8), (1.0, 1.0, 6.0)), None, False, False),
     "a thickness that cannot be": (head, THICK, {"SliceThickness": 40}, False, False),
-    "a thickness that is a text": (head, THICK, {"SliceThickness": "4"}, False, False),
+    "a thickness that is written as text": (head, THICK, {"SliceThickness": "4.0"}, True, True),
+    "a thickness that is no number": (head, THICK, {"SliceThickness": "4 mm"}, False, False),
     "as fine as it is wide": (head, FINE, None, True, False),
     "computed tomography": (
         lambda *grid: np.where(head(*grid) < 300, -1000, 40),
@@ -70,8 +72,7 @@ def scan(tmp_path):
 
 def the_workflow_takes(path, sidecar, folder):
     """Its first stage, and the one that makes an acquired scan what methods start from; what ANTs does is left out."""
-    stated = (sidecar or {}).get("SliceThickness")
-    stated = stated if isinstance(stated, int | float) else None
+    stated = size_in_mm((sidecar or {}).get("SliceThickness"))
     try:
         correct_bias(path, folder / "bias.nii.gz")
         volume = load_volume(folder / "bias.nii.gz")
