@@ -9,6 +9,7 @@ keeps its intensities (a CT: integers, slope and intercept) is read with them an
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import os
 import zlib
@@ -37,6 +38,8 @@ _SHEARED = 1e-4  # of the cosine between two axes: float32 and rotations in a fe
 _LONGER = 1e-4  # of the square of a quaternion: float32 and tools that compute in it come to some 1e-6
 _LAST_FORM_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER
 _ENDINGS = (".nii", ".nii.gz")
+# It says without a file's name what it repairs; what of that matters is refused here by name.
+nib.imageglobals.logger.setLevel(logging.CRITICAL)
 _GZIP, _TOLD_BY, _DICOM_AT = b"\x1f\x8b", 512, 128  # bytes
 _MOST_PACKED = 1040  # bytes that a byte of gzip can hold: a little more than deflate's 1032
 _BYTES_OF_A_VOXEL = 8  # in memory beside the file: its intensity as float32, and once more turned to RAS
@@ -518,7 +521,7 @@ def _bytes_of(header: nib.Nifti1Header) -> int:
 
 
 def _count(header: nib.Nifti1Header) -> int:
-    return math.prod(map(int, header.get_data_shape()))
+    return math.prod(_lengths(header))
 
 
 def _refuse_size(path: str | os.PathLike[str], header: nib.Nifti1Header, most: int) -> None:
@@ -599,6 +602,13 @@ def _refuse_unclear(path: str | os.PathLike[str], said: nib.Nifti1Header) -> Non
             f"{path}: its pixdim[0] is {said['pixdim'][0]:g} and must be 1 or -1: it says which side is left in the "
             "qform. If you know, set it, or copy a right sform over the qform with: fslorient -copysform2qform"
         )
+    if said["qform_code"] > 0 and said["sform_code"] == 0 and (said["pixdim"][1:4] < 0).any():
+        raise VolumeError(
+            f"{path}: its voxel sizes are {' x '.join(f'{mm:g}' for mm in said['pixdim'][1:4])} mm, and a qform alone "
+            "says where they lie. Below zero they once meant a mirrored image, and readers differ in what they make "
+            "of that. If you know which side is left, write an sform, for example with nibabel: "
+            "image.set_sform(affine, code='scanner')"
+        )
     if not np.isfinite(said["scl_slope"]):
         raise VolumeError(
             f"{path}: its scl_slope is {said['scl_slope']:g}, so what its numbers stand for is not known. If they are "
@@ -607,17 +617,29 @@ def _refuse_unclear(path: str | os.PathLike[str], said: nib.Nifti1Header) -> Non
 
 
 def _shape(path: str | os.PathLike[str], header: nib.Nifti1Header) -> tuple[int, int, int]:
-    shape = tuple(map(int, header.get_data_shape()))
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
+    shape = _lengths(header)
+    said = f"{path}: is {len(shape)}-D ({'x'.join(map(str, shape))}), headsr needs one 3-D volume. "
+    if sum(length > 1 for length in shape) > 3:
         raise VolumeError(
-            f"{path}: is {len(shape)}-D ({'x'.join(map(str, shape))}), headsr needs one 3-D volume. "
-            "Keep one volume of it, for example with nibabel.four_to_three, and name that file instead"
+            f"{said}Keep one volume of it, for example with nibabel.four_to_three, and name that file instead"
         )
+    if len(shape) > 3 and min(shape) > 0:  # the affine is that of the first three axes, whatever lies along them
+        raise VolumeError(
+            f"{said}Take its axis of one voxel out (numpy.squeeze), with the affine that the axes left then have"
+        )
+    if len(shape) != 3:
+        raise VolumeError(f"{said}Fetch or convert it again")
     if min(shape) < 2:
         raise VolumeError(f"{path}: is empty or flat ({'x'.join(map(str, shape))} voxels), not a volume")
     return shape
+
+
+def _lengths(header: nib.Nifti1Header) -> tuple[int, ...]:
+    """How long the axes are, without those after the third that hold one volume: of length 1, which some write as 0."""
+    lengths = tuple(map(int, header.get_data_shape()))
+    while len(lengths) > 3 and lengths[-1] in (0, 1):
+        lengths = lengths[:-1]
+    return lengths
 
 
 def _stored(path: str | os.PathLike[str], header: nib.Nifti1Header, content: bytes) -> tuple[NDArray, Storage]:

@@ -14,11 +14,11 @@ from headsr.files import write_json
 from headsr.preprocess import bias
 from headsr.preprocess.bias import correct_bias
 from headsr.recipes import Degradation
+from headsr.sidecars import size_in_mm
 from headsr.sr.given import Slices
 from headsr.sr.outputs import result_at
 from headsr.sr.run import OutsideTrainingError, Request, foretell, super_resolve
 from headsr.verdict import judge, scans_at
-from headsr.sidecars import size_in_mm
 from headsr.volumes import Grid, VolumeError, load_volume, save_volume
 
 
