@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headsr.files import sidecar_of
+from headsr.render.describe import raw_uris
 from headsr.scans import IMAGES, image_stem, parse_name
 from headsr.volumes import Grid
 
@@ -55,7 +56,7 @@ def derivative_at(folder: str | os.PathLike[str], scan: str, grid: Grid, views: 
         residuals=tuple(place / f"{stem}_desc-srresidual{view.capitalize()}_{suffix}.nii.gz" for view in views),
         uncertainty=place / f"{stem}_res-hi_desc-uncertainty_{suffix}.nii.gz",
         report=place / f"{stem}_desc-report_{suffix}.html",
-        sources=(f"bids:raw:{scan}",),
+        sources=tuple(raw_uris([scan])),
     )
 
 

@@ -219,7 +219,8 @@ def _record_of(foretold: Foretold, prepared: Prepared) -> dict[str, Any]:
     if isinstance(method, Unrolled):
         card = card_of(WEIGHTS, PACKAGE)
         weights = {"weights": {"name": WEIGHTS, "sha256": card.sha256, "license": card.license}}
-    return {"scans": scans, "method": plain(method), "skull_stripped": study.skull_stripped, **weights}
+    said = {"sources": list(foretold.result.sources), "skull_stripped": study.skull_stripped}
+    return {"scans": scans, "method": plain(method), **said, **weights}
 
 
 def _publish(
@@ -233,7 +234,7 @@ def _publish(
     written = []
     for scan, residual, path in zip(study.scans, maps, result.residuals, strict=True):
         in_units = residual.cpu().numpy() * np.float32(study.scale)
-        described = describe_residual(path.name, scan.view, skull_stripped=study.skull_stripped, sources=result.sources)
+        described = describe_residual(scan.view, skull_stripped=study.skull_stripped, sources=result.sources)
         written += _write(path, in_units, scan.operator.scan, described, **header)
     if estimate.uncertainty is not None:
         half = estimate.uncertainty * np.float32(study.scale)
@@ -276,14 +277,12 @@ def _described(
     grids = level_grids(grid)
     shown = grid if result.store is None or label != "sr" else grids[preview_level(grids)]
     return describe_volume(
-        result.volume.name.removesuffix(".gz").removesuffix(".nii"),
         grid,
         preview=shown,
         scale=scale,
         offset=offset,
         record=record,
         label=label,
-        sources=result.sources,
     )
 
 
