@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from headsr import targets
+from headsr.evaluate.checked import lost_maps
 from headsr.files import unwritable
 from headsr.labelmaps import FILE_PATTERN, SUBJECT_PATTERN, read_maps, synthseg_labels
 from headsr.lock import HeldError, hold_results
@@ -271,6 +272,7 @@ def tables_with_truth():
 VOLUMES = [
     *targets.volumes(RESULTS, UNITS, RECIPES, list(config["render"]["larger"])),
     *targets.descriptions(RESULTS, UNITS),
+    *(lost_maps(targets.check(RESULTS, unit) for unit in UNITS) if workflow.is_main_process else []),
 ]
 TABLE_FILES = [
     f"{RESULTS}/scores/scores.tsv",
