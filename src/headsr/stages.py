@@ -25,7 +25,7 @@ STAGE_VERSIONS: dict[str, int] = {
     "reconstruct_volume": 9,
     "fit_field": 6,
     "render_volume": 7,
-    "describe_derivatives": 3,
+    "describe_derivatives": 2,
     "check_volume": 3,
     "map_residual": 1,
     "score_volume": 2,
