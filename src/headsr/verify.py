@@ -149,6 +149,8 @@ class _Comparison:
             yield from (Finding(State.DAMAGED, path, str(error), job.outputs[0]) for path in present)
             return
         if record is None:
+            # What another job wrote beside its outputs, and this one would make again, is that one's.
+            present = [path for path in present if os.path.normpath(path) not in self.beside]
             self.stale.update(present)
             reason = "no record says what it was made from"
             yield from (Finding(State.STALE, path, reason, job.outputs[0]) for path in present)

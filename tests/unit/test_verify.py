@@ -249,7 +249,11 @@ def test_a_lost_file_beside_an_output_that_the_next_run_makes_is_missing_and_no_
     (results / lost).unlink()
     [finding] = verify_results(changed(FIT, runs=True), ".").findings
     assert (finding.state, finding.path, finding.made_by, finding.remake) == (State.MISSING, lost, "fit", "")
-    again = dataclasses.replace(job("map", ["volumes/x.nii"], [lost]), runs=True)
+    there = "volumes/x_residual.json"
+    (results / there).write_text("{}")
+    made = read_record(record_path(".", FIT.log))
+    write_record(record_path(".", FIT.log), dataclasses.replace(made, beside=made.beside | contents_of([there], ".")))
+    again = dataclasses.replace(job("map", ["volumes/x.nii"], [lost, there]), runs=True)
     [finding] = verify_results([*JOBS, again], ".").findings
     assert (finding.state, finding.path, finding.made_by, finding.remake) == (State.MISSING, lost, "map", "")
 
