@@ -41,6 +41,18 @@ _ENDINGS = (".nii", ".nii.gz")
 # It says without a file's name what it repairs; what of that matters is refused here by name.
 nib.imageglobals.logger.setLevel(logging.CRITICAL)
 _GZIP, _TOLD_BY, _DICOM_AT = b"\x1f\x8b", 512, 128  # bytes
+_CONVERT = "Convert it to NIfTI"
+_OTHER_KINDS = {  # by what they begin with, and the way out
+    b"BZh": ("packed by bzip2", "Unpack it (bunzip2), and pack it with gzip"),
+    b"PK\x03\x04": ("a zip archive", "Unpack it (unzip), and name the image in it"),
+    b"\xfd7zXZ": ("packed by xz", "Unpack it (unxz), and pack it with gzip"),
+    b"\x28\xb5\x2f\xfd": ("packed by zstd", "Unpack it (unzstd), and pack it with gzip"),
+    b"NRRD": ("an NRRD file", _CONVERT),
+    b"\x89HDF": ("an HDF5 file, as MINC 2 is", _CONVERT),
+    b"CDF\x01": ("a NetCDF file, as MINC 1 is", _CONVERT),
+    b"\x89PNG": ("a picture (PNG)", "Convert the DICOM files that it was made of"),
+    b"\xff\xd8\xff": ("a picture (JPEG)", "Convert the DICOM files that it was made of"),
+}
 _MOST_PACKED = 1040  # bytes that a byte of gzip can hold: a little more than deflate's 1032
 _BYTES_OF_A_VOXEL = 8  # in memory beside the file: its intensity as float32, and once more turned to RAS
 _HEAD_VOXEL_MM = (0.005, 100.0)  # a head's voxels outside of these are a wrong unit or a wrong header
@@ -460,6 +472,10 @@ def _read_whole(path: str | os.PathLike[str]) -> tuple[nib.Nifti1Header, bytes]:
             file.seek(0)
             with gzip.GzipFile(fileobj=file) if packed else nullcontext(file) as stream:
                 begin = stream.read(nib.Nifti2Header.template_dtype.itemsize)
+                if packed:
+                    _refuse_other_kinds(path, begin)
+                if begin.startswith(_GZIP):
+                    raise VolumeError(f"{path}: is packed twice by gzip. Unpack it once (gunzip)")
                 header = read_header(path, begin)
                 _refuse_voxels_in_header(path, type(header)(begin[: header.template_dtype.itemsize], check=False))
                 size = _bytes_of(header)
@@ -511,6 +527,9 @@ def _refuse_other_kinds(path: str | os.PathLike[str], begin: bytes) -> None:
             f"{path}: is not the image but a page or a message of the server that it was asked of. Read it, most often "
             "it asks to log in, and fetch the image again"
         )
+    for mark, (kind, way_out) in _OTHER_KINDS.items():
+        if begin.startswith(mark):
+            raise VolumeError(f"{path}: is {kind}, whatever its name says. {way_out}")
     if begin[_DICOM_AT:].startswith(b"DICM"):
         raise VolumeError(f"{path}: is a DICOM file. Convert its whole folder with dcm2niix")
 

@@ -131,6 +131,16 @@ def test_a_scan_that_one_of_the_two_refuses_can_be_used(scan, capsys):
     assert re.search(r"headsr sr: refuses it: .*no thick slices to refine", said) and "the workflow: takes it" in said
 
 
+def test_what_is_warned_of_stands_with_its_scan_and_a_name_takes_one_line(tmp_path, capsys):
+    path, grid = tmp_path / "sub-01\n_T1w.nii.gz", Grid((4, 4, 3), np.diag([2, 2, 6, 1]))
+    save_volume(path, np.random.default_rng(0).random(grid.shape, dtype=np.float32), grid)
+    write_json(tmp_path / "sub-01\n_T1w.json", {"SliceThickness": 5})
+    assert main(["check", str(path)]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and "\n    too few samples to measure the noise" in said.out
+    assert rf"OK {tmp_path}/sub-01\n_T1w.nii.gz: 4 x 4 x 3" in said.out.splitlines()[0]
+
+
 def test_of_a_folder_every_scan_is_looked_at(tmp_path, capsys):
     grid = Grid(*(THICK[0], np.diag([*THICK[1], 1.0])))
     for name in (

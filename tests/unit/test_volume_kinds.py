@@ -48,6 +48,30 @@ def test_what_is_no_image_is_named_with_its_own_way_out(tmp_path, kind, ending):
     assert "damaged" not in str(refusal.value)
 
 
+KINDS = {
+    "bzip2": (b"BZh91AY&SY", "packed by bzip2.*bunzip2"),
+    "zip": (b"PK\x03\x04\x14", "a zip archive.*unzip"),
+    "xz": (b"\xfd7zXZ\0", "packed by xz.*unxz"),
+    "zstd": (b"\x28\xb5\x2f\xfd", "packed by zstd.*unzstd"),
+    "NRRD": (b"NRRD0004\ntype: short", "an NRRD file.*Convert"),
+    "MINC 2": (b"\x89HDF\r\n\x1a\n", "an HDF5 file.*Convert"),
+    "a picture": (b"\x89PNG\r\n\x1a\n", "a picture"),
+    "packed twice": (gzip.compress(b"x" * 600), "packed twice by gzip.*gunzip"),
+    "a page": (b"<!DOCTYPE html><html>", "asks to log in"),
+    "DICOM": (b"\0" * 128 + b"DICM", "a DICOM file"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_kind_of_file_is_named_packed_and_unpacked(tmp_path, kind):
+    content, said = KINDS[kind]
+    for number, begin in enumerate((content, gzip.compress(content + bytes(600)))):
+        path = tmp_path / f"{number}.nii.gz"
+        path.write_bytes(begin if kind != "packed twice" else gzip.compress(content))
+        with pytest.raises(VolumeError, match=rf"{number}\.nii\.gz: is .*{said}"):
+            load_volume(path)
+
+
 def test_how_a_file_is_packed_is_read_from_its_content(tmp_path, scan):
     expected = None
     for name, content in (("a.nii", scan), ("b.nii.gz", scan), ("c.nii", gzip.compress(scan))):
