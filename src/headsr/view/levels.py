@@ -56,7 +56,8 @@ class StoredVolume:
         self.folder = (given.parent if given.name == "zarr.json" else given).resolve()
         self._root = self.folder / "zarr.json"
         if not self.folder.is_dir():
-            raise ValueError(f"{given}: does not exist or is not a folder. Name a folder X.ome.zarr that headsr wrote")
+            what = "is a file, which any viewer of NIfTI may show" if self.folder.exists() else "does not exist"
+            raise ValueError(f"{given}: {what}. Name a folder X.ome.zarr that headsr wrote")
         self._opened = _identity(self._root)
         if not says_store(self.folder):
             raise ValueError(f"{given}: {_other_kind(self.folder)}")

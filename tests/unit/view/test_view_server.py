@@ -381,8 +381,13 @@ def test_a_store_that_is_not_finished_is_refused_with_the_way_out(tmp_path, stor
     stores.begin(tmp_path / "half.ome.zarr" / "zarr.json", "a volume")
     with pytest.raises(ValueError, match=r"half\.ome\.zarr: is not finished.*zarr\.json.*same command again"):
         ViewServer([store, tmp_path / "half.ome.zarr"])
-    with pytest.raises(ValueError, match=r"none\.ome\.zarr: does not exist"):
+    with pytest.raises(ValueError, match=r"none\.ome\.zarr: does not exist\. Name a folder"):
         ViewServer([tmp_path / "none.ome.zarr"])
+    (tmp_path / "scan.nii.gz").write_text("x")
+    with pytest.raises(
+        ValueError, match=r"scan\.nii\.gz: is a file, which any viewer of NIfTI may show\. Name a folder"
+    ):
+        ViewServer([tmp_path / "scan.nii.gz"])
 
 
 def test_what_headsr_did_not_write_is_named_as_what_it_is(tmp_path):
