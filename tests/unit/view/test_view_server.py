@@ -384,9 +384,7 @@ def test_a_store_that_is_not_finished_is_refused_with_the_way_out(tmp_path, stor
     with pytest.raises(ValueError, match=r"none\.ome\.zarr: does not exist\. Name a folder"):
         ViewServer([tmp_path / "none.ome.zarr"])
     (tmp_path / "scan.nii.gz").write_text("x")
-    with pytest.raises(
-        ValueError, match=r"scan\.nii\.gz: is a file, which any viewer of NIfTI may show\."
-    ):
+    with pytest.raises(ValueError, match=r"scan\.nii\.gz: is a file, which any viewer of NIfTI may show\."):
         ViewServer([tmp_path / "scan.nii.gz"])
 
 
