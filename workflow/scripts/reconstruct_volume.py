@@ -7,10 +7,9 @@ with job(snakemake):
     from headsr.reconstruct.publish import reconstruct_volume
     from headsr.render.publish import Outputs
 
-    named = {name: path for name, path in snakemake.output.items() if not name.endswith("_sidecar")}  # lie beside these
     reconstruct_volume(
         snakemake.input.lowres,
         method=build(MethodRecipe, snakemake.params.recipe, snakemake.wildcards.method),
         weights=dict(zip(snakemake.params.models, snakemake.input.weights, strict=True)),
-        outputs=Outputs(**named),
+        outputs=Outputs.of_rule(snakemake.output),
     )

@@ -44,6 +44,11 @@ class Outputs:
             value: str | os.PathLike[str] | None = getattr(self, name)
             object.__setattr__(self, name, None if value is None else Path(value))
 
+    @classmethod
+    def of_rule(cls, output: Any) -> Outputs:
+        """Of the named outputs of a rule of Snakemake, which names the sidecar of each NIfTI as well."""
+        return cls(**{name: path for name, path in output.items() if not name.endswith("_sidecar")})
+
     @property
     def name(self) -> str:
         """The volume's name without endings: ``sub-01_res-hi_desc-sr_T1w``."""
