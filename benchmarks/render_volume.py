@@ -90,6 +90,7 @@ class Stored:
 
     def __init__(self, field: object, values: np.ndarray) -> None:
         self.grid, self.scale, self.offset, self.record = field.grid, field.scale, field.offset, {}
+        self.forms = field.forms
         self.values, self.field = values, field
 
     def evaluate(self, grid: Grid) -> np.ndarray:

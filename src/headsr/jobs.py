@@ -46,7 +46,7 @@ def _said_of_disk(error: BaseException, log: str) -> str:
 @contextlib.contextmanager
 def _recorded(snakemake: Any) -> Iterator[None]:
     """Write down what the block read and wrote, when it ends well."""
-    warnings = _Warnings()
+    warnings = Warnings()
     logging.getLogger().addHandler(warnings)
     yield
     results = snakemake.config["results"]
@@ -67,7 +67,7 @@ def _recorded(snakemake: Any) -> Iterator[None]:
     write_record(record_path(results, snakemake.log[0]), record)
 
 
-class _Warnings(logging.Handler):
+class Warnings(logging.Handler):
     """Keeps what is logged as a warning, each text once; of Python's own, what was said and not where."""
 
     def __init__(self) -> None:
@@ -75,6 +75,7 @@ class _Warnings(logging.Handler):
         self.said: dict[str, None] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Keep the text of a record."""
         text = shown(record.getMessage(), keep="\n\t")
         self.said[text.splitlines()[0].split(": ", 1)[-1] if record.name == "py.warnings" else text] = None
 

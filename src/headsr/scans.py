@@ -141,6 +141,23 @@ def other_splits(dataset: str, splits: Mapping[str, Iterable[str]], rows: Iterab
     ]
 
 
+def copies_in_splits(rows: Iterable[Scan | PinnedMap]) -> list[str]:
+    """Which scans or label maps of one content are in several splits: a line for each, of those that are used.
+
+    What is measured on one of them was learned, or chosen, by another, whatever the two are called.
+    """
+    splits: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row.split != "unused":
+            splits.setdefault(row.key, {}).setdefault(row.split, row.name)
+    return [
+        f"{' and '.join(names.values())} have one content, and are in the splits {' and '.join(names)}: scores would "
+        "be of what was trained on. Set all but one to unused in the table of pins"
+        for names in splits.values()
+        if len(names) > 1
+    ]
+
+
 def _people(subjects: Sequence[str]) -> str:
     more = f" and {len(subjects) - _SHOWN} more" if len(subjects) > _SHOWN else ""
     return ", ".join(subjects[:_SHOWN]) + more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from collections import defaultdict
@@ -16,6 +17,7 @@ from headsr.words import shown
 
 _log = logging.getLogger(__name__)
 _THICKEST_MM = 1000
+_NUMBER = re.compile(r"\s*(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?\s*", re.ASCII)
 _SIDECAR = re.compile(rf"(?:.*/)?(?:[^/]*_)?(?:{'|'.join(SUFFIXES)})\.json")
 
 
@@ -70,6 +72,18 @@ def thickness_of(sidecars: Iterable[TreeFile], texts: Mapping[str, bytes]) -> st
     return ""
 
 
+def size_in_mm(said: Any) -> float | None:
+    """A size that a sidecar says: a finite number above zero, also as a text, as some converters write every number.
+
+    None for anything else.
+    """
+    if isinstance(said, str):
+        said = float(said) if _NUMBER.fullmatch(said) else None
+    if isinstance(said, bool) or not isinstance(said, (int, float)) or not (0 < said < math.inf):
+        return None
+    return float(said)
+
+
 def _metadata(file: TreeFile, texts: Mapping[str, bytes]) -> dict[str, Any] | None:
     text = texts.get(file.key, file.content)
     if text is None:
@@ -82,10 +96,11 @@ def _metadata(file: TreeFile, texts: Mapping[str, bytes]) -> dict[str, Any] | No
 
 
 def _millimetres(metadata: Mapping[str, Any] | None, path: str) -> str:
-    value = (metadata or {}).get("SliceThickness")
-    if value is None:
+    said = (metadata or {}).get("SliceThickness")
+    if said is None:
         return ""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _THICKEST_MM:
-        return f"{value:.6g}"
-    _log.warning("%s: SliceThickness %s is no size in mm: it counts as unknown", path, shown(repr(value)[:80]))
+    size = size_in_mm(said)
+    if size is not None and size <= _THICKEST_MM:
+        return f"{size:.6g}"
+    _log.warning("%s: SliceThickness %s is no size in mm: it counts as unknown", path, shown(repr(said)[:80]))
     return ""

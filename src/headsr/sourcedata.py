@@ -30,6 +30,7 @@ from headsr.scans import (
     SPLITS,
     SUFFIXES,
     Scan,
+    copies_in_splits,
     other_splits,
     parse_companion,
     parse_name,
@@ -130,6 +131,7 @@ def pin_datasets(
         remarks += [*held.remarks, *other_splits(name, datasets[name].splits, pinned)]
         found += held.rows
         others += held.left_out
+    remarks += copies_in_splits(scan for scan in after.values() if not scan.of)
     report = _publish(table, before, after, found=found, commits=commits, remarks=remarks)
     return dataclasses.replace(report, left_out=tuple(others))
 
@@ -158,6 +160,7 @@ def pin_label_maps(
             after[one.name] = dataclasses.replace(one, split=before[one.name].split if one.name in before else split)
         remarks += other_splits(name, datasets[name].splits, [after[one.name] for one in maps])
         found += [one.name for one in maps]
+    remarks += copies_in_splits(after.values())
     return _publish_maps(table, before, after, found=found, commits=commits, remarks=remarks)
 
 

@@ -293,7 +293,8 @@ def derivatives(results: str, unit: Unit) -> str:
 
 def descriptions(results: str, units: Iterable[Unit]) -> list[str]:
     """What makes each folder of volumes a BIDS dataset; it follows from the release of the scans, no volume does."""
-    return sorted({f"{derivatives(results, unit)}/dataset_description.json" for unit in units})
+    names = "dataset_description.json", "descriptions.tsv", ".bidsignore"
+    return sorted({f"{derivatives(results, unit)}/{name}" for unit in units for name in names})
 
 
 def volume(results: str, unit: Unit, desc: str, ending: str, resolution: str = "res-hi_") -> str:
@@ -305,20 +306,21 @@ def volume(results: str, unit: Unit, desc: str, ending: str, resolution: str = "
 def volumes(results: str, units: Iterable[Unit], recipes: Recipes, larger: Sequence[str]) -> list[str]:
     """All that is published of every volume, so that what is deleted of it is made again; ``larger`` are res- labels.
 
-    What lies beside a volume and was not asked for by its name (residual maps) is that of its check.
+    The residual maps are left out: which there are, the check of the volume says (``lost_maps``).
     """
     return [path for unit in units for path in _files_of_volume(results, unit, recipes.methods[unit.method], larger)]
 
 
 def _files_of_volume(results: str, unit: Unit, method: Method, larger: Sequence[str]) -> Iterator[str]:
     yield check(results, unit)
-    yield volume(results, unit, "unprojected", "nii.gz")
+    foretold = ["uncertainty"] if method.foretells else []
+    for label in ("unprojected", *foretold):
+        for ending in ("nii.gz", "json"):
+            yield volume(results, unit, label, ending)
     fitted = method.makes == "field"
     if fitted:
         yield volume(results, unit, "field", "safetensors", resolution="")
         yield volume(results, unit, "fit", "jsonl", resolution="")
-    if method.foretells:
-        yield volume(results, unit, "uncertainty", "nii.gz")
     for label in ("hi", *(larger if fitted else ())):
         for ending in ("ome.zarr/zarr.json", "nii.gz", "json"):
             yield volume(results, unit, "sr", ending, f"res-{label}_")

@@ -5,9 +5,11 @@ What needs ANTs or a whole reconstruction (registration, agreement) is not tried
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import torch
 
 from headsr.degrade.lowres import thickness_of_slices
 from headsr.files import sidecar_of
+from headsr.jobs import Warnings
 from headsr.preprocess.appearance import oddities_of, shown_in
 from headsr.preprocess.load import load_scan
 from headsr.recipes import Unrolled
@@ -26,6 +29,7 @@ from headsr.sr.run import OutsideTrainingError, method_named, outside_training, 
 from headsr.sr.study import prepare
 from headsr.sr.target import Size, target_of
 from headsr.volumes import AXES, Volume, VolumeError
+from headsr.words import shown
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,14 @@ class Verdict:
     def text(self) -> str:
         """For people: one line that begins with OK or REJECTED, and where it is OK lines of what was found."""
         if self.refused:
-            return f"REJECTED {self.refused}"
+            return f"REJECTED {shown(self.refused)}"
         first, *more = self.facts
         taken = "the workflow: takes it", "headsr sr: takes it"
         if self.workflow:
             taken = f"the workflow: simulates from it, and refuses it as acquired: {self.workflow}", taken[1]
         if self.sr:
             taken = taken[0], f"headsr sr: refuses it: {self.sr}"
-        return "\n    ".join([f"OK {self.path}: {first}", *more, *taken])
+        return "\n    ".join(map(shown, [f"OK {self.path}: {first}", *more, *taken]))
 
 
 def scans_at(path: str | os.PathLike[str]) -> Found:
@@ -83,9 +87,23 @@ def judge(path: str | os.PathLike[str]) -> Verdict:
     stated = None  # as `headsr pin` takes what cannot be read; of `headsr sr` it is the verdict
     with suppress(VolumeError):
         stated = stated_thickness(path, metadata_of(path))
-    given, sr = _by_sr(path)
-    facts = [_grid_of(scan), _slices_of(path, scan, stated, given), f"shows {shown_in(scan)}", *oddities_of(scan)]
-    return Verdict(path, tuple(facts), workflow=_by_workflow(path, scan, stated), sr=sr)
+    with _told() as told:
+        given, sr = _by_sr(path)
+    facts = (_grid_of(scan), _slices_of(path, scan, stated, given), f"shows {shown_in(scan)}", *oddities_of(scan))
+    return Verdict(path, (*facts, *told), workflow=_by_workflow(path, scan, stated), sr=sr)
+
+
+@contextmanager
+def _told() -> Iterator[dict[str, None]]:
+    """What is warned of in the block, each text once: of many scans it would not be known of which."""
+    told = Warnings()
+    logging.getLogger().addHandler(told)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: told.said.setdefault(str(message))
+            yield told.said
+    finally:
+        logging.getLogger().removeHandler(told)
 
 
 def _by_workflow(path: Path, scan: Volume, stated: float | None) -> str:

@@ -118,7 +118,7 @@ def verify_results(jobs: Sequence[PlannedJob], results: str | os.PathLike[str], 
     ``jobs`` must be sorted so that each follows those whose outputs it reads. Sizes are always compared; ``deep`` reads
     all content and compares hashes too. Reads only. Paths in the verdict are relative to the working directory.
     """
-    comparison = _Comparison(results, deep)
+    comparison = _Comparison(results, deep, {path for job in jobs if job.runs for path in job.outputs})
     findings = [finding for job in jobs for finding in comparison.findings_of(job)]
     kept = {path for job in jobs for path in job.outputs if path not in job.temporary}
     whole = kept - {finding.path for finding in findings}
@@ -131,6 +131,7 @@ class _Comparison:
 
     results: str | os.PathLike[str]
     deep: bool
+    to_make: set[str]
     contents: dict[str, Content] = field(default_factory=dict)
     stale: set[str] = field(default_factory=set)
     beside: set[str] = field(default_factory=set)
@@ -148,6 +149,8 @@ class _Comparison:
             yield from (Finding(State.DAMAGED, path, str(error), job.outputs[0]) for path in present)
             return
         if record is None:
+            # What another job wrote beside its outputs, and this one would make again, is that one's.
+            present = [path for path in present if os.path.normpath(path) not in self.beside]
             self.stale.update(present)
             reason = "no record says what it was made from"
             yield from (Finding(State.STALE, path, reason, job.outputs[0]) for path in present)
@@ -198,6 +201,11 @@ class _Comparison:
                 yield Finding(State.DAMAGED, path, damage, job.outputs[0])
         for name, content in record.beside.items():
             path = os.path.normpath(os.path.join(self.results, name))
+            if path in self.to_make:  # by a job that says so itself
+                continue
+            if job.runs and not os.path.exists(path):
+                yield _missing(path, job)
+                continue
             damage = damage_of(path, content, deep=self.deep) if os.path.exists(path) else "it was deleted"
             if damage:
                 yield Finding(State.DAMAGED, path, f"{damage}; {job.rule} writes it beside its output", job.outputs[0])

@@ -9,6 +9,7 @@ keeps its intensities (a CT: integers, slope and intercept) is read with them an
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import os
 import zlib
@@ -37,7 +38,21 @@ _SHEARED = 1e-4  # of the cosine between two axes: float32 and rotations in a fe
 _LONGER = 1e-4  # of the square of a quaternion: float32 and tools that compute in it come to some 1e-6
 _LAST_FORM_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER
 _ENDINGS = (".nii", ".nii.gz")
+# It says without a file's name what it repairs; what of that matters is refused here by name.
+nib.imageglobals.logger.setLevel(logging.CRITICAL)
 _GZIP, _TOLD_BY, _DICOM_AT = b"\x1f\x8b", 512, 128  # bytes
+_CONVERT = "Convert it to NIfTI"
+_OTHER_KINDS = {  # by what they begin with, and the way out
+    b"BZh": ("packed by bzip2", "Unpack it (bunzip2), and pack it with gzip"),
+    b"PK\x03\x04": ("a zip archive", "Unpack it (unzip), and name the image in it"),
+    b"\xfd7zXZ": ("packed by xz", "Unpack it (unxz), and pack it with gzip"),
+    b"\x28\xb5\x2f\xfd": ("packed by zstd", "Unpack it (unzstd), and pack it with gzip"),
+    b"NRRD": ("an NRRD file", _CONVERT),
+    b"\x89HDF": ("an HDF5 file, as MINC 2 is", _CONVERT),
+    b"CDF\x01": ("a NetCDF file, as MINC 1 is", _CONVERT),
+    b"\x89PNG": ("a picture (PNG)", "Convert the DICOM files that it was made of"),
+    b"\xff\xd8\xff": ("a picture (JPEG)", "Convert the DICOM files that it was made of"),
+}
 _MOST_PACKED = 1040  # bytes that a byte of gzip can hold: a little more than deflate's 1032
 _BYTES_OF_A_VOXEL = 8  # in memory beside the file: its intensity as float32, and once more turned to RAS
 _HEAD_VOXEL_MM = (0.005, 100.0)  # a head's voxels outside of these are a wrong unit or a wrong header
@@ -457,6 +472,10 @@ def _read_whole(path: str | os.PathLike[str]) -> tuple[nib.Nifti1Header, bytes]:
             file.seek(0)
             with gzip.GzipFile(fileobj=file) if packed else nullcontext(file) as stream:
                 begin = stream.read(nib.Nifti2Header.template_dtype.itemsize)
+                if packed:
+                    _refuse_other_kinds(path, begin)
+                if begin.startswith(_GZIP):
+                    raise VolumeError(f"{path}: is packed twice by gzip. Unpack it once (gunzip)")
                 header = read_header(path, begin)
                 _refuse_voxels_in_header(path, type(header)(begin[: header.template_dtype.itemsize], check=False))
                 size = _bytes_of(header)
@@ -508,6 +527,9 @@ def _refuse_other_kinds(path: str | os.PathLike[str], begin: bytes) -> None:
             f"{path}: is not the image but a page or a message of the server that it was asked of. Read it, most often "
             "it asks to log in, and fetch the image again"
         )
+    for mark, (kind, way_out) in _OTHER_KINDS.items():
+        if begin.startswith(mark):
+            raise VolumeError(f"{path}: is {kind}, whatever its name says. {way_out}")
     if begin[_DICOM_AT:].startswith(b"DICM"):
         raise VolumeError(f"{path}: is a DICOM file. Convert its whole folder with dcm2niix")
 
@@ -518,7 +540,7 @@ def _bytes_of(header: nib.Nifti1Header) -> int:
 
 
 def _count(header: nib.Nifti1Header) -> int:
-    return math.prod(map(int, header.get_data_shape()))
+    return math.prod(_lengths(header))
 
 
 def _refuse_size(path: str | os.PathLike[str], header: nib.Nifti1Header, most: int) -> None:
@@ -599,6 +621,13 @@ def _refuse_unclear(path: str | os.PathLike[str], said: nib.Nifti1Header) -> Non
             f"{path}: its pixdim[0] is {said['pixdim'][0]:g} and must be 1 or -1: it says which side is left in the "
             "qform. If you know, set it, or copy a right sform over the qform with: fslorient -copysform2qform"
         )
+    if said["qform_code"] > 0 and said["sform_code"] == 0 and (said["pixdim"][1:4] < 0).any():
+        raise VolumeError(
+            f"{path}: its voxel sizes are {' x '.join(f'{mm:g}' for mm in said['pixdim'][1:4])} mm, and a qform alone "
+            "says where they lie. Below zero they once meant a mirrored image, and readers differ in what they make "
+            "of that. If you know which side is left, write an sform, for example with nibabel: "
+            "image.set_sform(affine, code='scanner')"
+        )
     if not np.isfinite(said["scl_slope"]):
         raise VolumeError(
             f"{path}: its scl_slope is {said['scl_slope']:g}, so what its numbers stand for is not known. If they are "
@@ -607,17 +636,29 @@ def _refuse_unclear(path: str | os.PathLike[str], said: nib.Nifti1Header) -> Non
 
 
 def _shape(path: str | os.PathLike[str], header: nib.Nifti1Header) -> tuple[int, int, int]:
-    shape = tuple(map(int, header.get_data_shape()))
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
+    shape = _lengths(header)
+    said = f"{path}: is {len(shape)}-D ({'x'.join(map(str, shape))}), headsr needs one 3-D volume. "
+    if sum(length > 1 for length in shape) > 3:
         raise VolumeError(
-            f"{path}: is {len(shape)}-D ({'x'.join(map(str, shape))}), headsr needs one 3-D volume. "
-            "Keep one volume of it, for example with nibabel.four_to_three, and name that file instead"
+            f"{said}Keep one volume of it, for example with nibabel.four_to_three, and name that file instead"
         )
+    if len(shape) > 3 and min(shape) > 0:  # the affine is that of the first three axes, whatever lies along them
+        raise VolumeError(
+            f"{said}Take its axis of one voxel out (numpy.squeeze), with the affine that the axes left then have"
+        )
+    if len(shape) != 3:
+        raise VolumeError(f"{said}Fetch or convert it again")
     if min(shape) < 2:
         raise VolumeError(f"{path}: is empty or flat ({'x'.join(map(str, shape))} voxels), not a volume")
     return shape
+
+
+def _lengths(header: nib.Nifti1Header) -> tuple[int, ...]:
+    """How long the axes are, without those after the third that hold one volume: of length 1, which some write as 0."""
+    lengths = tuple(map(int, header.get_data_shape()))
+    while len(lengths) > 3 and lengths[-1] in (0, 1):
+        lengths = lengths[:-1]
+    return lengths
 
 
 def _stored(path: str | os.PathLike[str], header: nib.Nifti1Header, content: bytes) -> tuple[NDArray, Storage]:

@@ -74,7 +74,7 @@ def _fields(folder: Path) -> list[_Sort]:
             grid = field.grid.block((1, 1, 1), (2, 2, 2))
             field.evaluate(grid)
             said = {"preview": grid, "scale": field.scale, "offset": field.offset, "record": field.record}
-            json.dumps(describe_volume("sub-01_desc-sr_T1w", grid, label="sr", **said), allow_nan=False)
+            json.dumps(describe_volume(grid, label="sr", **said), allow_nan=False)
 
         sorts.append(_Sort(path, path.read_bytes(), read))
     return sorts

@@ -23,7 +23,7 @@ from headsr.render import store as stores
 from headsr.render.field import Manner, render
 from headsr.render.publish import Outputs
 from headsr.view.levels import StoredVolume
-from headsr.volumes import Grid
+from headsr.volumes import SCANNER, Grid
 
 pytestmark = pytest.mark.long
 SHARE = 300
@@ -35,6 +35,7 @@ class Wave:
     """A field that is something everywhere, or within the middle of its box alone."""
 
     scale, offset, signed, arithmetic, record = 100.0, 0.0, True, "numpy", {"method": "wave"}
+    forms = SCANNER
 
     def __init__(self, *, in_air: bool = False) -> None:
         affine = np.diag([0.5, 0.75, 1.0, 1.0])

@@ -22,6 +22,7 @@ from headsr.scans import (
     Scan,
     ScansError,
     companion_name,
+    copies_in_splits,
     may_be_named,
     other_splits,
     parse_companion,
@@ -311,6 +312,15 @@ def test_a_person_whose_split_is_another_than_the_recipe_says_is_named():
     many = [dataclasses.replace(SCAN, subject=f"sub-{number}") for number in range(7)]
     (said,) = other_splits("demo", {"val": [one.subject for one in many]}, many)
     assert "sub-0, sub-1, sub-2, sub-3, sub-4 and 2 more" in said
+
+
+def test_one_content_in_several_splits_is_named() -> None:
+    other, unused = (dataclasses.replace(SCAN, scan=f"sub-{n}", split=s) for n, s in ((4, "train"), (5, "unused")))
+    (said,) = copies_in_splits([SCAN, SESSION, other, unused])
+    assert said.startswith("demo/sub-01_T1w and demo/sub-02_ses-a_run-1_FLAIR have one content")
+    assert "in the splits train and test: scores" in said
+    apart = dataclasses.replace(SESSION, key=KEY.replace("s12", "s13"))
+    assert copies_in_splits([SCAN, apart, other, dataclasses.replace(SESSION, split="unused")]) == []
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,15 @@ THICKNESS = [
         "4",
     ),
     ({"T1w.json": {"SliceThickness": -1}}, ""),
-    ({"T1w.json": {"SliceThickness": "5"}}, ""),
+    ({"T1w.json": {"SliceThickness": "5.0"}}, "5"),  # some converters write every number as text
+    ({"T1w.json": {"SliceThickness": " 2.50\n"}}, "2.5"),
+    ({"T1w.json": {"SliceThickness": "5.0 mm"}}, ""),
+    ({"T1w.json": {"SliceThickness": "5,5"}}, ""),
+    ({"T1w.json": {"SliceThickness": "1_0"}}, ""),  # which Python takes for 10
+    ({"T1w.json": {"SliceThickness": "nan"}}, ""),
+    ({"T1w.json": {"SliceThickness": "1e999"}}, ""),
+    ({"T1w.json": {"SliceThickness": "-1"}}, ""),
+    ({"T1w.json": {"SliceThickness": ""}}, ""),
     ({"T1w.json": {"SliceThickness": True}}, ""),
     ({"T1w.json": {"SliceThickness": float("nan")}}, ""),
     ({"T1w.json": [1]}, ""),

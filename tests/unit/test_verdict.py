@@ -14,6 +14,7 @@ from headsr.files import write_json
 from headsr.preprocess import bias
 from headsr.preprocess.bias import correct_bias
 from headsr.recipes import Degradation
+from headsr.sidecars import size_in_mm
 from headsr.sr.given import Slices
 from headsr.sr.outputs import result_at
 from headsr.sr.run import OutsideTrainingError, Request, foretell, super_resolve
@@ -42,7 +43,8 @@ CASES = {
     "thick with a sidecar": (head, THICK, {"SliceThickness": 4}, True, True),
     "thick without": (lambda shape, size: head(shape, size), ((56, 56, 8), (1.0, 1.0, 6.0)), None, False, False),
     "a thickness that cannot be": (head, THICK, {"SliceThickness": 40}, False, False),
-    "a thickness that is a text": (head, THICK, {"SliceThickness": "4"}, False, False),
+    "a thickness that is written as text": (head, THICK, {"SliceThickness": "4.0"}, True, True),
+    "a thickness that is no number": (head, THICK, {"SliceThickness": "4 mm"}, False, False),
     "as fine as it is wide": (head, FINE, None, True, False),
     "computed tomography": (
         lambda *grid: np.where(head(*grid) < 300, -1000, 40),
@@ -70,8 +72,7 @@ def scan(tmp_path):
 
 def the_workflow_takes(path, sidecar, folder):
     """Its first stage, and the one that makes an acquired scan what methods start from; what ANTs does is left out."""
-    stated = (sidecar or {}).get("SliceThickness")
-    stated = stated if isinstance(stated, int | float) else None
+    stated = size_in_mm((sidecar or {}).get("SliceThickness"))
     try:
         correct_bias(path, folder / "bias.nii.gz")
         volume = load_volume(folder / "bias.nii.gz")
@@ -128,6 +129,16 @@ def test_a_scan_that_one_of_the_two_refuses_can_be_used(scan, capsys):
     assert main(["check", str(scan(head, FINE, None))]) == 0
     said = capsys.readouterr().out
     assert re.search(r"headsr sr: refuses it: .*no thick slices to refine", said) and "the workflow: takes it" in said
+
+
+def test_what_is_warned_of_stands_with_its_scan_and_a_name_takes_one_line(tmp_path, capsys):
+    path, grid = tmp_path / "sub-01\n_T1w.nii.gz", Grid((4, 4, 3), np.diag([2, 2, 6, 1]))
+    save_volume(path, np.random.default_rng(0).random(grid.shape, dtype=np.float32), grid)
+    write_json(tmp_path / "sub-01\n_T1w.json", {"SliceThickness": 5})
+    assert main(["check", str(path)]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and "\n    too few samples to measure the noise" in said.out
+    assert rf"OK {tmp_path}/sub-01\n_T1w.nii.gz: 4 x 4 x 3" in said.out.splitlines()[0]
 
 
 def test_of_a_folder_every_scan_is_looked_at(tmp_path, capsys):

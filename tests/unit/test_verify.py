@@ -244,6 +244,20 @@ def test_a_lost_file_beside_an_output_is_damage_that_the_output_repairs(results)
     ]
 
 
+def test_a_lost_file_beside_an_output_that_the_next_run_makes_is_missing_and_no_damage(results):
+    lost = "volumes/x_residual.nii"
+    (results / lost).unlink()
+    [finding] = verify_results(changed(FIT, runs=True), ".").findings
+    assert (finding.state, finding.path, finding.made_by, finding.remake) == (State.MISSING, lost, "fit", "")
+    there = "volumes/x_residual.json"
+    (results / there).write_text("{}")
+    made = read_record(record_path(".", FIT.log))
+    write_record(record_path(".", FIT.log), dataclasses.replace(made, beside=made.beside | contents_of([there], ".")))
+    again = dataclasses.replace(job("map", ["volumes/x.nii"], [lost, there]), runs=True)
+    [finding] = verify_results([*JOBS, again], ".").findings
+    assert (finding.state, finding.path, finding.made_by, finding.remake) == (State.MISSING, lost, "map", "")
+
+
 def test_an_unreadable_record_is_damage_that_names_it(results):
     record_path(".", TABLE.log).write_text("{")
     [(state, path, reason)] = found()

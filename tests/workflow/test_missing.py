@@ -3,6 +3,7 @@
 Nothing is run: every output of the plan is a file with a word in it, each younger than what it is made from.
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -31,9 +32,12 @@ MADE_FROM_SCANS = {
     volume("slice_network-orthogonal_x4", "sub-03", "res-hi_desc-sr_T1w.nii.gz"): "reconstruct_volume_gpu",
     volume("slice_network-orthogonal_x4", "sub-04", "res-hi_desc-sr_T1w.json"): "reconstruct_volume_gpu",
     volume("tikhonov-orthogonal_x4", "sub-04", "res-hi_desc-unprojected_T1w.nii.gz"): "reconstruct_volume",
+    volume("average-orthogonal_x4", "sub-04", "res-hi_desc-unprojected_T1w.json"): "reconstruct_volume",
     volume("tikhonov-orthogonal_x4", "sub-05", "res-hi_desc-sr_T1w.ome.zarr/zarr.json"): "reconstruct_volume",
     volume("average-orthogonal_x4", "sub-05", "desc-check_T1w.json"): "check_volume",
     "results/reconstructions/demo/headsr-inr-axial_x4/dataset_description.json": "describe_derivatives",
+    "results/reconstructions/demo/headsr-tikhonov-orthogonal_x4/descriptions.tsv": "describe_derivatives",
+    "results/reconstructions/demo/headsr-average-orthogonal_x4/.bidsignore": "describe_derivatives",
 }
 MADE_FROM_VOLUMES = {
     "results/figures/axial_x4/demo/sub-03/sub-03_T1w.png": "draw_figure",
@@ -89,6 +93,39 @@ def test_what_is_published_and_missing_is_made_again(without, published):
     assert {path: runs.get(path) for path in published} == published
     missing = verify_results(jobs, "results").of(State.MISSING)
     assert {finding.path: finding.made_by for finding in missing} == published
+
+
+NUMBERS = ("rms_before", "rms_after", "rms_before_everywhere", "rms_after_everywhere", "allowed")
+
+
+@pytest.mark.parametrize("lost", ["desc-srresidualCoronal_T1w.nii.gz", "desc-srresidualCoronal_T1w.json"])
+def test_a_residual_map_that_is_missing_is_made_again_and_nothing_else(without, lost):
+    """Which maps there are only the check of the volume says."""
+    check = volume("tikhonov-orthogonal_x4", "sub-03", "desc-check_T1w.json")
+    views = {view: dict.fromkeys(NUMBERS, 0.1) for view in ("axial", "coronal")}
+    said = {"headsr": {"views": views, "projection": {"outcome": "met"}}}
+    was = os.stat(check)
+    Path(check).write_text(json.dumps(said))
+    os.utime(check, (was.st_mtime, was.st_mtime))
+    maps = [
+        Path(volume("tikhonov-orthogonal_x4", "sub-03", f"desc-srresidual{view.capitalize()}_T1w.{ending}"))
+        for view in views
+        for ending in ("nii.gz", "json")
+    ]
+    for path in maps:
+        path.write_text("made")
+    lost = volume("tikhonov-orthogonal_x4", "sub-03", lost)
+    try:
+        assert not [job.rule for job in without() if job.runs]
+        jobs = without(lost)
+        assert [job.rule for job in jobs if job.runs] == ["map_residual"]
+        (missing,) = verify_results(jobs, "results").of(State.MISSING)
+        assert (missing.path, missing.made_by) == (lost, "map_residual")
+    finally:
+        Path(check).write_text("made")
+        os.utime(check, (was.st_mtime, was.st_mtime))
+        for path in maps:
+            path.unlink(missing_ok=True)
 
 
 def test_what_only_made_something_that_is_there_is_not_and_verify_says_so(without):

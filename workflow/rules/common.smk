@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from headsr import targets
+from headsr.evaluate.checked import lost_maps
 from headsr.files import unwritable
 from headsr.labelmaps import FILE_PATTERN, SUBJECT_PATTERN, read_maps, synthseg_labels
 from headsr.lock import HeldError, hold_results
@@ -31,6 +32,7 @@ from headsr.scans import (
     PINNED_PATTERN,
     SCAN_PATTERN,
     SUFFIXES,
+    copies_in_splits,
     other_splits,
     read_pins,
 )
@@ -94,15 +96,17 @@ def say_where_the_report_is():
         logger.info(f"The report is {RESULTS}/report/report.html", extra={"for_people": True})
 
 
-def say_other_splits():
-    """Warn of people whose split in the tables of pins is another than their dataset's recipe says."""
+def say_odd_splits():
+    """Warn of people whose split is another than their dataset's recipe says, and of one content in several splits."""
     for name, dataset in RECIPES.datasets.items():
         for line in other_splits(name, dataset.splits, [*SCANS, *MAPS]):
             logger.warning(line)
+    for line in [*copies_in_splits(SCANS), *copies_in_splits(MAPS)]:
+        logger.warning(line)
 
 
 if workflow.is_main_process:  # not each process that a job is in
-    say_other_splits()
+    say_odd_splits()
 
 
 def scan_of(wildcards):
@@ -271,6 +275,7 @@ def tables_with_truth():
 VOLUMES = [
     *targets.volumes(RESULTS, UNITS, RECIPES, list(config["render"]["larger"])),
     *targets.descriptions(RESULTS, UNITS),
+    *(lost_maps(targets.check(RESULTS, unit) for unit in UNITS) if workflow.is_main_process else []),
 ]
 TABLE_FILES = [
     f"{RESULTS}/scores/scores.tsv",

@@ -23,6 +23,7 @@ rule simulate_lowres:
         recipe=recipe_of("degradations"),
         name=lambda wildcards: scan_of(wildcards).name,
         source_key=key_of,
+        source_path=lambda wildcards: scan_of(wildcards).path,
         thickness=lambda wildcards: scan_of(wildcards).thickness,
         signed=lambda wildcards: RECIPES.datasets[wildcards.dataset].signed,
         stage=versions("simulate_lowres"),

@@ -27,6 +27,35 @@ rule check_volume:
         "../scripts/check_volume.py"
 
 
+# A check writes the residual map of every scan beside its JSON; which there are it knows when it has read them. One that
+# was deleted since is made again by itself.
+rule map_residual:
+    input:
+        check="<volume>_desc-check_{suffix}.json",
+        store="<volume>_res-hi_desc-sr_{suffix}.ome.zarr/zarr.json",
+        lowres=lowres_of,
+        beside_lowres=beside_lowres_of,
+    output:
+        map="<volume>_desc-srresidual{shown}_{suffix}.nii.gz",
+        sidecar="<volume>_desc-srresidual{shown}_{suffix}.json",
+    log:
+        "<logs>/map_residual/<unit>_{shown}.log",
+    wildcard_constraints:
+        shown=r"[A-Z][a-z]+\d*",
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(1200, 60),
+        runtime=20,
+    params:
+        stage=versions("map_residual"),
+    message:
+        "Map the {wildcards.shown} residual of {wildcards.scan}_{wildcards.suffix} again: {wildcards.method}"
+    script:
+        "../scripts/map_residual.py"
+
+
 rule score_volume:
     input:
         check="<volume>_desc-check_{suffix}.json",

@@ -12,6 +12,7 @@ rule reconstruct_volume:
         preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
         sidecar="<volume>_res-hi_desc-sr_{suffix}.json",
         unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
+        unprojected_sidecar="<volume>_res-hi_desc-unprojected_{suffix}.json",
     log:
         "<logs>/reconstruct_volume/<unit>.log",
     wildcard_constraints:
@@ -47,7 +48,9 @@ use rule reconstruct_volume as reconstruct_volume_and_uncertainty_gpu with:
         preview="<volume>_res-hi_desc-sr_{suffix}.nii.gz",
         sidecar="<volume>_res-hi_desc-sr_{suffix}.json",
         unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
+        unprojected_sidecar="<volume>_res-hi_desc-unprojected_{suffix}.json",
         uncertainty="<volume>_res-hi_desc-uncertainty_{suffix}.nii.gz",
+        uncertainty_sidecar="<volume>_res-hi_desc-uncertainty_{suffix}.json",
     wildcard_constraints:
         method=methods_that(lambda method: method.makes == "volume" and method.foretells),
     resources:
@@ -64,6 +67,7 @@ rule fit_field:
     output:
         field="<volume>_desc-field_{suffix}.safetensors",
         unprojected="<volume>_res-hi_desc-unprojected_{suffix}.nii.gz",
+        unprojected_sidecar="<volume>_res-hi_desc-unprojected_{suffix}.json",
         history="<volume>_desc-fit_{suffix}.jsonl",
     log:
         "<logs>/fit_field/<unit>.log",
@@ -127,6 +131,8 @@ rule render_volume:
 rule describe_derivatives:
     output:
         description="<results>/reconstructions/{dataset}/headsr-{method}-{degradation}/dataset_description.json",
+        labels="<results>/reconstructions/{dataset}/headsr-{method}-{degradation}/descriptions.tsv",
+        ignored="<results>/reconstructions/{dataset}/headsr-{method}-{degradation}/.bidsignore",
     log:
         "<logs>/describe_derivatives/{dataset}/{method}-{degradation}.log",
     conda:

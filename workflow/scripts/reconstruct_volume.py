@@ -11,5 +11,5 @@ with job(snakemake):
         snakemake.input.lowres,
         method=build(MethodRecipe, snakemake.params.recipe, snakemake.wildcards.method),
         weights=dict(zip(snakemake.params.models, snakemake.input.weights, strict=True)),
-        outputs=Outputs(**dict(snakemake.output.items())),
+        outputs=Outputs.of_rule(snakemake.output),
     )

@@ -8,7 +8,7 @@ with job(snakemake):
 
     render_unit(
         snakemake.input.field,
-        Outputs(**dict(snakemake.output.items())),
+        Outputs.of_rule(snakemake.output),
         scans=snakemake.input.lowres,
         larger=snakemake.params.larger,
         chunk=snakemake.params.chunk,

@@ -17,4 +17,5 @@ with job(snakemake):
         thickness=snakemake.params.thickness,
         source_key=snakemake.params.source_key,
         signed=snakemake.params.signed,
+        source_path=snakemake.params.source_path,
     )

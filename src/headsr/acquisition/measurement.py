@@ -14,7 +14,7 @@ from torch import Tensor
 from headsr.acquisition.operator import Acquisition
 from headsr.acquisition.protocol import Protocol, read_protocol
 from headsr.files import head_mask_of, sidecar_of, write_json
-from headsr.volumes import AXES, Grid, load_volume, save_volume
+from headsr.volumes import AXES, SCANNER, Forms, Grid, load_volume, save_volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,8 @@ def rms_within(values: Tensor, where: Tensor) -> float:
 class Study:
     """All low-resolution scans of one head, as tensors in normalised intensities, and the grid to reconstruct on.
 
-    Without ``signed`` they are magnitudes, and so is the head: nowhere below zero.
+    Without ``signed`` they are magnitudes, and so is the head: nowhere below zero. ``sources`` are where the dataset
+    keeps what each scan was made from, ``forms`` the codes in the header of the first one.
     """
 
     head: Grid
@@ -77,18 +78,27 @@ class Study:
     source_key: str
     signed: bool = False
     skull_stripped: bool = False
+    sources: tuple[str, ...] = ()
+    forms: Forms = SCANNER
 
 
 def save_measurement(
-    path: str | os.PathLike[str], data: Tensor, scan: Grid, protocol: Protocol, head: NDArray[np.bool_]
+    path: str | os.PathLike[str],
+    data: Tensor,
+    scan: Grid,
+    protocol: Protocol,
+    head: NDArray[np.bool_],
+    *,
+    forms: Forms = SCANNER,
 ) -> None:
     """Write one low-resolution scan (normalised intensities) and, beside it and first, its protocol and its head mask.
 
-    ``head`` (x, y, z) are the samples that see the head.
+    ``head`` (x, y, z) are the samples that see the head, ``forms`` what the header says that they are in.
     """
     write_json(sidecar_of(path), {"headsr": asdict(protocol)})
-    save_volume(head_mask_of(path), head.astype(np.uint8), scan, description="headsr head mask")
-    save_volume(path, data.cpu().numpy(), scan, description=f"headsr {protocol.degradation} {protocol.view}")
+    save_volume(head_mask_of(path), head.astype(np.uint8), scan, description="headsr head mask", forms=forms)
+    said = f"headsr {protocol.degradation} {protocol.view}"
+    save_volume(path, data.cpu().numpy(), scan, description=said, forms=forms)
 
 
 def load_study(paths: Sequence[str | os.PathLike[str]], *, device: torch.device | str = "cpu") -> Study:
@@ -96,7 +106,7 @@ def load_study(paths: Sequence[str | os.PathLike[str]], *, device: torch.device 
 
     Raises ValueError when the scans do not belong to one head and one intensity scale.
     """
-    measurements, protocols = [], []
+    measurements, protocols, forms = [], [], []
     for path in paths:
         protocol = read_protocol(path)
         volume = load_volume(path)
@@ -115,6 +125,7 @@ def load_study(paths: Sequence[str | os.PathLike[str]], *, device: torch.device 
         head = torch.as_tensor(load_volume(head_mask_of(path), constant=True).data > 0.5, device=device)
         measurements.append(Measurement(name, operator, data, protocol.noise, head))
         protocols.append(protocol)
+        forms.append(volume.forms)
     first = protocols[0]
     for path, protocol in zip(paths, protocols, strict=True):
         if not protocol.head.same_as(first.head) or protocol.scale != first.scale:
@@ -128,4 +139,6 @@ def load_study(paths: Sequence[str | os.PathLike[str]], *, device: torch.device 
         first.source_key,
         signed=any(protocol.signed for protocol in protocols),
         skull_stripped=first.skull_stripped,
+        sources=tuple(protocol.source for protocol in protocols),
+        forms=forms[0],
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -78,6 +79,13 @@ def estimate_noise(scan: Volume, head: NDArray[np.bool_]) -> float:
     Where the air tells nothing, this is an upper bound: texture as fine as the voxels cannot be told from noise. 0,
     with a warning, where there are too few samples to tell anything.
     """
+    # Squares of any scan's units would leave what float32 holds; by a power of two no digit changes.
+    _, exponent = np.frexp(np.abs(scan.data).max())
+    return float(np.ldexp(_noise_of(replace(scan, data=np.ldexp(scan.data, -exponent)), head), exponent))
+
+
+def _noise_of(scan: Volume, head: NDArray[np.bool_]) -> float:
+    """The same of a scan whose intensities are about 1."""
     slices = _slices(scan, head)
     inside, air = _noise_of_head(slices, _tissue(scan, head)), _noise_of_air(slices)
     if inside is None and air is None:

@@ -19,7 +19,7 @@ class Protocol:
     intensities, ``head_shape`` and ``head_affine`` the grid to reconstruct on, and normalised intensity * ``scale`` +
     ``offset`` gives the original scan's units. ``coarse`` are the axes along which it is coarse, where it is not across
     its slices alone. ``signed``: its intensities may be negative; magnitudes are not. ``skull_stripped``: it shows the
-    brain alone.
+    brain alone. ``source`` is where its dataset keeps the scan that it was made from, '' where it has no dataset.
     """
 
     view: str
@@ -35,6 +35,7 @@ class Protocol:
     coarse: tuple[int, ...] | None = None
     signed: bool = False
     skull_stripped: bool = False
+    source: str = ""
 
     def __post_init__(self) -> None:
         if not self.head.is_of_a_head:

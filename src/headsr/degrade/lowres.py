@@ -38,12 +38,14 @@ def simulate_lowres(
     source_key: str,
     head_mask: str | os.PathLike[str],
     signed: bool = False,
+    source_path: str = "",
 ) -> None:
     """Write one low-resolution scan (NIfTI, JSON and head mask) from a preprocessed scan, its sidecar and head mask.
 
     ``simulated``: the stack of this ``view``, sampled by the acquisition operator, with Rician noise. ``acquired``: the
     scan itself; ``thickness`` of its slices is in mm (None or '' where nothing says it) and ``view`` is ``acquired`` or
-    the plane of its slices. ``signed``: intensities may be negative.
+    the plane of its slices. ``signed``: intensities may be negative. ``source_path`` is where its dataset
+    keeps the scan.
 
     Raises VolumeError, UnreadableError or RecipeError naming the scan, what is missing and where to give it.
     """
@@ -61,8 +63,8 @@ def simulate_lowres(
     units = read_intensities(volume)
     protocol |= {"scale": units.scale, "offset": units.offset, "signed": signed}
     protocol |= {"degradation": degradation_name, "source_key": source_key}
-    protocol["skull_stripped"] = read_skull_stripped(volume)
-    save_measurement(output, data, scan, Protocol(**protocol), head)
+    protocol |= {"skull_stripped": read_skull_stripped(volume), "source": source_path}
+    save_measurement(output, data, scan, Protocol(**protocol), head, forms=source.forms)
 
 
 def acquired_head(scan: Grid, axis: int, factor: float | None = None) -> Grid:

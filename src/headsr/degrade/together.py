@@ -54,8 +54,10 @@ def align_scan(
         thickness=protocol.thickness,
         noise=protocol.noise / found.after.gain,
         signed=protocol.signed,
+        source=protocol.source,
     )
-    save_measurement(output, torch.as_tensor(matched.data), matched.grid, same_study, head)
+    data = torch.as_tensor(matched.data)
+    save_measurement(output, data, matched.grid, same_study, head, forms=fixed.volume.forms)
     named = {"moving": moving_name, "moving_source_key": protocol.source_key, "reference": reference_name}
     write_json(sidecar_of(output), read_json(sidecar_of(output)) | {"alignment": named | found.record()})
 

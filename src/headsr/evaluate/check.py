@@ -20,9 +20,10 @@ from torch import Tensor
 
 from headsr.acquisition.consistency import ROUNDING, SHORT_OF_THE_NOISE, allowed, residuals
 from headsr.acquisition.measurement import Measurement, Study, head_voxels, load_study, rms_within
+from headsr.evaluate.checked import residual_path
 from headsr.files import sidecar_of, write_json
 from headsr.render import store as stores
-from headsr.render.describe import describe_residual
+from headsr.render.describe import describe_residual, raw_uris
 from headsr.render.pyramid import level_grids, preview_level
 from headsr.typed_json import read_as
 from headsr.volumes import Grid, Volume, VolumeError, load_volume, save_volume
@@ -70,23 +71,38 @@ def check_volume(
     justified = float(np.sqrt(sum(numbers["rms_before"] ** 2 for numbers in views.values())))
     _refuse_unjustified(store, change, justified)
     projection = {"outcome": outcome, "change": change, "change_at_most": justified}
-    for scan, residual in zip(study.scans, maps, strict=True):
+    for scan, source, residual in zip(study.scans, study.sources, maps, strict=True):
         path = residual_path(output, scan.view)
         views[scan.view]["map"] = path.name
-        sidecar = describe_residual(path.name, scan.view, skull_stripped=study.skull_stripped)
-        write_json(path.with_name(path.name.replace(".nii.gz", ".json")), sidecar)
-        residual = residual.cpu().numpy() * np.float32(study.scale)
-        save_volume(path, residual, scan.operator.scan, description=_DESCRIPTION)
+        _write_map(path, residual, scan, source, study)
     write_json(output, {"headsr": {**_summary(volume, study), "projection": projection, "views": views}})
 
 
-def residual_path(check: str | os.PathLike[str], view: str) -> Path:
-    """Where the residual map of a view lies, beside the ``_desc-check_`` JSON."""
-    check = Path(check)
-    if "_desc-check_" not in check.name:
-        raise ValueError(f"{check}: the name of a check must hold _desc-check_")
-    name = check.name.replace("_desc-check_", f"_desc-srresidual{view.capitalize()}_")
-    return check.with_name(name.removesuffix(".json") + ".nii.gz")
+def map_residual(
+    store: str | os.PathLike[str],
+    lowres: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    check: str | os.PathLike[str],
+) -> None:
+    """Write one of the residual maps that ``check_volume`` wrote beside ``check``, and its sidecar, once more.
+
+    Raises CheckError where ``output`` is none of them.
+    """
+    study = load_study(lowres)
+    for scan, source in zip(study.scans, study.sources, strict=True):
+        if residual_path(check, scan.view) == Path(output):
+            (residual,) = residuals(_normalised(_read_store(store, study.head), study), [scan])
+            _write_map(Path(output), residual, scan, source, study)
+            return
+    raise CheckError(f"{output}: none of its scans has this residual map. Make {check} again")
+
+
+def _write_map(path: Path, residual: Tensor, scan: Measurement, source: str, study: Study) -> None:
+    sidecar = describe_residual(scan.view, skull_stripped=study.skull_stripped, sources=raw_uris([source]))
+    write_json(sidecar_of(path), sidecar)
+    residual = residual.cpu().numpy() * np.float32(study.scale)
+    save_volume(path, residual, scan.operator.scan, description=_DESCRIPTION, forms=study.forms)
 
 
 _DESCRIPTION = "headsr research use only"

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from headsr.fields.lattice import positions_in, whole_scales
 from headsr.fields.means import REACH, block_means, interpolated, places_at, places_within, set_means
-from headsr.volumes import Grid, axis_positions
+from headsr.volumes import SCANNER, Forms, Grid, axis_positions
 
 _SAMPLED = (2, 2, 2)  # voxels of a head voxel over which the network's means are taken once
 _SLAB = 2**18  # voxels whose means are set at once: they stay in the processor's cache
@@ -58,7 +58,7 @@ class ConsistentField:
     """Normalised intensities on the ``grid`` of its network; times ``scale`` plus ``offset`` they are in scan units.
 
     ``projected`` and ``carried`` are (X, Y, Z), float32. Without ``signed`` intensities are magnitudes, never below
-    zero. ``record`` is plain JSON.
+    zero. ``record`` is plain JSON, ``forms`` what headers say that its places are in.
     """
 
     network: Network
@@ -68,6 +68,7 @@ class ConsistentField:
     offset: float
     signed: bool = False
     record: dict[str, Any] = field(default_factory=dict)
+    forms: Forms = SCANNER
 
     def __post_init__(self) -> None:
         for name, array in {"projected": self.projected, "carried": self.carried}.items():

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headsr.volumes import Grid
+from headsr.volumes import Forms, Grid
 
 
 class Field(Protocol):
@@ -15,8 +15,8 @@ class Field(Protocol):
 
     ``grid`` is the grid it was fitted on, ``projected`` (X, Y, Z) its voxels there, which are its means at every whole
     scale, and ``signed`` says that intensities may be below zero. ``record`` is how it came to be (plain JSON values,
-    for the sidecar) and ``arithmetic`` what its numbers are computed with (device, precision), on which their last bits
-    depend.
+    for the sidecar), ``forms`` what headers say that its places are in, and ``arithmetic`` what its numbers are
+    computed with (device, precision), on which their last bits depend.
     """
 
     grid: Grid
@@ -25,6 +25,7 @@ class Field(Protocol):
     signed: bool
     projected: NDArray[np.float32]
     record: dict[str, Any]
+    forms: Forms
     arithmetic: str
 
     def evaluate(self, grid: Grid) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ from headsr.files import NotAFileError, whole
 from headsr.recipes.convert import Range
 from headsr.seal import refuse_broken_seal, seal, sealable, unsealed
 from headsr.typed_json import picked
-from headsr.volumes import Grid
+from headsr.volumes import SCANNER, Forms, Grid
 
 KINDS = {None: DenseField, "siren": SirenField, "hash_grid": HashField}  # the network of each kind that a file may say
 # A safetensors file begins with the header's length in bytes; of the header's names this one is no tensor's.
@@ -35,6 +35,9 @@ _LENGTH_BYTES, _METADATA = 8, "__metadata__"
 
 class FieldError(ValueError):
     """A file does not hold a field. The message names the file and the way out."""
+
+
+_Form = Annotated[int, Range(1, 5)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,7 @@ class _Said:
     offset: float
     signed: bool
     record: dict[str, Any]
+    forms: tuple[_Form, _Form] = SCANNER
     kind: str | None = None
     cells: tuple[Annotated[float, Range(0, above=True)], ...] = ()
     layers: Annotated[int, Range(1)] = 1
@@ -61,6 +65,7 @@ def save_field(path: str | os.PathLike[str], field: ConsistentField) -> None:
         "offset": field.offset,
         "signed": field.signed,
         "record": field.record,
+        "forms": list(field.forms),
         **field.network.description,
     }
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in field.tensors.items()}
@@ -111,7 +116,7 @@ def _with_its_voxels(
     network: DenseField | SirenField | HashField, said: _Said, tensors: dict[str, NDArray[np.float32]]
 ) -> ConsistentField:
     voxels = (tensors["projected"], tensors["carried"])
-    return ConsistentField(network, *voxels, said.scale, said.offset, said.signed, said.record)
+    return ConsistentField(network, *voxels, said.scale, said.offset, said.signed, said.record, Forms(*said.forms))
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:

@@ -40,6 +40,8 @@ def oddities_of(scan: Volume) -> list[str]:
         found.append("probably an angiography: a few voxels are far brighter than the rest, and set the range")
     if zeros >= _MOSTLY_ZERO:
         found.append(f"{zeros:.0%} of its voxels are 0")
+    if lost := _empty_within(scan):
+        found.append(f"{lost} of its slices hold one value alone, between others that show something")
     if scan.grid.is_sheared:
         found.append("its axes are not at right angles (a tilted gantry), which its qform cannot say: its sform counts")
     if not is_computed(scan) and _lacks_air(scan):
@@ -53,6 +55,14 @@ def _has_vessels(data: NDArray[np.float32]) -> bool:
         return False
     most, many = np.percentile(bright, (99.9, 90))
     return bool(most > _VESSELS * many)
+
+
+def _empty_within(scan: Volume) -> int:
+    """How many slices are empty between others: lost on the way, for air is at the ends."""
+    axis = int(np.argmax(scan.grid.voxel_size))
+    planes = np.moveaxis(scan.data, axis, 0).reshape(scan.data.shape[axis], -1)
+    shows = np.flatnonzero(planes.min(1) < planes.max(1))
+    return int(shows[-1] - shows[0] + 1 - len(shows))
 
 
 def _lacks_air(scan: Volume) -> bool:

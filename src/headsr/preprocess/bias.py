@@ -33,7 +33,8 @@ def correct_bias(
     """
     volume = coarsened(load_scan(scan), voxel_mm)
     corrected = volume.data / bias_field_of(volume, name=str(scan))
-    save_volume(output, corrected.astype(np.float32), volume.grid, description="headsr bias-corrected")
+    corrected, said = corrected.astype(np.float32), "headsr bias-corrected"
+    save_volume(output, corrected, volume.grid, description=said, forms=volume.forms)
 
 
 def coarsened(volume: Volume, voxel_mm: float | None) -> Volume:
@@ -41,7 +42,7 @@ def coarsened(volume: Volume, voxel_mm: float | None) -> Volume:
     if voxel_mm is None:
         return volume
     grid = volume.grid.at_voxel_size(np.maximum(volume.grid.voxel_size, voxel_mm))
-    return Volume(cell_average(volume.data, grid.shape), grid)
+    return Volume(cell_average(volume.data, grid.shape), grid, forms=volume.forms)
 
 
 def bias_field_of(volume: Volume, *, name: str) -> NDArray[np.float32]:

@@ -42,4 +42,5 @@ def normalize_intensity(
     }
     sidecar = {"SkullStripped": is_skull_stripped(volume), "headsr": record}
     write_json(sidecar_of(output), sidecar)
-    save_volume(output, volume.data / np.float32(scale), volume.grid, description="headsr normalised")
+    data = volume.data / np.float32(scale)
+    save_volume(output, data, volume.grid, description="headsr normalised", forms=volume.forms)

@@ -17,6 +17,7 @@ from headsr.history import write_history
 from headsr.recipes import Method, plain
 from headsr.reconstruct.estimate import Estimate, FieldEstimate, estimate_of
 from headsr.reconstruct.projected import project_onto
+from headsr.render.describe import raw_uris
 from headsr.render.publish import Outputs, publish_unprojected, publish_volume
 from headsr.weights import load_model
 
@@ -42,6 +43,7 @@ def reconstruct_volume(
         offset=study.offset,
         record={**_record_of(study, method, weights), "consistency": projection, **estimate.record},
         uncertainty=estimate.uncertainty,
+        forms=study.forms,
     )
 
 
@@ -62,9 +64,17 @@ def reconstruct_field(
     if not isinstance(estimate, FieldEstimate):
         raise TypeError(f"{method.part.place} makes a {type(estimate).__name__}; a method that makes a field is needed")
     record = {**_record_of(study, method, weights), **estimate.record}
-    publish_unprojected(unprojected, estimate.volume, study.head, scale=study.scale, offset=study.offset, record=record)
+    publish_unprojected(
+        unprojected,
+        estimate.volume,
+        study.head,
+        scale=study.scale,
+        offset=study.offset,
+        record=record,
+        forms=study.forms,
+    )
     write_history(history, estimate.history)
-    save_field(field, replace(estimate.field, record=record))
+    save_field(field, replace(estimate.field, record=record, forms=study.forms))
 
 
 def _estimated(lowres: Sequence[str | os.PathLike[str]], method: Method, weights: Paths) -> tuple[Study, Estimate]:
@@ -78,6 +88,7 @@ def _record_of(study: Study, method: Method, weights: Paths) -> dict[str, Any]:
     """What a sidecar says of input, method and models."""
     return {
         "source_key": study.source_key,
+        "sources": raw_uris(study.sources),
         "skull_stripped": study.skull_stripped,
         "degradation": study.degradation,
         "views": [scan.view for scan in study.scans],

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,12 @@ from typing import Any
 import headsr
 from headsr.files import abandoned, read_json, whole, write_json
 from headsr.recipes import VIEWS, Dataset
-from headsr.scans import SCAN_PATTERN, SUFFIXES
 from headsr.volumes import Grid
 from headsr.words import without_password
 
 BIDS_VERSION = "1.11.2"
 # Whatever the method, voxels between the measured ones are an estimate: nobody should take them for measured.
 RESEARCH_ONLY = {"version": headsr.__version__, "SyntheticDetail": True, "IntendedUse": "research"}
-
-_NAME = re.compile(
-    rf"(?P<scan>{SCAN_PATTERN})_(?:res-[A-Za-z0-9]+_)?desc-[A-Za-z0-9]+_(?P<suffix>{'|'.join(SUFFIXES)})"
-)
 
 
 def _residual_of(view: str) -> str:
@@ -49,7 +43,6 @@ _IGNORED = ("*_desc-field_*.safetensors", "*_desc-fit_*.jsonl", "*_desc-check_*.
 
 
 def describe_volume(
-    name: str,
     grid: Grid,
     *,
     preview: Grid,
@@ -57,21 +50,20 @@ def describe_volume(
     offset: float,
     record: dict[str, Any],
     label: str,
-    sources: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """The JSON sidecar of a volume (BIDS derivatives, with a ``headsr`` object).
 
-    ``name`` is the file name without endings, from which the source scan follows where no ``sources`` are said;
-    ``preview`` the grid of the NIfTI; ``label`` what it is: sr, unprojected or uncertainty.
-    Keys of ``record`` go into the ``headsr`` object as they are; ``skull_stripped`` among them is what BIDS asks for.
+    ``preview`` is the grid of the NIfTI, ``label`` what it is: sr, unprojected or uncertainty.
+    Keys of ``record`` go into the ``headsr`` object as they are; ``skull_stripped`` and ``sources`` (URIs of the scans
+    that it was made from) among them are what BIDS asks for.
     """
     return {
         "Description": DESCRIPTIONS[label],
-        "Sources": _sources_of(name) if sources is None else list(sources),
+        "Sources": _sources_of(record),
         "SkullStripped": record.get("skull_stripped", False),
         "Resolution": _resolution(grid, preview),
         "headsr": {
-            **record,
+            **{key: value for key, value in record.items() if key != "sources"},
             **RESEARCH_ONLY,
             "affine": grid.affine.tolist(),
             "shape": list(grid.shape),
@@ -82,13 +74,16 @@ def describe_volume(
     }
 
 
-def describe_residual(
-    name: str, view: str, *, skull_stripped: bool, sources: Sequence[str] | None = None
-) -> dict[str, Any]:
-    """The JSON sidecar of a residual map; ``name`` is its file name, ``sources`` as of a volume."""
+def raw_uris(paths: Iterable[str]) -> list[str]:
+    """What a derivative says of the scans that it was made from, each once, by where their dataset keeps them."""
+    return [f"bids:raw:{path}" for path in dict.fromkeys(paths) if path]
+
+
+def describe_residual(view: str, *, skull_stripped: bool, sources: Sequence[str]) -> dict[str, Any]:
+    """The JSON sidecar of a residual map; ``sources`` are the URIs of its scan."""
     return {
         "Description": _residual_of(view),
-        "Sources": _sources_of(name.removesuffix(".nii.gz")) if sources is None else list(sources),
+        "Sources": list(sources),
         "SkullStripped": skull_stripped,
         "headsr": dict(RESEARCH_ONLY),
     }
@@ -167,13 +162,9 @@ def _dataset_description(dataset: Dataset, name: str, method: str, degradation: 
     }
 
 
-def _sources_of(name: str) -> list[str]:
-    """The scan that a volume of this name was made from, as every dataset of the workflow keeps it."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        return []
-    folder = "/".join(part for part in match["scan"].split("_") if part.startswith(("sub-", "ses-")))
-    return [f"bids:raw:{folder}/anat/{match['scan']}_{match['suffix']}.nii.gz"]
+def _sources_of(record: dict[str, Any]) -> list[str]:
+    said = record.get("sources")
+    return [str(source) for source in said] if isinstance(said, list) else []
 
 
 def _resolution(grid: Grid, preview: Grid) -> str:

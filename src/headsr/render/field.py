@@ -390,6 +390,7 @@ def _finish(
         storage=volume.storage,
         fingerprint=fingerprint,
         record={**RESEARCH_ONLY, **rendered},
+        forms=field.forms,
     )
 
 
@@ -397,7 +398,9 @@ def _publish_beside(
     field: Field, outputs: Outputs, volume: PlannedVolume, rendered: dict[str, Any], *, workers: int
 ) -> None:
     record = {**field.record, **rendered}
-    publish_beside(volume, outputs, scale=field.scale, offset=field.offset, record=record, workers=workers)
+    publish_beside(
+        volume, outputs, scale=field.scale, offset=field.offset, record=record, forms=field.forms, workers=workers
+    )
 
 
 def _air(field: Field, grid: Grid, outputs: Outputs, fingerprint: str, manner: Manner, workers: int) -> Air:

@@ -53,7 +53,13 @@ def foreign_in(root: Path) -> str | None:
             return name
         first = first or name
         found = found or not path.name.startswith(".nfs")
-    return first if found and not _says_store(root) else None
+    return first if found and not says_store(root) else None
+
+
+def says_store(root: Path) -> bool:
+    """Whether something in a store's folder says that headsr wrote it, or began to."""
+    with_key = {root / "zarr.json": ("attributes", "headsr"), root / WORK / "fingerprint.json": ("fingerprint",)}
+    return any(_holds(path, keys) for path, keys in with_key.items()) or _says_nifti(root / "nifti" / "c" / "0")
 
 
 def is_leftover(folder: Path) -> bool:
@@ -73,11 +79,6 @@ def _walk(root: Path) -> Iterator[tuple[Path, bool, bool]]:
         yield Path(entry.path), is_folder, is_folder or entry.is_file(follow_symlinks=False)
         if is_folder:
             yield from _walk(Path(entry.path))
-
-
-def _says_store(root: Path) -> bool:
-    with_key = {root / "zarr.json": ("attributes", "headsr"), root / WORK / "fingerprint.json": ("fingerprint",)}
-    return any(_holds(path, keys) for path, keys in with_key.items()) or _says_nifti(root / "nifti" / "c" / "0")
 
 
 def _says_sidecar(path: Path) -> bool:

@@ -44,6 +44,11 @@ class Outputs:
             value: str | os.PathLike[str] | None = getattr(self, name)
             object.__setattr__(self, name, None if value is None else Path(value))
 
+    @classmethod
+    def of_rule(cls, output: Any) -> Outputs:
+        """Of the named outputs of a rule of Snakemake, which names the sidecar of each NIfTI as well."""
+        return cls(**{name: path for name, path in output.items() if not name.endswith("_sidecar")})
+
     @property
     def name(self) -> str:
         """The volume's name without endings: ``sub-01_res-hi_desc-sr_T1w``."""
@@ -103,7 +108,7 @@ def publish_volume(
         discard_partials(outputs)
         begin_outputs(outputs, fingerprint)
         for label, (path, kept) in beside.items():
-            _write_beside(path, kept, grid, label, scale=scale, offset=offset, record=record)
+            _write_beside(path, kept, grid, label, scale=scale, offset=offset, record=record, forms=forms)
         shards = _write_levels(data, plan, outputs)
         publish_beside(plan, outputs, scale=scale, offset=offset, record=record, forms=forms)
         stores.commit(
@@ -126,10 +131,11 @@ def publish_unprojected(
     scale: float,
     offset: float,
     record: dict[str, Any],
+    forms: Forms = SCANNER,
 ) -> None:
     """Write a volume from before the projection alone, as NIfTI and JSON; arguments and errors as publish_volume."""
     data = _in_scan_units(volume, grid, _name_of(Path(path)), scale, offset)
-    _write_beside(Path(path), data, grid, "unprojected", scale=scale, offset=offset, record=record)
+    _write_beside(Path(path), data, grid, "unprojected", scale=scale, offset=offset, record=record, forms=forms)
 
 
 def begin_outputs(outputs: Outputs, fingerprint: str, *, replace: bool = True) -> None:
@@ -164,9 +170,7 @@ def publish_beside(
     refuse_foreign([outputs.sidecar, outputs.preview])
     level = preview_level(list(volume.grids))
     preview = volume.grids[level]
-    sidecar = describe_volume(
-        outputs.name, volume.grids[0], preview=preview, scale=scale, offset=offset, record=record, label="sr"
-    )
+    sidecar = describe_volume(volume.grids[0], preview=preview, scale=scale, offset=offset, record=record, label="sr")
     write_json(outputs.sidecar, sidecar)
     write_preview(outputs.preview, outputs.store, level, preview, volume.storage, forms=forms, workers=workers)
 
@@ -187,13 +191,12 @@ def _write_beside(
     scale: float,
     offset: float,
     record: dict[str, Any],
+    forms: Forms,
 ) -> None:
     refuse_foreign([path, sidecar_of(path)])
-    sidecar = describe_volume(
-        _name_of(path), grid, preview=grid, scale=scale, offset=offset, record=record, label=label
-    )
+    sidecar = describe_volume(grid, preview=grid, scale=scale, offset=offset, record=record, label=label)
     write_json(sidecar_of(path), sidecar)
-    save_volume(path, data, grid, description=DESCRIPTION)
+    save_volume(path, data, grid, description=DESCRIPTION, forms=forms)
 
 
 def _write_levels(data: NDArray[np.float32], volume: PlannedVolume, outputs: Outputs) -> dict[str, Written]:

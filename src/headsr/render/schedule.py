@@ -7,8 +7,10 @@ with credentials made for the one run. On one machine they listen on loopback, w
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import multiprocessing
 import os
 import queue
 import shlex
@@ -20,8 +22,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,6 +37,8 @@ if TYPE_CHECKING:  # distributed takes half a second to import, which threads do
     from distributed.security import Security
 
 from headsr.processes import main_not_run_again, sigterm_as_exit
+
+_log = logging.getLogger(__name__)
 
 Done = dict[str, Any]
 Work = Callable[[str], Done]
@@ -61,6 +66,7 @@ _SETTINGS = {
 }
 _LOOPBACK = "127.0.0.1"
 _STILLBORN = 3  # jobs in a row, at least, that end before their worker comes: the next ones would too
+_CLOSED_S = 10.0  # for each part of a cluster that Dask did not close as a whole
 _PATIENCE_S = 1.0  # what a run may take to stop without a word
 _MIB = 2**20
 
@@ -228,20 +234,19 @@ def _run_on_processes(
         stack.enter_context(sigterm_as_exit())
         stack.enter_context(main_not_run_again())
         stack.enter_context(dask.config.set(_SETTINGS))
-        cluster = stack.enter_context(
-            LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                host=_LOOPBACK,
-                memory_limit=worker_bytes,
-                protocol="tls://",
-                security=Security.temporary(),
-                dashboard_address=f"{_LOOPBACK}:0",
-                scheduler_kwargs={"allowed_failures": ALLOWED_FAILURES, "dashboard": False},
-                silence_logs=logging.CRITICAL,  # what is an error for Dask, such as a killed worker, is none here
-            )
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host=_LOOPBACK,
+            memory_limit=worker_bytes,
+            protocol="tls://",
+            security=Security.temporary(),
+            dashboard_address=f"{_LOOPBACK}:0",
+            scheduler_kwargs={"allowed_failures": ALLOWED_FAILURES, "dashboard": False},
+            silence_logs=logging.CRITICAL,  # what is an error for Dask, such as a killed worker, is none here
         )
+        stack.enter_context(_closing(cluster))
         cluster.adapt(minimum=workers, maximum=workers)  # replaces a worker whose nanny is lost too
         _compute(cluster, work, tasks, on_done)
 
@@ -257,7 +262,8 @@ def _run_on_slurm(
         stack.enter_context(dask.config.set(_SETTINGS))
         folder = Path(stack.enter_context(_shared_folder()))
         logs = Path(_site("log-directory") or folder)
-        cluster = stack.enter_context(_slurm_cluster(folder, logs, worker_bytes))
+        cluster = _slurm_cluster(folder, logs, worker_bytes)
+        stack.enter_context(_closing(cluster))
         _submit_first(cluster)
         cluster.adapt(minimum=1, maximum=workers, target_duration="1ms")  # a worker per task, however short
         watch = _JobWatch(cluster, most_stillborn=max(_STILLBORN, workers), logs=logs)
@@ -308,6 +314,50 @@ def _as_they_end(futures: Sequence[Future], watch: Callable[[], None]) -> Iterat
             continue
         left -= 1
         yield future
+
+
+@contextmanager
+def _closing(cluster: SpecCluster) -> Iterator[None]:
+    """Close a cluster when the block ends, whatever Dask says while it closes: what the block raised is what is told.
+
+    Dask's own close stops at the first worker that cannot be closed, such as one that was killed and is just starting
+    anew, with the others running and every port open; called again it waits for itself for ever.
+    """
+    try:
+        yield
+    finally:
+        try:
+            cluster.close()
+        except Exception as error:
+            _log.debug("Dask did not close its cluster: %r", error)
+            _close_parts(cluster)
+        _end_workers()
+
+
+def _close_parts(cluster: SpecCluster) -> None:
+    """Close the workers of a cluster, its scheduler and what is left of it, each whatever becomes of the others."""
+    from distributed.core import Server
+    from distributed.deploy.cluster import Cluster
+
+    async def closed() -> None:
+        servers = [part for part in (*cluster._created, cluster.scheduler) if isinstance(part, Server)]
+        ends = [part.close for part in (*cluster._created, cluster.scheduler)]
+        ends += [partial(Server.close, server) for server in servers]  # its ports, where its own close does not come to
+        for end in [*ends, partial(Cluster._close, cluster)]:
+            with suppress(Exception):
+                await asyncio.wait_for(end(), _CLOSED_S)
+
+    with suppress(Exception):
+        cluster.sync(closed)
+    cluster._loop_runner.stop()
+
+
+def _end_workers() -> None:
+    """End the processes of this machine's workers that a nanny closed without them."""
+    for process in multiprocessing.active_children():
+        if process.name.startswith("Dask Worker"):
+            process.kill()
+            process.join()
 
 
 def _import_jobqueue() -> None:

@@ -26,6 +26,7 @@ from headsr.volumes import Grid, Volume, axis_positions, load_volume
 _SLOW_MM = 2.0  # the grid of what varies slowly
 _MARGIN_MM = 12.0  # of air around the head: as much as a person's turn and size move the scalp
 _CUT_MM2 = 2000.0  # a head that ends at a plane with a larger face was cut there by the edge of its scan
+_ROUND_MM = 800.0  # per mm of a voxel: what the last plane of a round end may have of a face in a coarse map
 _TRIM_MM, _CONTINUED_MM = 6.0, 24.0  # cut faces are not always flat; behind them the last plane goes on
 
 
@@ -180,7 +181,8 @@ def _framed(
     for axis in range(3):
         area = np.prod(np.delete(size, axis))
         ends = [np.count_nonzero(labels.take(end, axis=axis)) * area for end in (box[axis].start, box[axis].stop - 1)]
-        cut, trim = [end > _CUT_MM2 for end in ends], int(np.ceil(_TRIM_MM / size[axis]))
+        whole = max(_CUT_MM2, _ROUND_MM * size[axis])
+        cut, trim = [end > whole for end in ends], int(np.ceil(_TRIM_MM / size[axis]))
         start, stop = box[axis].start + trim * cut[0], box[axis].stop - trim * cut[1]
         box[axis] = slice(start, stop)
         air, on = int(np.ceil(_MARGIN_MM / size[axis])), int(np.ceil(_CONTINUED_MM / size[axis]))

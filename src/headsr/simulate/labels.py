@@ -56,6 +56,9 @@ def find_label_maps(
     Raises LabelMapError when there is no map with a table.
     """
     root = Path(folder)
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise LabelMapError(f"{root}: {what}. Name a folder of label maps (files that end in _dseg.nii.gz)")
     maps = [path for ending in ("dseg.nii.gz", "dseg.nii") for path in _visible(root.rglob(f"*{ending}"), root)]
     if leaving_out is not None:
         maps = [path for path in maps if Path(leaving_out).resolve() not in path.resolve().parents]

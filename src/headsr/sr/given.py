@@ -18,7 +18,7 @@ from headsr.preprocess.load import load_scan
 from headsr.preprocess.outline import brain_of, head_of
 from headsr.preprocess.skull import is_skull_stripped
 from headsr.scans import IMAGES, parse_name
-from headsr.sidecars import about
+from headsr.sidecars import about, size_in_mm
 from headsr.volumes import AXES, Volume, VolumeError
 
 _DICOM_AT, _DICOM = 128, b"DICM"
@@ -220,9 +220,10 @@ def stated_thickness(path: Path, metadata: dict[str, Any]) -> float | None:
     stated = metadata.get("SliceThickness")
     if stated is None:
         return None
-    if isinstance(stated, bool) or not isinstance(stated, int | float) or not np.isfinite(stated) or stated <= 0:
+    size = size_in_mm(stated)
+    if size is None:
         said_in = next(sidecar for sidecar in _sidecars_of(path) if "SliceThickness" in _read_sidecar(sidecar))
         raise VolumeError(
             f"{said_in}: SliceThickness {str(stated)[:40]!r} is no number of mm. Say what is right: --thickness MM"
         )
-    return float(stated)
+    return size

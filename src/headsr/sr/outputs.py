@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headsr.files import sidecar_of
+from headsr.render.describe import raw_uris
 from headsr.scans import IMAGES, image_stem, parse_name
 from headsr.volumes import Grid
 
@@ -40,6 +41,14 @@ class Result:
         for path in (*self.residuals, self.uncertainty):
             yield from (path, sidecar_of(path))
 
+    def rivals(self) -> Iterator[Path]:
+        """The volumes that would have the same sidecars: of the other ending, and a store that is none of these."""
+        for path in (self.volume, *self.residuals, self.uncertainty):
+            stem = image_stem(path.name)
+            yield from (path.with_name(stem + ending) for ending in IMAGES if stem + ending != path.name)
+        if self.store is None:
+            yield self.volume.with_name(image_stem(self.volume.name) + _STORE)
+
 
 def derivative_at(folder: str | os.PathLike[str], scan: str, grid: Grid, views: Sequence[str]) -> Result:
     """The paths in a folder of derivatives of the result of ``scan``, its path in its dataset (POSIX)."""
@@ -55,7 +64,7 @@ def derivative_at(folder: str | os.PathLike[str], scan: str, grid: Grid, views: 
         residuals=tuple(place / f"{stem}_desc-srresidual{view.capitalize()}_{suffix}.nii.gz" for view in views),
         uncertainty=place / f"{stem}_res-hi_desc-uncertainty_{suffix}.nii.gz",
         report=place / f"{stem}_desc-report_{suffix}.html",
-        sources=(f"bids:raw:{scan}",),
+        sources=tuple(raw_uris([scan])),
     )
 
 

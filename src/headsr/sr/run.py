@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -29,6 +30,7 @@ from headsr.render.ours import DESCRIPTION
 from headsr.render.plan import time_said
 from headsr.render.publish import Outputs, publish_volume, refuse_foreign
 from headsr.render.pyramid import level_grids, preview_level
+from headsr.render.store import StoreError
 from headsr.sr.cost import Cost, cost_of, refuse_without_room, seconds_of
 from headsr.sr.given import GivenScan, Slices, read_given, refuse_twins, views_of
 from headsr.sr.outputs import Result
@@ -111,6 +113,7 @@ def foretell(request: Request) -> Foretold:
     if any(path.resolve() == scan.path.resolve() for path in result.files() for scan in given):
         raise ValueError(f"{result.volume}: the result would lie on the scan itself. Name it otherwise")
     refuse_foreign(result.files())
+    _refuse_rival(result)
     cost = cost_of(target, method)
     refuse_without_room(cost, request.memory)
     model = load_shipped(WEIGHTS, choose_device()) if isinstance(method, Unrolled) else None
@@ -124,7 +127,7 @@ def super_resolve(request: Request, foretold: Foretold, *, quiet: bool = False) 
     OutsideTrainingError for scans that the weights were not trained on, unless ``request.force``, VolumeError for those
     without a head, FloatingPointError for numbers that are not finite, HeldError where another process writes there.
     """
-    say: Callable[[str], None] = (lambda words: None) if quiet else partial(print, flush=True)
+    say: Callable[[str], None] = _say_nothing if quiet else partial(print, flush=True)
     wanted = follows_from(request, foretold)
     if is_done(foretold.result.sidecar, wanted):
         say(f"{foretold.result.sidecar}: is as it should be; nothing to do")
@@ -136,28 +139,39 @@ def super_resolve(request: Request, foretold: Foretold, *, quiet: bool = False) 
         say(f"outside of what the weights were trained on: {what}")
     if not request.force:
         refuse_outside(foretold.given, outside)
+    lock = foretold.result.volume.with_name(f".{foretold.result.volume.name}.lock")
+    with holding(lock, what=foretold.result.volume):  # before what takes long
+        _make(request, foretold, prepared, {"follows_from": wanted, "outside_training": outside}, say)
+    return True
+
+
+def _make(
+    request: Request, foretold: Foretold, prepared: Prepared, record: dict[str, Any], say: Callable[[str], None]
+) -> None:
+    """Reconstruct what was prepared and publish it, with what its record says already."""
     label = f"reconstructing by {foretold.method.kind}"
     say(label)
     models = {} if foretold.model is None else {WEIGHTS: foretold.model}
     study = prepared.study
-    estimate = estimate_of(study, foretold.method, models, memory=request.memory, label="" if quiet else label)
+    estimate = estimate_of(
+        study, foretold.method, models, memory=request.memory, label="" if say is _say_nothing else label
+    )
     empty = zeroed(study, prepared.seen[0].data)
     say("making it agree with what was measured")
     volume, projection = project_onto(_emptied(estimate.volume, empty), study)
     volume = _emptied(volume, empty)
-    record = {
-        "follows_from": wanted,
-        "outside_training": outside,
+    record = record | {
         "zeroed_voxels": 0 if empty is None else int(empty.sum()),
         "consistency": projection,
         **_record_of(foretold, prepared),
         **estimate.record,
     }
     say("writing")
-    lock = foretold.result.volume.with_name(f".{foretold.result.volume.name}.lock")
-    with holding(lock, what=foretold.result.volume):
-        _publish(foretold, prepared, replace(estimate, volume=volume), record, request)
-    return True
+    _publish(foretold, prepared, replace(estimate, volume=volume), record, request)
+
+
+def _say_nothing(words: str) -> None:
+    pass
 
 
 def follows_from(request: Request, foretold: Foretold) -> dict[str, Any]:
@@ -191,6 +205,16 @@ def refuse_outside(given: Sequence[GivenScan], outside: Sequence[str]) -> None:
         )
 
 
+def _refuse_rival(result: Result) -> None:
+    """StoreError where another volume lies that would have the same sidecar as the result."""
+    for rival in result.rivals():
+        if os.path.lexists(rival):
+            raise StoreError(
+                f"{rival}: lies there, and a result {result.volume.name} would take its sidecar, "
+                f"{result.sidecar.name}. Choose another name for the result, or move that away"
+            )
+
+
 def _emptied(volume: NDArray[np.float32], empty: torch.Tensor | None) -> NDArray[np.float32]:
     return volume if empty is None else np.where(empty.numpy(), np.float32(0), volume)
 
@@ -219,7 +243,8 @@ def _record_of(foretold: Foretold, prepared: Prepared) -> dict[str, Any]:
     if isinstance(method, Unrolled):
         card = card_of(WEIGHTS, PACKAGE)
         weights = {"weights": {"name": WEIGHTS, "sha256": card.sha256, "license": card.license}}
-    return {"scans": scans, "method": plain(method), "skull_stripped": study.skull_stripped, **weights}
+    said = {"sources": list(foretold.result.sources), "skull_stripped": study.skull_stripped}
+    return {"scans": scans, "method": plain(method), **said, **weights}
 
 
 def _publish(
@@ -233,7 +258,7 @@ def _publish(
     written = []
     for scan, residual, path in zip(study.scans, maps, result.residuals, strict=True):
         in_units = residual.cpu().numpy() * np.float32(study.scale)
-        described = describe_residual(path.name, scan.view, skull_stripped=study.skull_stripped, sources=result.sources)
+        described = describe_residual(scan.view, skull_stripped=study.skull_stripped, sources=result.sources)
         written += _write(path, in_units, scan.operator.scan, described, **header)
     if estimate.uncertainty is not None:
         half = estimate.uncertainty * np.float32(study.scale)
@@ -276,14 +301,12 @@ def _described(
     grids = level_grids(grid)
     shown = grid if result.store is None or label != "sr" else grids[preview_level(grids)]
     return describe_volume(
-        result.volume.name.removesuffix(".gz").removesuffix(".nii"),
         grid,
         preview=shown,
         scale=scale,
         offset=offset,
         record=record,
         label=label,
-        sources=result.sources,
     )
 
 

@@ -38,7 +38,7 @@ def verify_made(places: Sequence[str | os.PathLike[str]]) -> Verdict:
         if place.is_dir() and not place.name.endswith(_STORE):
             looked.look_in(place)
         else:
-            looked.look_at(sidecar_of(str(place).removesuffix(_STORE).removesuffix(".json")))
+            looked.look_at_named(sidecar_of(str(place).removesuffix(_STORE).removesuffix(".json")))
         if looked.number == before:
             raise ValueError(f"{place}: holds no result of headsr sr. Name its folder of results, or one of them")
     return Verdict(len(looked.whole), tuple(looked.findings))
@@ -66,6 +66,11 @@ class _Looked:
         description = folder / _DESCRIPTION
         if any(folder.glob("sub-*")) and self.number:
             self._look_at_description(description)
+
+    def look_at_named(self, sidecar: Path) -> None:
+        """A result that somebody named; nothing where a sidecar lies that headsr sr did not write."""
+        if not sidecar.exists() or _may_be_a_result(sidecar) or _lies_beside_ours(sidecar):
+            self.look_at(sidecar)
 
     def look_at(self, sidecar: Path) -> None:
         """One result, by its sidecar."""

@@ -19,6 +19,7 @@ import zarr
 from numpy.typing import NDArray
 
 from headsr.render import store as stores
+from headsr.render.ours import says_store
 from headsr.render.pyramid import level_grids
 from headsr.render.tiles import Layout, Tile
 from headsr.volumes import Grid, read_header
@@ -55,13 +56,11 @@ class StoredVolume:
         self.folder = (given.parent if given.name == "zarr.json" else given).resolve()
         self._root = self.folder / "zarr.json"
         if not self.folder.is_dir():
-            raise ValueError(f"{given}: does not exist or is not a folder. Name a folder X.ome.zarr that headsr wrote")
+            what = "is a file, which any viewer of NIfTI may show" if self.folder.exists() else "does not exist"
+            raise ValueError(f"{given}: {what}. Name a folder X.ome.zarr that headsr wrote")
         self._opened = _identity(self._root)
-        if self._opened is None and (other := _other_kind(self.folder)):
-            raise ValueError(
-                f"{given}: is {other}, which headsr did not write. It shows its own volumes, which are OME-Zarr 0.5 "
-                "(Zarr v3); napari and other viewers show this one"
-            )
+        if not says_store(self.folder):
+            raise ValueError(f"{given}: {_other_kind(self.folder)}")
         if self._opened is None:
             raise ValueError(
                 f"{given}: is not finished, for it has no zarr.json yet. Make it with the same command again, which "
@@ -212,9 +211,17 @@ def _identity(root: Path) -> tuple[int, int, int] | None:
 
 
 def _other_kind(folder: Path) -> str:
-    """What a folder is that holds what headsr never writes, in words; '' where it may be a store of its own."""
-    old = any((folder / name).exists() for name in (".zgroup", ".zarray", ".zattrs"))
-    return "a Zarr v2 store (OME-Zarr 0.4 or earlier)" if old else ""
+    """What a folder is that headsr neither wrote nor began, in words."""
+    if any((folder / name).exists() for name in (".zgroup", ".zarray", ".zattrs")):
+        kind = "is a Zarr v2 store (OME-Zarr 0.4 or earlier)"
+    elif (folder / "zarr.json").exists():
+        kind = "is a Zarr v3 store"
+    else:
+        return "holds no volume that headsr wrote or began. Name a folder X.ome.zarr that it wrote"
+    return (
+        f"{kind}, which headsr did not write. It shows its own volumes, which are OME-Zarr 0.5 (Zarr v3); napari and "
+        "other viewers show this one"
+    )
 
 
 def _cuts(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:

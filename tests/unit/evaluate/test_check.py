@@ -1,5 +1,3 @@
-import json
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -8,8 +6,9 @@ import torch
 from headsr.acquisition.consistency import SHORT_OF_THE_NOISE, allowed, project, residuals
 from headsr.acquisition.measurement import Protocol, load_study, save_measurement
 from headsr.acquisition.operator import Acquisition
-from headsr.evaluate.check import CheckError, check_volume, residual_path
-from headsr.files import read_json, write_json
+from headsr.evaluate.check import CheckError, check_volume, map_residual
+from headsr.evaluate.checked import lost_maps, residual_path
+from headsr.files import read_json, sidecar_of, write_json
 from headsr.render.publish import Outputs, publish_volume
 from headsr.volumes import AXES, Grid, load_volume, save_volume
 
@@ -50,6 +49,7 @@ def study(tmp_path):
             offset=0.0,
             degradation="two4",
             source_key="SHA256E-s1--0",
+            source="sub-01/anat/sub-01_T1w.nii",
         )
         paths.append(tmp_path / "lowres" / f"sub-01_desc-{view}_T1w.nii.gz")
         head = np.ones(scan.shape, bool)
@@ -107,7 +107,8 @@ def test_a_sound_volume_passes_and_its_residuals_are_there(published, study, est
         residual = load_volume(published.preview.with_name(said["map"]))
         assert residual.grid.same_as(scan.operator.scan)
         np.testing.assert_allclose(residual.data, after.numpy() * SCALE, atol=1e-2)
-        assert json.loads((published.preview.parent / said["map"].replace(".nii.gz", ".json")).read_text())["Sources"]
+        sidecar = read_json(sidecar_of(published.preview.with_name(said["map"])))
+        assert sidecar["Sources"] == ["bids:raw:sub-01/anat/sub-01_T1w.nii"]
     assert sorted(path.name for path in published.preview.parent.glob("*srresidual*.nii.gz")) == [
         "sub-01_desc-srresidualAxial_T1w.nii.gz",
         "sub-01_desc-srresidualCoronal_T1w.nii.gz",
@@ -228,3 +229,22 @@ def test_the_residual_lies_beside_the_check():
     assert str(path) == "anat/sub-01_run-1_desc-srresidualSagittal_T2w.nii.gz"
     with pytest.raises(ValueError, match="desc-check"):
         residual_path("anat/check.json", "axial")
+
+
+def test_a_residual_that_was_deleted_is_known_and_made_again_byte_for_byte(published, study):
+    output = check(published, study)
+    assert lost_maps([str(output)]) == []
+    axial, coronal = (residual_path(output, view) for view in ("axial", "coronal"))
+    contents = {path: path.read_bytes() for path in (axial, sidecar_of(axial), coronal)}
+    axial.unlink()
+    sidecar_of(coronal).unlink()
+    assert lost_maps([str(output)]) == [str(axial), str(sidecar_of(coronal))]
+    for path in (axial, coronal):
+        map_residual(published.store, study, path, check=output)
+    assert lost_maps([str(output)]) == []
+    assert {path: path.read_bytes() for path in contents} == contents
+    with pytest.raises(CheckError, match=r"srresidualSagittal_T1w\.nii\.gz: none of its scans"):
+        map_residual(published.store, study, residual_path(output, "sagittal"), check=output)
+    output.write_text("{")
+    axial.unlink()
+    assert lost_maps([str(output), str(output.with_name("sub-02_desc-check_T1w.json"))]) == []

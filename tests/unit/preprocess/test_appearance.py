@@ -73,6 +73,15 @@ def test_what_is_odd_is_said(make_head, change, said):
     assert any(re.search(said, one) for one in found), found
 
 
+def test_slices_that_were_lost_between_others_are_counted_and_air_at_the_ends_is_not(make_head):
+    head = make_head((1.5, 1.5, 6.0), noise=0.02)
+    for gone, said in (([0, -1, -2], None), ([8, 11], "2 of its slices hold one value alone")):
+        data = head.data.copy()
+        data[:, :, gone] = 0
+        found = oddities_of(Volume(data, head.grid))
+        assert any(said in one for one in found) if said else not any("hold one value" in one for one in found)
+
+
 def with_vessels(data):
     data = data.copy()
     data[18:26:4, 20:36:4, 10:40] = 1.0

@@ -14,7 +14,7 @@ from headsr.files import write_json
 from headsr.networks.build import build_network
 from headsr.recipes import Degradation, Stack
 from headsr.render.publish import Outputs
-from headsr.volumes import Grid, save_volume
+from headsr.volumes import SCANNER, Forms, Grid, save_volume
 from headsr.weights import TrainedModel, save_model
 
 
@@ -58,17 +58,17 @@ def outputs(tmp_path: Path) -> Outputs:
 def simulate(tiny_head: tuple[np.ndarray, Grid], tmp_path: Path) -> Callable[..., list[Path]]:
     """A function that writes scans of the tiny head, one a stack, and returns their paths."""
     truth, grid = tiny_head
-    save_volume(tmp_path / "truth_T1w.nii.gz", truth, grid)
     save_volume(tmp_path / "mask.nii.gz", (truth > 0.1).astype(np.uint8), grid)
     write_json(tmp_path / "truth_T1w.json", {"headsr": {"scale": 800.0, "offset": 3.0}})
 
-    def write(*stacks: Stack, noise_percent: float = 1.0) -> list[Path]:
+    def write(*stacks: Stack, noise_percent: float = 1.0, forms: Forms = SCANNER) -> list[Path]:
+        save_volume(tmp_path / "truth_T1w.nii.gz", truth, grid, forms=forms)
         degradation = Degradation("simulated", stacks, noise_percent)
         paths = [tmp_path / f"sub-01_desc-{stack.view}_T1w.nii.gz" for stack in stacks]
         for stack, path in zip(stacks, paths, strict=True):
             simulate_lowres(
                 tmp_path / "truth_T1w.nii.gz", path, view=stack.view, degradation=degradation, name="demo/sub-01_T1w",
-                degradation_name="some", thickness=None, source_key="KEY",
+                degradation_name="some", thickness=None, source_key="KEY", source_path="sub-01/anat/sub-01_T1w.nii",
                 head_mask=tmp_path / "mask.nii.gz",
             )  # fmt: skip
         return paths

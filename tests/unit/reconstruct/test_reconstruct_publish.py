@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import zarr
 from tiny_methods import METHODS
 
 from headsr.acquisition.consistency import allowed, residuals
@@ -13,11 +14,13 @@ from headsr.acquisition.measurement import load_study
 from headsr.evaluate.check import check_volume
 from headsr.evaluate.figures import draw_figure
 from headsr.fields.load import load_field
-from headsr.files import sha256_of
+from headsr.files import read_json, sha256_of, sidecar_of
 from headsr.recipes import Stack, model_references, plain
 from headsr.reconstruct.estimate import estimate_of
 from headsr.reconstruct.publish import reconstruct_field, reconstruct_volume
-from headsr.volumes import load_volume, save_volume
+from headsr.render.field import render_unit
+from headsr.render.publish import outputs_beside
+from headsr.volumes import Forms, load_volume, save_volume
 
 VOLUMES = {name: method for name, method in METHODS.items() if method.makes == "volume"}
 
@@ -82,6 +85,32 @@ def test_a_field_is_published_with_what_it_was_before_and_how_it_was_fitted(meas
     assert sidecar["projected"] is False and sidecar["method"] == plain(METHODS["inr"])
     assert fitted.record["views"] == ["axial", "coronal"] and len(fitted.record["consistency"]["views"]) == 2
     assert [json.loads(line) for line in Path(history).read_text().splitlines()] == estimate.history
+
+
+def codes(header):
+    return int(header["sform_code"]), int(header["qform_code"])
+
+
+def test_all_that_is_published_says_the_space_and_the_name_of_its_scan(simulate, weights, outputs):
+    """Whatever follows from the scan: volumes, what they were before, uncertainty, residuals, fields and renders."""
+    lowres = simulate(Stack("axial", factors=(1, 1, 4)), forms=Forms(4, 2))
+    folder, method = outputs.sidecar.parent, METHODS["unrolled"]
+    reconstruct_volume(lowres, method=method, weights=weights_of(method, weights), outputs=outputs_of(method, outputs))
+    check = folder / "sub-01_desc-check_T1w.json"
+    check_volume(outputs.store, outputs.preview, lowres, check, unprojected=outputs.unprojected)
+    field, rendered = folder / "sub-01_desc-field_T1w.safetensors", outputs_beside(folder / "rendered.ome.zarr")
+    beside = {"unprojected": folder / "field_T1w.nii.gz", "history": folder / "fit.jsonl"}
+    reconstruct_field(lowres, method=METHODS["inr"], weights={}, field=field, **beside)
+    render_unit(
+        field, rendered, scans=[], larger={}, chunk=32, shard=64, scheduler="threads", workers=1, memory_mb=4000
+    )
+    images = sorted(folder.glob("*.nii.gz"))
+    assert len(images) == 6
+    for image in images:
+        assert codes(nib.load(image).header) == (4, 2), image
+        assert read_json(sidecar_of(image))["Sources"] == ["bids:raw:sub-01/anat/sub-01_T1w.nii"], image
+    for store in (outputs.store, rendered.store):
+        assert codes(nib.Nifti1Header(zarr.open_array(store.parent / "nifti", mode="r")[:].tobytes())) == (4, 2)
 
 
 def test_a_method_that_makes_no_field_is_refused_where_one_is_wanted(measure, tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from headsr.volumes import Grid
+from headsr.volumes import SCANNER, Grid
 
 AFFINE = np.diag([0.5, 0.75, 1.0, 1.0])
 AFFINE[:3, 3] = [-10, 4, -7]
@@ -16,7 +16,7 @@ class Waves:
     number ``fail_at`` is interrupted.
     """
 
-    scale, offset, signed, arithmetic = 100.0, 5.0, True, "numpy"
+    scale, offset, signed, arithmetic, forms = 100.0, 5.0, True, "numpy", SCANNER
 
     def __init__(self, shape, affine=AFFINE, *, fail_at=None):
         self.grid, self.record = Grid(shape, affine), RECORD

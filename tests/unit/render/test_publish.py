@@ -26,6 +26,7 @@ RECORD = {
     "method": {"kind": "spline", "title": "Spline"},
     "degradation": "axial4",
     "source_key": "SHA256E-s1--0.nii.gz",
+    "sources": ["bids:raw:sub-01/ses-a/anat/sub-01_ses-a_T1w.nii"],
 }
 
 
@@ -111,7 +112,7 @@ def test_the_nifti_header_in_the_store_is_one(published):
 
 def test_the_sidecar_says_what_it_is(published):
     sidecar = json.loads(published.sidecar.read_text())
-    assert sidecar["Sources"] == ["bids:raw:sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz"]
+    assert sidecar["Sources"] == ["bids:raw:sub-01/ses-a/anat/sub-01_ses-a_T1w.nii"]
     assert sidecar["SkullStripped"] is False and sidecar["Description"] and "70 x 33 x 81" in sidecar["Resolution"]
     about = sidecar["headsr"]
     assert about["SyntheticDetail"] is True and about["IntendedUse"] == "research"

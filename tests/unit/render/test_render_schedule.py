@@ -166,6 +166,29 @@ def test_an_error_in_a_process_is_raised_as_itself_and_strangers_are_not_let_in(
     assert not listening(me)
 
 
+async def refuses(*_: object, **__: object) -> None:
+    raise AssertionError("can only join a started process")
+
+
+@pytest.mark.parametrize(
+    "place", ["nanny.WorkerProcess.kill", "nanny.Nanny.close", "deploy.spec.SpecCluster._correct_state_internal"]
+)
+def test_whatever_dask_says_while_it_closes_the_error_is_the_runs_and_nothing_stays(tmp_path, monkeypatch, place):
+    """Dask's nanny cannot be closed while the worker that was killed starts anew."""
+    work = work_on(TASKS, tmp_path / "shards", failing="1/c/0", error=OSError(errno.ENOSPC, "full", "1/c/0"))
+    me, children = psutil.Process(), []
+
+    def told(record: dict) -> None:
+        if not children:
+            children.extend(me.children(recursive=True))
+            monkeypatch.setattr(f"distributed.{place}", refuses)
+
+    with pytest.raises(OSError, match="full"):
+        run_tasks(work, TASKS, scheduler="local", workers=2, memory_bytes=MEMORY, on_done=told)
+    workers = [child for child in children if child.is_running() and "spawn_main" in " ".join(child.cmdline())]
+    assert not workers and not listening(me)
+
+
 def answer(port: int) -> str:
     """What a program of another user gets from a port of this machine."""
     try:

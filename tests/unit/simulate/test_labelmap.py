@@ -63,6 +63,15 @@ def test_where_the_scan_cut_the_head_it_goes_on():
     assert framed[tuple(inside)] == 1, "the neck goes on below the field of view"
 
 
+def test_a_coarse_map_of_a_whole_head_is_not_taken_for_cut():
+    """The last plane of 4 mm of a round head has a face as large as where a finer map would be cut."""
+    x, y, z = np.indices((48, 56, 50)) - np.array([23.5, 27.5, 24.5]).reshape(3, 1, 1, 1)
+    labels = ((x * 4 / 78) ** 2 + (y * 4 / 96) ** 2 + (z * 4 / 84) ** 2 <= 1).astype(np.uint8)
+    framed, _, view = _framed(labels, Grid(labels.shape, np.diag([4.0, 4, 4, 1])), "x")
+    assert framed.sum() == labels.sum()
+    assert min(np.array(view.size) - [148, 188, 164]) >= 2 * 8
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

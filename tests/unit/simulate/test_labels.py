@@ -55,6 +55,13 @@ def test_tables_are_found_beside_the_map_before_above_it(tmp_path):
         assert find_label_maps(tmp_path) == [(anat / "sub-01_dseg.nii.gz", table)]
 
 
+def test_what_is_no_folder_is_said(tmp_path):
+    (tmp_path / "sub-01_dseg.nii.gz").touch()
+    for name, said in (("sub-01_dseg.nii.gz", "is a file"), ("nope", "does not exist")):
+        with pytest.raises(LabelMapError, match=rf"{name}: {said}\. Name a folder of label maps"):
+            find_label_maps(tmp_path / name)
+
+
 def test_no_map_and_two_tables_are_errors(tmp_path):
     with pytest.raises(LabelMapError, match="holds no label map"):
         find_label_maps(tmp_path)

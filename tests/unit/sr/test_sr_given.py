@@ -59,7 +59,11 @@ def test_a_sidecar_that_is_none_is_refused_by_name(scan, content):
         read_given(path, Slices())
 
 
-@pytest.mark.parametrize("said", ["4", True, [4], 0, -1])
+def test_a_thickness_that_is_written_as_text_is_that_number(scan):
+    assert read_given(scan(metadata={"SliceThickness": "3.50"}), Slices()).thickness == 3.5
+
+
+@pytest.mark.parametrize("said", ["4 mm", "inf", "", True, [4], 0, -1])
 def test_a_thickness_that_is_no_number_is_refused_by_the_name_of_the_sidecar(scan, said):
     with pytest.raises(VolumeError, match=r"sub-01_T1w\.json: SliceThickness"):
         read_given(scan(metadata={"SliceThickness": said}), Slices())

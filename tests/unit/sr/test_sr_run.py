@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from headsr.files import read_json
+from headsr.lock import HeldError, holding
 from headsr.render.store import StoreError
 from headsr.sr import run
 from headsr.sr.cost import ResourcesError
@@ -71,6 +72,28 @@ def test_a_face_that_was_removed_stays_removed_at_its_rim_too(scan, tmp_path):
     assert (result[:, 30:, :20] == 0).all()
     assert (result[20:28, 25, 18] > 0).all() and (result[20:28, 32, 21] > 0).all()
     assert read_json(tmp_path / "out.json")["headsr"]["zeroed_voxels"] == 48 * 20 * 20
+
+
+@pytest.mark.parametrize(("first", "second"), [("out.nii.gz", "out.nii"), ("out.nii", "out.nii.gz")])
+def test_a_result_does_not_take_the_sidecar_of_another_one(scan, tmp_path, first, second):
+    path = scan()
+    make([path], tmp_path / first)
+    left = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(StoreError, match=rf"{first}: lies there.*take its sidecar, out\.json"):
+        make([path], tmp_path / second)
+    (tmp_path / "stored.ome.zarr").mkdir()
+    with pytest.raises(StoreError, match=r"stored\.ome\.zarr: lies there.*stored\.json"):
+        make([path], tmp_path / "stored.nii.gz")
+    assert {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == left
+
+
+def test_a_place_that_cannot_be_written_in_is_known_before_what_takes_long(scan, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "estimate_of", lambda *_, **__: pytest.fail("reconstructed"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match="file"):
+        make([scan()], tmp_path / "file" / "out.nii.gz")
+    with holding(tmp_path / ".out.nii.gz.lock", what="out"), pytest.raises(HeldError, match=r"out\.nii\.gz: is being"):
+        make([scan()], tmp_path / "out.nii.gz")
 
 
 def test_what_is_as_it_should_be_stays_and_all_else_is_made_again(scan, tmp_path):

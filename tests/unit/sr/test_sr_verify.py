@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 from headsr import cli
 from headsr.files import read_json, sidecar_of
 from headsr.sr import record
@@ -54,6 +56,15 @@ def test_what_is_not_as_it_was_made_is_said_by_name(made, capsys):
     restore()
     (made / "dataset_description.json").unlink()
     assert found(made) == {(State.MISSING, "dataset_description.json")}
+
+
+@pytest.mark.parametrize("said", [b'{"SliceThickness": 5}', b"{", b'{"headsr": {"version": "1"}}'])
+def test_a_scan_with_its_own_sidecar_is_no_damaged_result(scan, tmp_path, said):
+    path = scan("a_T1w.nii.gz")
+    (tmp_path / "a_T1w.json").write_bytes(said)
+    for place in (path, tmp_path / "a_T1w.json"):
+        with pytest.raises(ValueError, match=rf"{place.name}: holds no result of headsr sr"):
+            verify_made([place])
 
 
 def test_what_would_be_made_otherwise_today_is_said_with_the_reason(made, scan, monkeypatch):

@@ -20,6 +20,7 @@ import zarr
 from stores_to_view import write_store
 from zarr.storage import FsspecStore
 
+from headsr.render import store as stores
 from headsr.render.publish import Outputs, publish_volume
 from headsr.view import ViewServer, levels
 from headsr.volumes import Grid
@@ -377,14 +378,26 @@ def test_a_shard_that_is_lost_while_it_is_read_ends_the_answer(tmp_path, monkeyp
 
 
 def test_a_store_that_is_not_finished_is_refused_with_the_way_out(tmp_path, store):
-    (tmp_path / "half.ome.zarr" / "0").mkdir(parents=True)
+    stores.begin(tmp_path / "half.ome.zarr" / "zarr.json", "a volume")
     with pytest.raises(ValueError, match=r"half\.ome\.zarr: is not finished.*zarr\.json.*same command again"):
         ViewServer([store, tmp_path / "half.ome.zarr"])
-    with pytest.raises(ValueError, match=r"none\.ome\.zarr: does not exist"):
+    with pytest.raises(ValueError, match=r"none\.ome\.zarr: does not exist\. Name a folder"):
         ViewServer([tmp_path / "none.ome.zarr"])
-    (tmp_path / "half.ome.zarr" / "zarr.json").write_text('{"attributes": {}}')
-    with pytest.raises(ValueError, match="is not a volume that headsr wrote"):
-        ViewServer([tmp_path / "half.ome.zarr" / "zarr.json"])
+    (tmp_path / "scan.nii.gz").write_text("x")
+    with pytest.raises(ValueError, match=r"scan\.nii\.gz: is a file, which any viewer of NIfTI may show\."):
+        ViewServer([tmp_path / "scan.nii.gz"])
+
+
+def test_what_headsr_did_not_write_is_named_as_what_it_is(tmp_path):
+    other = tmp_path / "other.ome.zarr"
+    (other / "0").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"other\.ome\.zarr: holds no volume that headsr wrote or began\. Name"):
+        ViewServer([other])
+    for said in ({"node_type": "array"}, {"attributes": {}}, {"attributes": {"ome": {"version": "0.5"}}}):
+        (other / "zarr.json").write_text(json.dumps({"zarr_format": 3, **said}))
+        for place in (other, other / "zarr.json"):
+            with pytest.raises(ValueError, match=r": is a Zarr v3 store, which headsr did not write\..*napari"):
+                ViewServer([place])
 
 
 def test_a_store_of_zarr_v2_is_named_as_one(tmp_path):
