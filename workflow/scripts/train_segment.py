@@ -10,9 +10,11 @@ with job(snakemake):
     from headsr.recipes import Blind, ModelRecipe, build
     from headsr.training.chain import Sources, train_segment
 
-    recipe = build(ModelRecipe, snakemake.params.recipe, snakemake.wildcards.model)
     train_segment(
-        replace(recipe, checkpointing=snakemake.params.checkpointing),
+        replace(
+            build(ModelRecipe, snakemake.params.recipe, snakemake.wildcards.model),
+            checkpointing=snakemake.params.checkpointing,
+        ),
         Sources(
             index=Path(snakemake.input.index),
             companions=[Path(path) for path in snakemake.input.get("companions", [])],
