@@ -482,8 +482,8 @@ def _ship_model(options: argparse.Namespace) -> int:
 
 
 def _import_model(options: argparse.Namespace) -> int:
-    from headsr.models.card import table_of
-    from headsr.models.imported import NOT_KNOWN, import_model
+    from headsr.models.card import NOT_KNOWN, table_of
+    from headsr.models.imported import import_model
 
     name = options.name or Path(options.file).stem
     card = import_model(

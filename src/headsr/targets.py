@@ -225,6 +225,16 @@ def training_maps(maps: Iterable[PinnedMap], model: Model) -> list[PinnedMap]:
     return [one for one in maps if one.split in ("train", "val") and one.dataset in drawn]
 
 
+def origins_of(
+    name: str, recipes: Recipes, scans: Iterable[Scan], maps: Iterable[PinnedMap]
+) -> dict[str, dict[str, str]]:
+    """The datasets that a model learns from: version, license and citation of each, by its name."""
+    model = recipes.models[name]
+    names = {one.dataset for one in (*training_scans(scans, model), *training_maps(maps, model))}
+    said = ("version", "license", "citation")
+    return {one: {key: getattr(recipes.datasets[one], key) for key in said} for one in sorted(names)}
+
+
 def refuse_models_without_data(
     names: Iterable[str], recipes: Recipes, scans: Sequence[Scan], maps: Sequence[PinnedMap]
 ) -> None:

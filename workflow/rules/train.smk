@@ -102,6 +102,7 @@ rule export_model:
         weights="<results>/models/{model}/weights.safetensors",
         history="<results>/models/{model}/history.jsonl",
         recipe="<results>/models/{model}/recipe.yaml",
+        card="<results>/models/{model}/weights.json",
     log:
         "<logs>/export_model/{model}.log",
     wildcard_constraints:
@@ -114,6 +115,9 @@ rule export_model:
         runtime=15,
     params:
         recipe=recipe_of("models"),
+        # For people alone: a function that takes `output` is not tracked.
+        datasets=lambda w, output: targets.origins_of(w.model, RECIPES, SCANS, MAPS),
+        citation=lambda w, output: RECIPES.models[w.model].citation,
         stage=versions_of_model("export_model"),
     message:
         "Export the averaged weights of {wildcards.model}"
@@ -125,6 +129,7 @@ rule take_model:
     output:
         weights="<results>/models/{model}/weights.safetensors",
         history="<results>/models/{model}/history.jsonl",
+        card="<results>/models/{model}/weights.json",
     log:
         "<logs>/take_model/{model}.log",
     wildcard_constraints:

@@ -14,4 +14,6 @@ with job(snakemake):
         weights=snakemake.output.weights,
         history=snakemake.output.history,
         recipe_copy=snakemake.output.recipe,
+        datasets=snakemake.params.datasets,
+        citation=snakemake.params.citation,
     )

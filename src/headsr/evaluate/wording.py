@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from headsr.models.card import Card
-from headsr.recipes import Data, Degradation, Model, Recipes, Shipped, Stack
+from headsr.recipes import Degradation, Model, Recipes, Shipped, Stack
 
 PROJECTION = (
     "Every estimate is then projected onto its measurement: the nearest volume x + Aᵀu whose root mean square residual "
@@ -73,7 +73,7 @@ def _of_model(model: Model | Shipped) -> str:
         return _of_shipped(model.name, model.card)
     budget = model.budget
     return (
-        f"{model.kind}, network {model.network['architecture']}, trained on {_seen(model.data)} in "
+        f"{model.kind}, network {model.network['architecture']}, trained on {model.data.words} in "
         f"{budget.segments} x {budget.steps} steps of {budget.batch}, learning rate "
         f"{model.optimizer.learning_rate:g} ({model.schedule.shape}), precision {model.precision}, averaged with decay "
         f"{model.ema_decay:g}."
@@ -89,11 +89,3 @@ def _of_shipped(name: str, card: Card) -> str:
         f"{said} that ship as {name} (SHA-256 {card.sha256[:12]}...), trained on {card.trained_on} in {card.steps} "
         "steps."
     )
-
-
-def _seen(data: Data) -> str:
-    """What a training sees: slices of scans in some contrasts, or painted from label maps in these or in any."""
-    contrasts = ", ".join(data.suffixes)
-    if data.drawn_from == "scans":
-        return f"{contrasts} {data.kind}"
-    return f"{data.kind} painted from {', '.join(data.datasets)} in {contrasts or 'any contrast'}"

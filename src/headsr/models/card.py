@@ -1,4 +1,4 @@
-"""The cards of shipped and imported weights: what they are, how they were made, who may use them. No torch."""
+"""The cards that lie beside weights: what they are, how they were made, who may use them. No torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from headsr.files import read_json, sha256_of, write_json
 
 PACKAGE = Path(__file__).parent  # where the pairs of weights and card lie that ship with headsr
+NOT_KNOWN = "not known"
 MOST_BYTES = 16 * 2**20  # of one file of weights: a package that installs quickly
 
 
@@ -21,14 +22,14 @@ class CardError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What is known of shipped weights.
+    """What is known of weights.
 
     ``sha256`` and ``bytes`` are those of the weights' file, ``kind`` is the model's, ``architectures`` are all networks
     in the file, its own first. ``trained_on`` says in words what it saw, ``datasets`` (name -> version, license,
     citation) where that came from. ``recipe`` is the training's, as plain data and for people; ``curve`` are the lines
     of its history with validation measures. ``scores`` are rows for people (ship.Score). Of weights that others
     published ``imported`` says from which file they are (its name, SHA-256 and layout), and most of the rest is not
-    known: then numbers are None.
+    known: then numbers are None, as are those that no file of a training says where weights were just trained.
     """
 
     sha256: str

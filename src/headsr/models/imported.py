@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from headsr.files import sha256_of, whole
-from headsr.models.card import Card, read_card, weights_path, write_card
+from headsr.models.card import NOT_KNOWN, Card, read_card, weights_path, write_card
 from headsr.models.checkpoint import read_checkpoint
 from headsr.models.layouts import photographs, rrdb, swinir
 from headsr.models.layouts.layout import Layout, Reading
@@ -22,7 +22,6 @@ from headsr.recipes.convert import NAME
 from headsr.weights import FORMAT, StateError, save_tensors
 
 LAYOUTS: tuple[Layout, ...] = (*rrdb.LAYOUTS, *swinir.LAYOUTS, *photographs.LAYOUTS)
-NOT_KNOWN = "not known"
 _SHOWN = 5  # of the names that are missing or too many
 _WAY_OUT = "Get the file as its authors publish it"
 # Files that lie beside those that are taken, by names that only they have.

@@ -7,17 +7,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import yaml
 
 from headsr.files import sha256_of, whole
 from headsr.history import read_history
 from headsr.models.card import MOST_BYTES, PACKAGE, Card, card_path, is_card, read_card, weights_path, write_card
+from headsr.models.trained import facts_of_training
 from headsr.recipes import Dataset, RecipeError, build
 from headsr.recipes.convert import NAME, Doc, Names, Range, unknown
 from headsr.recipes.yaml_file import read_yaml
-from headsr.weights import StateError, load_model, load_tensors, made_of, read_metadata, save_tensors
+from headsr.weights import StateError, load_model, load_tensors, read_metadata, save_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +75,8 @@ def ship(
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for weights; names are letters, digits and '_', with single '.' between")
     weights = Path(model, "weights.safetensors")
-    recipe, history = _recipe_and_history(weights)
-    facts_of_training = {
-        "kind": load_model(weights).kind,
-        "architectures": made_of(weights).architectures,
-        "recipe": recipe,
-        "seed": recipe["seed"],
-        "steps": history[-1]["step"],
-        "curve": curve_of(history),
-    }
+    history = _history_of(weights)
+    load_model(weights)  # that it can be used
     facts_for_people = {**asdict(facts), "datasets": _described(facts.datasets, datasets)}
     refuse_foreign(name, folder)
     with whole(weights_path(name, folder)) as partial:
@@ -90,7 +84,7 @@ def ship(
         if (size := partial.stat().st_size) > MOST_BYTES:
             raise StateError(f"{weights}: has {size:,} bytes, at most {MOST_BYTES:,} ship. Train a smaller network")
         facts_of_file = {"sha256": sha256_of(partial), "bytes": size}
-    write_card(name, Card(**facts_for_people, **facts_of_training, **facts_of_file), folder)
+    write_card(name, Card(**facts_for_people, **facts_of_training(weights, history), **facts_of_file), folder)
     return read_card(name, folder)
 
 
@@ -112,18 +106,8 @@ def _is_weights(path: Path) -> bool:
         return False
 
 
-def curve_of(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """The lines of a history that hold validation measures, and of these the measures alone."""
-    lines = [{key: value for key, value in line.items() if not _of_training(key)} for line in history]
-    return [line for line in lines if line.keys() > {"step"}]
-
-
-def _of_training(key: str) -> bool:
-    return key == "learning_rate" or key.startswith("train_")
-
-
-def _recipe_and_history(weights: Path) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """What lies beside the weights, which must be of the same training."""
+def _history_of(weights: Path) -> list[dict[str, float]]:
+    """The history beside the weights, which must be of the same training, as the recipe there."""
     metadata = read_metadata(weights)
     try:
         recipe = read_yaml(weights.parent / "recipe.yaml")
@@ -136,7 +120,7 @@ def _recipe_and_history(weights: Path) -> tuple[dict[str, Any], list[dict[str, f
         ) from error
     if recipe != metadata.get("recipe") or not history or history[-1] != metadata.get("validation"):
         raise StateError(f"{weights}: recipe or history beside it are of another training. Export the model again")
-    return recipe, history
+    return history
 
 
 def _described(names: Sequence[str], datasets: Mapping[str, Dataset]) -> dict[str, dict[str, str]]:

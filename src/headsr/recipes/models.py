@@ -42,6 +42,11 @@ class Data:
         """Of one example: what its memory follows from."""
         return self.crop**2
 
+    @property
+    def words(self) -> str:
+        """What a training sees, for people: slices of scans in some contrasts."""
+        return f"{', '.join(self.suffixes)} {self.kind}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Paintable(Data):
@@ -66,6 +71,13 @@ class Paintable(Data):
     def drawn_from(self) -> str:
         """Scans, or label maps."""
         return "labelmaps" if self.source == "labels" else "scans"
+
+    @property
+    def words(self) -> str:
+        """The same, or painted from label maps in these contrasts or in any."""
+        if self.source == "heads":
+            return super().words
+        return f"{self.kind} painted from {', '.join(self.datasets)} in {', '.join(self.suffixes) or 'any contrast'}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ import yaml
 from headsr.devices import choose_device
 from headsr.files import read_json, sha256_of, whole
 from headsr.history import read_history, write_history
+from headsr.models.trained import write_trained_card
 from headsr.networks.blocks import checkpoint_blocks
 from headsr.networks.build import build_network
 from headsr.recipes import Blind, Model, plain, tracked
@@ -119,11 +120,14 @@ def export_model(
     weights: str | os.PathLike[str],
     history: str | os.PathLike[str],
     recipe_copy: str | os.PathLike[str],
+    datasets: Mapping[str, Mapping[str, str]],
+    citation: str,
 ) -> None:
-    """Write the averaged network of the last segment's ``state`` with the companions that it is used with, in one file.
+    """Write the averaged network of the last segment's ``state`` with the companions that it is used with, in one file,
+    and its card beside it.
 
-    ``histories`` of all segments, in order, become one ``history``. StateError if the state is not of this recipe and
-    these companions.
+    ``histories`` of all segments, in order, become one ``history``. ``datasets`` are those that it learned from, and
+    ``citation`` is for its card (models.card.Card). StateError if the state is not of this recipe and these companions.
     """
     found = read_metadata(state)["identity"]
     refuse_other(state, found, {**found, "recipe": _lasting(recipe), "companions": _hashes(companions)})
@@ -138,6 +142,7 @@ def export_model(
     write_history(history, lines)
     described = {role: companion_of(path) for role, path in kept.items()}
     save_model(weights, module, recipe, companions=described, record=record)
+    write_trained_card(weights, lines, trained_on=recipe.data.words, datasets=datasets, citation=citation)
 
 
 def setting_of(recipe: Model, sources: Sources, device: torch.device) -> Setting:

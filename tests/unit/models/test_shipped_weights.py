@@ -15,9 +15,10 @@ import headsr.models
 from headsr.files import sha256_of
 from headsr.history import read_history, write_history
 from headsr.models.card import PACKAGE, CardError, checked_weights, read_card, shipped_models, table_of
-from headsr.models.ship import curve_of, read_facts, ship
+from headsr.models.ship import read_facts, ship
 from headsr.models.shipped import load_shipped, verify_shipped
 from headsr.models.take import take_model
+from headsr.models.trained import curve_of
 from headsr.recipes import RecipeError, Shipped
 from headsr.seal import refuse_broken_seal
 from headsr.weights import StateError, load_tensors, save_tensors
@@ -240,6 +241,7 @@ def test_taken_weights_are_the_file_that_ships_and_the_curve_of_its_card(tmp_pat
     take_model(recipe, weights=tmp_path / "taken/weights.safetensors", history=tmp_path / "taken/history.jsonl")
     assert sha256_of(tmp_path / "taken/weights.safetensors") == card.sha256
     assert read_history(tmp_path / "taken/history.jsonl") == card.curve
+    assert read_card("weights", tmp_path / "taken") == card
     (tmp_path / "tiny.safetensors").write_bytes(b"")
     with pytest.raises(CardError, match="SHA-256"):
         take_model(recipe, weights=tmp_path / "b/weights.safetensors", history=tmp_path / "b/history.jsonl")

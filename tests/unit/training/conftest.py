@@ -25,6 +25,7 @@ NEVER = {
     "compression_quality": [80, 95],
 }
 BLIND = {"first": NEVER, "second": {**NEVER, "thick_probability": 0.0}, "second_probability": 0.0}
+ORIGINS = {"demo": {"version": "v1", "license": "CC0", "citation": "Nobody (2025)"}}
 SLICES = {"kind": "slices", "suffixes": ["T1w"], "crop": 16, "degradation": "thick"}
 KINDS = {
     "baseline": {
@@ -148,7 +149,8 @@ def export():
         out = {"weights": "weights.safetensors", "history": "history.jsonl", "recipe_copy": "recipe.yaml"}
         files = {key: state.with_name(name) for key, name in out.items()}
         histories = [state.with_name(f"segment-{segment}.jsonl") for segment in range(recipe.budget.segments)]
-        export_model(recipe, state, companions=companions, histories=histories, **files)
+        facts = {"datasets": ORIGINS, "citation": "Somebody (2026)"}
+        export_model(recipe, state, companions=companions, histories=histories, **files, **facts)
         return files["weights"]
 
     return run

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 import yaml
 from torch.utils.checkpoint import checkpoint
 
+from headsr.models.card import checked_weights, read_card
 from headsr.networks import blocks
 from headsr.networks.residual2d import ResidualSliceNetwork
 from headsr.recipes import plain
@@ -160,3 +161,19 @@ def test_the_last_line_is_added_or_completed():
 def test_a_fingerprint_follows_content_not_order():
     assert fingerprint_of({"a": 1, "b": (2, 3)}) == fingerprint_of({"b": [2, 3], "a": 1})
     assert fingerprint_of({"a": 1}) != fingerprint_of({"a": 2})
+
+
+@pytest.mark.parametrize("kind", ["baseline", "adversarial"])
+def test_a_card_lies_beside_the_weights_of_every_model(recipe_of, model, kind):
+    weights = model(recipe_of(kind, steps=10), "new")
+    card = read_card("weights", weights.parent)
+    assert checked_weights("weights", weights.parent) == weights
+    assert (card.kind, card.architectures, card.seed, card.steps) == (kind, ["residual2d"], 5, 10)
+    assert (card.trained_on, card.citation, card.datasets["demo"]["license"]) == (
+        "T1w slices",
+        "Somebody (2026)",
+        "CC0",
+    )
+    assert [line["step"] for line in card.curve] == [0, 10] and "val_psnr" in card.curve[-1]
+    assert not any(name.startswith(("train_", "share_")) for line in card.curve for name in line)
+    assert (card.minutes, card.scores) == (None, []), "what no file of a training says"
