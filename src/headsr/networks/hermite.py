@@ -20,7 +20,7 @@ def hermite_functions(positions: Tensor, number: int) -> list[Tensor]:
         functions.append(math.sqrt(2) * x * functions[0])
     for k in range(2, number):
         functions.append(math.sqrt(2 / k) * x * functions[-1] - math.sqrt((k - 1) / k) * functions[-2])
-    return functions[:number]
+    return functions
 
 
 def reach(number: int) -> float:

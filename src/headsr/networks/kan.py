@@ -7,6 +7,8 @@ channels times basis functions are kept, not one an edge.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -78,14 +80,14 @@ class MetaLearner(nn.Module):
         for layer in (self.first, self.last):
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
-        self._kept: tuple[object, Tensor] | None = None
+        self._kept: tuple[list[tuple[int, int, torch.dtype]], Tensor] | None = None
 
     def forward(self, prompts: Tensor) -> Tensor:
         """Coefficients (number, made) in fp32: they are weights."""
         with in_full_precision(prompts.device):
             return self.last(F.relu(self.first(prompts.float())))
 
-    def cached(self, make: object, *of: nn.Module) -> Tensor:
+    def cached(self, make: Callable[[], Tensor], *of: nn.Module) -> Tensor:
         """``make()``, which depends on these modules and this one: kept while none of their parameters changes.
 
         Made anew each time where gradients are asked for.

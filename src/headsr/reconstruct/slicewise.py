@@ -3,7 +3,7 @@ coarse, interpolated or as they are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,32 +41,32 @@ def upsample_slicewise(study: Study, network: nn.Module, *, precision: torch.dty
     slices larger (its ``scale``), the scans' own; ``precision`` None is fp32. Returns (X, Y, Z). ValueError for scans
     that are not coarse by its scale.
     """
-    device, scale = study.scans[0].data.device, getattr(network, "scale", 1)
-    total, count = torch.zeros(study.head.shape, device=device), 0
+    total, count = torch.zeros(study.head.shape, device=study.scans[0].data.device), 0
     for scan in study.scans:
-        if scale > 1:
-            total += torch.as_tensor(_enlarged(scan, study.head, network, scale, precision), device=device)
-            count += 1
-            continue
-        interpolated = torch.as_tensor(spline_of(scan, study.head), device=device)
-        for order in slice_orders(scan.operator):
-            slices = interpolated.permute(order).contiguous()
-            total.permute(order).add_(_in_batches(network, slices, precision))
+        for estimate in _estimates(scan, study.head, network, precision):
+            total += estimate
             count += 1
     return (total / count).cpu().numpy()
 
 
-def _enlarged(
-    scan: Measurement, head: Grid, network: nn.Module, scale: int, precision: torch.dtype | None
-) -> NDArray[np.float32]:
-    """A scan whose own slices were made larger, on the head's grid (X, Y, Z): interpolated where the grids differ."""
-    order = own_plane(scan, scale)
-    made = _in_batches(network, scan.data.permute(order).contiguous(), precision)
-    finer = made.permute(tuple(np.argsort(order))).cpu().numpy()
-    return spline_resample(Volume(finer, scan.operator.scan.resized(finer.shape)), head)
+def _estimates(scan: Measurement, head: Grid, network: nn.Module, precision: torch.dtype | None) -> Iterator[Tensor]:
+    """What the network makes of a scan, on the head's grid (X, Y, Z): one for each plane that its slices are seen in.
+
+    Where it makes the scan's own slices larger, they are interpolated as far as the grids differ.
+    """
+    scale, device = getattr(network, "scale", 1), scan.data.device
+    if scale > 1:
+        order = _own_plane(scan, scale)
+        finer = _in_plane(network, scan.data, order, precision).cpu().numpy()
+        grid = scan.operator.scan.resized(finer.shape)
+        yield torch.as_tensor(spline_resample(Volume(finer, grid), head), device=device)
+        return
+    interpolated = torch.as_tensor(spline_of(scan, head), device=device)
+    for order in slice_orders(scan.operator):
+        yield _in_plane(network, interpolated, order, precision)
 
 
-def own_plane(scan: Measurement, scale: int) -> tuple[int, int, int]:
+def _own_plane(scan: Measurement, scale: int) -> tuple[int, int, int]:
     """The axes of a scan as (stack, rows, columns) of its own slices, whose pixels a network makes finer by ``scale``.
 
     ValueError where its rows or columns are not about so many times as coarse as the head's voxels.
@@ -95,6 +95,9 @@ def slice_orders(operator: Acquisition) -> list[tuple[int, int, int]]:
     return [(first, operator.axis, second), (second, operator.axis, first)]
 
 
-def _in_batches(network: nn.Module, slices: Tensor, precision: torch.dtype | None) -> Tensor:
+def _in_plane(network: nn.Module, volume: Tensor, order: tuple[int, int, int], precision: torch.dtype | None) -> Tensor:
+    """What the network makes of a volume (x, y, z) slice by slice; ``order`` are its axes of stack, rows, columns."""
+    slices = volume.permute(order).contiguous()
     with torch.autocast(slices.device.type, dtype=torch.bfloat16, enabled=precision is not None):
-        return torch.cat([network(batch[:, None])[:, 0].float() for batch in slices.split(_BATCH)])
+        made = torch.cat([network(batch[:, None])[:, 0].float() for batch in slices.split(_BATCH)])
+    return made.permute(tuple(np.argsort(order)))

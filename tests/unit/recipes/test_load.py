@@ -108,6 +108,42 @@ def test_stacks_that_cannot_be_are_refused_before_anything_runs(block, message):
         load_recipes(config)
 
 
+def test_a_network_that_makes_slices_larger_serves_scans_that_are_coarse_by_its_scale():
+    config = copy.deepcopy(load_config([])) | {"tables": ["slice_networks_in_plane"]}
+    load_recipes(config)
+    stacks = [{"view": "axial", "factors": [2, 4, 1]}]
+    config["overrides"] = {"degradations": {"inplane_x4": {"stacks": stacks}}}
+    message = (
+        "'rrdb_x4' has the model 'rrdb_x4', which makes rows and columns 4 times .* 'inplane_x4' are 2 and 4 times"
+    )
+    with pytest.raises(RecipeError, match=message):
+        load_recipes(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {"view": "edge_on"}}, "network.scale: 4 makes rows and columns finer alike, .* edge_on"),
+        ({"data": {"crop": 98}}, "data.crop: 98 must be a multiple of network.scale, 4, and at least 32"),
+        ({"data": {"crop": 28}}, "data.crop: 28 must be a multiple of network.scale, 4, and at least 32"),
+        ({"network": {"scale": 0}}, "network.scale: 0; it is a whole number from 1"),
+        ({"network": {"scale": 2.5}}, r"network.scale: 2\.5; it is a whole number"),
+    ],
+)
+@pytest.mark.parametrize("model", ["rrdb_x4_small", "rrdb_x4_gan_small"])
+def test_slices_that_a_network_cannot_make_larger_by_its_scale_are_refused(model, change, message):
+    config = copy.deepcopy(load_config([])) | {"overrides": {"models": {model: change}}}
+    with pytest.raises(RecipeError, match=rf"{model}: {message}"):
+        load_recipes(config)
+
+
+def test_what_a_training_sees_is_said_in_words():
+    models = load_recipes(load_config([])).models
+    assert models["edsr"].data.words == "T1w slices"
+    assert models["edsr_labels"].data.words == "slices painted from synthseg in any contrast"
+    assert models["rrdb_small"].data.words == "slices painted from synthseg in T1w"
+
+
 def test_recipes_name_the_profiles_that_there_are():
     assert PROFILES == profiles.PROFILES
 
