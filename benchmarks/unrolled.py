@@ -123,8 +123,8 @@ FLOOR = -0.1  # against the better classical method, in every row
 def rows():
     """What the bars are about comes first, head by head."""
     first = (("orthogonal", 4, (0, 1, 3)), ("thick", 4, (0, 1, 3)))
-    second = (("thick", 6, (0, 1)), ("oblique", 0, (1,)))
-    third = (("orthogonal", 2, (0, 1, 3)), ("orthogonal", 6, (0, 1, 3)), ("thick", 2, (0, 1)))
+    second = (("thick", 6, (0, 1, 3)), ("oblique", 0, (1,)))
+    third = (("orthogonal", 2, (0, 1, 3)), ("orthogonal", 6, (0, 1, 3)), ("thick", 2, (0, 1, 3)))
     groups = [(first, HEADS), (second, HEADS), (third, HEADS), ((("flat", 2, (0, 1)), ("flat", 4, (0, 1))), (FLAT,))]
     for kinds, heads in groups:
         for head in heads:
