@@ -95,6 +95,12 @@ class Slices(Paintable):
     view: Annotated[Literal["edge_on", "in_plane"], Doc("Thick slices from the side, or coarse ones from above.")] = (
         "edge_on"
     )
+    visits: Annotated[Count, Doc("Steps in a row that see a painted slice, each another crop of it degraded anew.")] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.visits > 1 and self.source == "heads":
+            raise ValueError("visits: only painted slices are visited more than once, with source labels")
 
 
 @dataclass(frozen=True, kw_only=True)

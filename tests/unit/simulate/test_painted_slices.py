@@ -61,6 +61,43 @@ def test_a_crop_has_the_pixels_of_its_block_and_its_own_head(index, monkeypatch)
     assert {one.name for one in drawn} == {"a", "c"}
 
 
+def test_a_slice_is_painted_for_some_steps_in_a_row(index, monkeypatch):
+    painted = []
+
+    def numbered(head, shape, voxel_mm, *, seed, **_):
+        """Every pixel has a value of its own, and no slice one of another."""
+        painted.append(seed)
+        return torch.arange(np.prod(shape)).reshape(shape) + 1000.0 * len(painted), torch.zeros(shape)
+
+    monkeypatch.setattr(anatomies, "paint", numbered)
+    visited = PaintedSliceSampler(index, split="train", crop=18, visits=4, seed=5, device=CPU)
+    batches = [visited.batch(step, 8) for step in range(4)]
+    # At step 0 all are painted; then a quarter of the batch, in turns, at every step.
+    assert len(painted) == len(set(painted)) == 8 + 2 * 3
+    for number in range(8):
+        slices = [int(batch.images[number].min() // 1000) for batch in batches]
+        corners = [batch.images[number, 0, 0, 0].item() % 1000 for batch in batches]
+        assert len(set(slices)) == (1 if number % 4 == 0 else 2)
+        assert len(set(corners)) > 1
+        for batch in batches:
+            image = batch.images[number, 0]
+            assert image.shape == (18, 18) and image.unique().numel() == 18 * 18
+            assert image.max() - image.min() < 27 * 27
+    assert len({seed for batch in batches for seed in batch.seeds}) == 32
+
+
+def test_visits_are_a_function_of_the_step(index):
+    def batch(step, *earlier):
+        visited = PaintedSliceSampler(index, split="train", crop=18, visits=3, seed=5, device=CPU)
+        for one in earlier:
+            visited.batch(one, 6)
+        return visited.batch(step, 6)
+
+    after, alone = batch(7, 4, 5, 6), batch(7)
+    assert torch.equal(after.images, alone.images) and torch.equal(after.pixel_mm, alone.pixel_mm)
+    assert torch.equal(after.planes, alone.planes) and after.seeds == alone.seeds
+
+
 @pytest.mark.parametrize("view", ["edge_on", "in_plane"])
 def test_2d_networks_train_on_painted_pairs(index, view):
     recipes = load_recipes(load_config([]))
@@ -82,6 +119,13 @@ def test_slices_of_label_maps_name_datasets():
     assert build(DataRecipe, slices, "data").drawn_from == "labelmaps"
     with pytest.raises(ValueError, match="name the label maps"):
         build(DataRecipe, slices | {"datasets": []}, "data")
+
+
+def test_only_painted_slices_are_visited_more_than_once():
+    slices = {"kind": "slices", "crop": 24, "degradation": "thick_slices", "suffixes": ["T1w"], "visits": 2}
+    with pytest.raises(ValueError, match="visits: only painted slices"):
+        build(DataRecipe, slices, "data")
+    assert build(DataRecipe, slices | {"source": "labels", "datasets": ["synthseg"]}, "data").visits == 2
 
 
 def test_slices_are_painted_in_the_contrasts_that_are_named(index):

@@ -53,6 +53,7 @@ class SlicePairs:
                 split=split,
                 crop=recipe.data.crop,
                 suffixes=recipe.data.suffixes,
+                visits=recipe.data.visits,
                 seed=seed,
                 device=device,
             )
