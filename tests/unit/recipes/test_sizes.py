@@ -6,7 +6,7 @@ import pytest
 
 from headsr.recipes import load_config, load_recipes, plain
 
-# A rate and a moving average go with the length of a training.
+# A rate and a moving average go with the length of a training, visits of a painted slice with how long a step takes.
 _LENGTHS = {"budget", "ema_decay"}
 _SIZES = {"channels", "blocks", "growth", "depths", "enlarging"}
 _PAIRS = {
@@ -30,7 +30,8 @@ def without_sizes(recipe):
     said = plain(recipe)
     for network in ("network", "discriminator"):
         said[network] = {key: value for key, value in said.get(network, {}).items() if key not in _SIZES}
-    said["data"].pop("crop")
+    for key in ("crop", "visits"):
+        said["data"].pop(key)
     said["optimizer"].pop("learning_rate")
     said["schedule"].pop("warm_up")
     return {key: value for key, value in said.items() if key not in _LENGTHS}
