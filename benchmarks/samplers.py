@@ -302,7 +302,6 @@ def main():
     if None in (options.scans, options.encoder, options.results):
         print("Nothing measured: name a folder of scans, weights of a slice encoder and a folder for the results")
         return
-    # First, since it forks: no thread of torch's must have begun.
     peaks = memory(prior, 96)
     print(f"{prior.device}, {prior.precision or torch.float32}, {torch.get_num_threads()} threads")
     print(f"MiB of {BATCH} slices of 96: {', '.join(f'{name} {mib:.0f}' for name, mib in peaks.items())}", flush=True)
