@@ -270,8 +270,8 @@ def sheet(prior, recipe, index, path):
 
 
 def draw(path, slices, beside):
-    """A picture of pairs in rows, white at 1 or brighter."""
-    pairs = torch.cat([slices, beside], dim=2)
+    """A picture of pairs in rows, white at 1 or brighter; what lies towards the crown or the face is up."""
+    pairs = torch.cat([slices, beside], dim=2).flip(1)
     framed = F.pad(pairs.clamp(0, 1), (3, 3, 3, 3), value=1.0)
     lines = [torch.cat(list(line), dim=1) for line in framed.split(ROW)]
     pixels = (255 * torch.cat(lines)).round().to(torch.uint8).numpy()
