@@ -5,8 +5,9 @@ Run: python benchmarks/fillings.py INDEX --autoencoder WEIGHTS --results FOLDER 
 
 The committed recipe of the denoiser at the size of SMALL, on slices painted from the anatomies that INDEX lists. They
 are encoded once, by the frozen autoencoder WEIGHTS, and kept in FOLDER with every finished run, so that what was
-stopped goes on and several processes may share the runs. Of one seed all fillings see the same slices and noise. The
-loss is that of training, on slices of anatomies that no training sees, with the same noise for every run.
+stopped goes on; several processes may share the runs by --only or --seeds. Of one seed all fillings see the same slices
+and noise. The loss is that of training, on slices of anatomies that no training sees, with the same noise for every
+run.
 
 At equal width a filling works on the channels of the slot. At equal parameters it is as wide as takes the slot nearest
 to the number of another filling, between two 1 x 1 convolutions (matched_width). Time is a step's, in turns: of the
@@ -395,7 +396,6 @@ def main():
     precision = choose_precision(recipe.precision, device) or torch.float32
     print(f"{device}, {precision}, {torch.get_num_threads()} threads, {recipe.budget.batch} slices of {SMALL['data']}")
     scratch = results.folder / "scratch"
-    # First, since it forks: no thread of torch's must have begun.
     cost = results.kept(
         "costs", lambda: costs(Bench(recipe, autoencoder, blank_examples(recipe, device), device), scratch)
     )

@@ -198,8 +198,8 @@ def peak_mib(make, options):
         variant.step()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     read, write = os.pipe()
-    # Forked before any step is taken here, whose threads a fork would not have.
     if not os.fork():
+        torch.set_num_threads(1)  # others do not live on in a fork: it would wait for them for ever
         take_first_step()
         variant = make()
         before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

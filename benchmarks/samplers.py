@@ -270,8 +270,8 @@ def sheet(prior, recipe, index, path):
 
 
 def draw(path, slices, beside):
-    """A picture of pairs in rows, white at 1 or brighter."""
-    pairs = torch.cat([slices, beside], dim=2)
+    """A picture of pairs in rows, white at 1 or brighter; what lies towards the crown or the face is up."""
+    pairs = torch.cat([slices, beside], dim=2).flip(1)
     framed = F.pad(pairs.clamp(0, 1), (3, 3, 3, 3), value=1.0)
     lines = [torch.cat(list(line), dim=1) for line in framed.split(ROW)]
     pixels = (255 * torch.cat(lines)).round().to(torch.uint8).numpy()
@@ -302,7 +302,6 @@ def main():
     if None in (options.scans, options.encoder, options.results):
         print("Nothing measured: name a folder of scans, weights of a slice encoder and a folder for the results")
         return
-    # First, since it forks: no thread of torch's must have begun.
     peaks = memory(prior, 96)
     print(f"{prior.device}, {prior.precision or torch.float32}, {torch.get_num_threads()} threads")
     print(f"MiB of {BATCH} slices of 96: {', '.join(f'{name} {mib:.0f}' for name, mib in peaks.items())}", flush=True)

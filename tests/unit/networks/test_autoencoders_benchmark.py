@@ -17,6 +17,7 @@ from autoencoders import BlockPca, Head, Through, ceiling, psnr_of, sliced, tile
 from headsr.files import write_json
 from headsr.networks.autoencoder import block_cosines
 from headsr.networks.build import build_network
+from headsr.volumes import Grid, Volume
 
 
 def test_diffusers_is_of_the_width_that_comes_nearest_in_size():
@@ -125,3 +126,20 @@ def test_the_table_has_a_line_for_every_code_and_the_ceiling():
     assert "ms, 40 x 40" in heading and heading.endswith("| simulated, no noise | real |")
     assert one.startswith("| off | 0 | ") and one.endswith("| 20.00 | 20.00 |")
     assert last == f"| ceiling of the noise | | | | | {ceiling(0.01, 0.5):.2f} |"
+
+
+def test_a_simulated_head_has_no_noise_is_brightest_at_1_and_is_kept(tmp_path, monkeypatch):
+    ball = np.linalg.norm(np.indices((24, 24, 24)) - 11.5, axis=0) < 9
+    asked = []
+
+    def simulate(anatomy, **of):
+        asked.append((anatomy, of["noise"], of["suffix"], of["seed"]))
+        return Volume(800 * ball.astype(np.float32), Grid(ball.shape, np.eye(4)))
+
+    monkeypatch.setattr(autoencoders, "load_label_map", lambda *files: files)
+    monkeypatch.setattr(autoencoders, "simulate_head", simulate)
+    for _ in range(2):
+        volume, inside = autoencoders.simulated("sub-15", "dseg", "table", tmp_path)
+    assert asked == [(("dseg", "table"), 0.0, "T1w", autoencoders.seed_of("autoencoders", "sub-15"))]
+    np.testing.assert_allclose(volume.data, ball, atol=1e-6)
+    assert inside[12, 12, 12] and not inside[0, 0, 0]

@@ -150,16 +150,15 @@ def test_the_nearest_slice_is_of_the_same_plane():
     assert (of_planes[chosen] == torch.tensor([1, 2, 0])).all()
 
 
-def test_the_sheet_shows_every_slice_beside_its_nearest(tmp_path):
+def test_the_sheet_shows_every_slice_beside_its_nearest_with_the_crown_up(tmp_path):
     slices, beside = torch.full((24, 8, 8), 0.2), torch.full((24, 8, 8), 2.0)
+    slices[:, -1] = 0.4  # rows run towards the crown
     samplers.draw(tmp_path / "sheet.png", slices, beside)
     with Image.open(tmp_path / "sheet.png") as picture:
         pixels = np.asarray(picture)
-    assert (
-        pixels.shape == (4 * 14, 6 * 22)
-        and (pixels == 51).sum() == 24 * 64
-        and (pixels == 255).sum() == pixels.size - 24 * 64
-    )
+    assert pixels.shape == (4 * 14, 6 * 22)
+    assert (pixels[3, 3:11] == 102).all() and (pixels[4:11, 3:11] == 51).all() and (pixels[:, 11:25] == 255).all()
+    assert (pixels == 102).sum() == 24 * 8 and (pixels == 51).sum() == 24 * 56
 
 
 def test_training_slices_are_those_of_the_first_steps(recipe_of, index):
