@@ -10,6 +10,7 @@ from headsr.training.data import anatomies, painted_slices
 from headsr.training.data.anatomies import Painted
 from headsr.training.data.painted_slices import PaintedSliceSampler
 from headsr.training.data.slices import SlicePairs
+from headsr.training.data.study_slices import StudySlicePairs
 
 CPU = torch.device("cpu")
 
@@ -59,6 +60,18 @@ def test_a_crop_has_the_pixels_of_its_block_and_its_own_head(index, monkeypatch)
     assert batch.pixel_mm[:, 0].tolist() == pytest.approx([one.voxel_mm for one in drawn])
     assert torch.equal(batch.pixel_mm[:, 0], batch.pixel_mm[:, 1])
     assert {one.name for one in drawn} == {"a", "c"}
+
+
+def test_a_denoiser_trains_on_slices_of_painted_studies_of_many_voxel_sizes(index):
+    model = load_recipes(load_config([])).models["ldm_studies"]
+    changes = {"data": {"crop": 24, "per_block": 4}, "budget": {"batch": 12}}
+    model = build(ModelRecipe, merged(plain(model), changes), "model")
+    batch, again = (StudySlicePairs(model, index, split="train", blind=None, device=CPU).batch(3) for _ in range(2))
+    assert torch.equal(batch.clean, again.clean) and torch.equal(batch.condition.image, again.condition.image)
+    assert batch.clean.shape == batch.condition.image.shape == (12, 1, 24, 24)
+    assert (batch.clean - batch.condition.image).square().mean() < 0.1 * batch.clean.square().mean()
+    sizes = batch.condition.pixel_mm.reshape(3, 8)
+    assert torch.equal(sizes, sizes[:, :1].expand(-1, 8)) and len(set(sizes[:, 0].tolist())) == 3
 
 
 @pytest.mark.parametrize("view", ["edge_on", "in_plane"])
