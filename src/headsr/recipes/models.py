@@ -349,6 +349,8 @@ class Ldm(Model):
     """Denoises the latents of an autoencoder, given what scans show of the slice and how it lies.
 
     With data of kind slices that is one thick scan, with study_slices least squares over all scans of a study.
+    ``denoiser`` names the trained one, in the latents of the same autoencoder, that it starts from ('' starts from
+    random weights).
     """
 
     kind: ClassVar[str] = "ldm"
@@ -358,6 +360,7 @@ class Ldm(Model):
     assembly: ClassVar[Part] = Part("headsr.networks.latent_diffusion.LatentDiffusion")
     kept: ClassVar[tuple[str, ...]] = ("autoencoder",)
     autoencoder: Annotated[str, Names("models", ("autoencoder",)), Doc("The autoencoder whose latents it lives in.")]
+    denoiser: Annotated[str, Names("models", ("ldm",)), Doc("The denoiser that it starts from.")] = ""
     unconditional: Annotated[Decay, Doc("Share of the slices of which it is shown nothing.")] = 0.2
     weighting: Annotated[
         Literal["even", "min_snr"],

@@ -74,6 +74,13 @@ def test_a_generator_that_starts_from_another_network_is_refused(check, recipe_o
     check("adversarial", {"edsr": recipe_of("baseline")}, generator="edsr")
 
 
+def test_a_denoiser_that_starts_from_another_network_is_refused(check, recipe_of):
+    with pytest.raises(RecipeError, match="size mismatch"):
+        check("ldm", {"ldm": recipe_of("ldm", network={"channels": [8, 8]})}, denoiser="ldm")
+    found = check("ldm", {"ldm": recipe_of("ldm_studies")}, denoiser="ldm", losses={"detail_bands": 1.0})
+    assert found["losses"] == {"network": ["denoising", "detail_bands", "wavelet"]}
+
+
 def test_the_features_of_an_autoencoder_can_be_compared(check):
     found = check("baseline", losses={"perceptual": {"weight": 1.0, "features": "kl"}})
     assert "perceptual" in found["losses"]["network"]

@@ -236,6 +236,26 @@ def test_a_generator_starts_from_the_baseline_that_it_names(recipe_of, model, ta
     assert all(torch.equal(tensor, start[name]) for name, tensor in networks["network"].state_dict().items())
 
 
+BANDS = {"denoising": 0.0, "wavelet": 0.0, "low_band": 0.5, "detail_bands": 2.0}
+
+
+def test_a_denoiser_starts_from_the_one_that_it_names(recipe_of, model, task_of):
+    kl = model(recipe_of("autoencoder", steps=3), "kl")
+    ldm = model(recipe_of("ldm", steps=2), "ldm", companions=[kl])
+    task = task_of(recipe_of("ldm", denoiser="ldm", losses=BANDS), [kl, ldm])
+    networks = task.networks()
+    task.begin(networks)
+    start = load_model(ldm).module.unet.state_dict()
+    assert all(torch.equal(tensor, start[name]) for name, tensor in networks["network"].state_dict().items())
+    assert start["estimate_weight"].abs().sum() > 0, "the linear estimate is of the weights"
+    assert set(task.terms("network", networks, 1)) == {"low_band", "detail_bands"}
+    first, *_ = lines_of(model(task.setting.recipe, "tuned", companions=[kl, ldm]))
+    assert first["val_psnr_at_0.3"] == lines_of(ldm)[-1]["val_psnr_at_0.3"]
+    other = model(recipe_of("autoencoder", steps=2), "other/kl")
+    with pytest.raises(ValueError, match=r"denoiser: 'ldm' lives in the latents of another autoencoder than 'kl'"):
+        (task := task_of(task.setting.recipe, [other, ldm])).begin(task.networks())
+
+
 def test_batches_can_be_accumulated(recipe_of, train):
     """Two batches of two make the step of one batch of four, but for the crops that each step draws."""
     once = train(recipe_of("baseline", steps=2, optimizer={"accumulation": 2}), "a")

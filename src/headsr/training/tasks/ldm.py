@@ -42,12 +42,16 @@ class DenoisingTask(OneNetwork):
 
     @torch.no_grad()
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
-        """Set the linear estimate of clean latents from the images of conditions.
+        """Take the weights of the denoiser that the recipe names; where it names none, set the linear estimate.
 
-        It is least squares over 3 x 3 latents of which something is shown. The deviation per channel is that of its
-        residuals; solved by normal equations in fp64, with a trace of ridge.
+        It is that of clean latents from the images of conditions, least squares over 3 x 3 latents of which something
+        is shown. The deviation per channel is that of its residuals; solved by normal equations in fp64, with a trace
+        of ridge.
         """
         unet: LatentUnet = networks["network"]
+        if name := self.setting.recipe.denoiser:
+            unet.load_state_dict(self._started_from(name).state_dict())
+            return
         gram, cross, squares, count = 0.0, 0.0, 0.0, 0
         for step in range(_ESTIMATE_BATCHES):
             pairs = self.setting.train.batch(step, _ESTIMATE_BATCH)
@@ -107,6 +111,18 @@ class DenoisingTask(OneNetwork):
         noise = torch.randn(shape, generator=generator_of(self.setting.recipe.seed, "sampling")).to(pairs.clean)
         latents = sample(network, noise, pairs.condition, steps=_SAMPLING_STEPS)
         return {"val_psnr_sampled": psnr(self._image(latents), pairs.clean)}
+
+    def _started_from(self, name: str) -> LatentUnet:
+        """A trained denoiser; ValueError where its latents are those of another autoencoder."""
+        start, latents_of = self.setting.companions[name].module, self.setting.recipe.autoencoder
+        own, other = self.autoencoder.state_dict(), start.autoencoder.state_dict()
+        without_numbers = self.setting.device.type == "meta"
+        if own.keys() != other.keys() or not all(without_numbers or torch.equal(own[key], other[key]) for key in own):
+            raise ValueError(
+                f"denoiser: {name!r} lives in the latents of another autoencoder than {latents_of!r}. "
+                "Name one of the same"
+            )
+        return start.unet
 
     def _condition(self, pairs: Pairs | StudySlices, step: int) -> Condition:
         """What the denoiser is told in a step of training: of some slices nothing is shown."""
