@@ -163,6 +163,23 @@ def test_weights_say_what_their_denoiser_is_told(recipe_of, model):
         assert f"val_psnr_{told}" in lines_of(weights)[0]
 
 
+def test_a_denoiser_learns_more_than_its_linear_estimate_whatever_its_seed(recipe_of, model):
+    """In 120 steps it gains 0.12 to 0.24 dB (five seeds). Where it is to find other slices of the batch, which nothing
+    tells it, it ends between 0.05 dB below and 0.01 above (four seeds): luck is no match for the margin.
+
+    The autoencoder has learned nothing: its latents are cosines of blocks, as many as pixels, in which nothing is lost.
+    """
+    sixteen = {"latent_channels": 16}
+    kl = model(recipe_of("autoencoder", steps=1, network=sixteen, optimizer={"learning_rate": 1e-9}), "kl")
+    training = {"budget": {"batch": 8}, "optimizer": {"learning_rate": 0.006}, "ema_decay": 0.98}
+    training |= {"schedule": {"shape": "cosine", "warm_up": 10}, "losses": {"wavelet": 0.0}}
+    for seed in (1, 2, 3):
+        recipe = recipe_of("ldm", steps=120, seed=seed, network={"channels": [16, 32], **sixteen}, **training)
+        linear, *_, last = lines_of(model(recipe, f"ldm_{seed}", companions=[kl]))
+        for time in ("0.1", "0.3"):
+            assert last[f"val_psnr_at_{time}"] > linear[f"val_psnr_at_{time}"] + 0.1
+
+
 def test_a_discriminator_s_turn_leaves_the_generator_alone(recipe_of, task_of):
     task = task_of(recipe_of("adversarial"))
     networks = task.networks()
