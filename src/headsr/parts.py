@@ -99,6 +99,8 @@ LOSSES: dict[str, Loss] = {
     "gradient": Loss("headsr.losses.gradient.gradient_loss"),
     "wavelet": Loss("headsr.losses.wavelet.wavelet_loss"),
     "denoising": Loss("headsr.losses.pixel.mse_loss", of="residuals"),
+    "low_band": Loss("headsr.losses.wavelet.low_band_loss", of="residuals"),
+    "detail_bands": Loss("headsr.losses.wavelet.detail_bands_loss", of="residuals"),
     "kl": Loss("headsr.losses.posterior.kl_divergence", of="posterior"),
     "plane": Loss("headsr.losses.answers.cross_entropy", of="planes"),
     "position": Loss("headsr.losses.answers.smooth_l1", of="positions"),

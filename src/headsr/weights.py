@@ -43,12 +43,13 @@ class TrainedModel(NamedTuple):
     """A model as its users see it: its kind, its network in evaluation mode, and the precision that it asks for.
 
     ``module`` is the network of a baseline or an autoencoder, a LatentDiffusion of an ldm, which has ``.unet`` and
-    ``.autoencoder``.
+    ``.autoencoder``. ``told`` is what an ldm is told of slices: the spline of one scan, or least squares over all.
     """
 
     kind: str
     module: nn.Module
     precision: str
+    told: recipes.Told = "spline"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class Made:
     network: dict[str, Any]
     companions: dict[str, dict[str, Any]]
     precision: Literal[PRECISIONS] = "fp32"
+    told: recipes.Told = "spline"
     stage: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,9 +90,8 @@ def save_model(
     """
     made = {"task": recipe.kind, "network": recipes.plain(recipe.network), "companions": dict(companions or {})}
     for_reading = {"model": Path(path).parent.name, "recipe": recipes.plain(recipe)}
-    save_tensors(
-        path, module.state_dict(), {**record, **for_reading, **made, "precision": recipe.precision, "format": FORMAT}
-    )
+    use = {"precision": recipe.precision} | ({} if recipe.data.told == "spline" else {"told": recipe.data.told})
+    save_tensors(path, module.state_dict(), {**record, **for_reading, **made, **use, "format": FORMAT})
 
 
 def load_model(weights: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> TrainedModel:
@@ -113,7 +114,8 @@ def load_model(weights: str | os.PathLike[str], *, device: str | torch.device = 
         ) from error
     except (ValueError, RuntimeError) as error:
         raise StateError(f"{weights}: does not fit this version of headsr ({error}). Train the model again") from error
-    return TrainedModel(said.task, module.to(device).eval().requires_grad_(False), said.precision)
+    module = module.to(device).eval().requires_grad_(False)
+    return TrainedModel(said.task, module, said.precision, said.told)
 
 
 def assembled(model: Mapping[str, Any], build: Callable[[Mapping[str, Any]], nn.Module] = build_network) -> nn.Module:

@@ -12,9 +12,11 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from headsr.acquisition.least_squares import roughness, steepness
+from headsr.acquisition.measurement import Study
 from headsr.acquisition.operator import Acquisition
 from headsr.volumes import Grid
 
@@ -49,6 +51,12 @@ class Evidence:
         self.fineness = float(np.mean([np.prod(_spacing(operator)) for operator in self.operators]))
         self._seen = [operator.adjoint(operator.covered.to(self.scans[0].dtype)) for operator in self.operators]
         self._target = self._back(self.scans)
+
+    @classmethod
+    def of(cls, study: Study) -> Evidence:
+        """The scans of one head as they were measured."""
+        scans = study.scans
+        return cls([s.operator for s in scans], [s.data[None, None] for s in scans], [s.noise for s in scans])
 
     @property
     def variance(self) -> float:
@@ -105,7 +113,7 @@ class Evidence:
 
         Where no scan is coarse along an axis, zero.
         """
-        means, found = self._by_axis(self.scans), self._axes()
+        means, found = self._by_axis(self.scans), self.axes()
         return torch.cat([mean - self.start if axis in found else mean for axis, mean in enumerate(means)], dim=1)
 
     def places(self) -> Tensor:
@@ -123,6 +131,21 @@ class Evidence:
             offsets.append(total / max(1, count))
         covered = (seen > _SEEN * seen.amax()).to(seen.dtype)
         return torch.stack([*offsets, covered])[None]
+
+    def axes(self) -> set[int]:
+        """The axes of the head along which any scan is coarse."""
+        return {axis for operator in self.operators for axis in _towards(operator)}
+
+    def reaches(self) -> NDArray[np.float64]:
+        """How many voxels a sample of each scan reaches across along each axis of the head, (K, 3).
+
+        Along axes that the scan is not coarse along, 1.
+        """
+        found = np.ones((len(self.operators), 3))
+        for row, operator in zip(found, self.operators, strict=True):
+            for own, towards in zip(operator.coarse, _towards(operator), strict=True):
+                row[towards] = _extent(operator)[own]
+        return found
 
     def traits(self) -> Tensor:
         """What is the same at every voxel, (N, 13): per axis whether a scan is coarse along it, the distance and the
@@ -155,10 +178,6 @@ class Evidence:
         seen = sum(self.trust[k] * self._seen[k] for k in which)
         known = seen > _SEEN * seen.amax()
         return torch.where(known, total / torch.where(known, seen, torch.ones_like(seen)), torch.zeros_like(total))
-
-    def _axes(self) -> set[int]:
-        """The axes of the head along which any scan is coarse."""
-        return {axis for operator in self.operators for axis in _towards(operator)}
 
     def _by_axis(self, samples: Sequence[Tensor]) -> list[Tensor]:
         found = []

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from headsr.acquisition.evidence import Evidence
 from headsr.acquisition.measurement import Measurement, Study
 from headsr.devices import choose_precision, generator_of
 from headsr.diffusion.sample import predict_clean
@@ -17,6 +18,7 @@ from headsr.networks.condition import Condition
 from headsr.recipes import Fit
 from headsr.reconstruct.interpolate import spline_of
 from headsr.reconstruct.slicewise import slice_orders
+from headsr.reconstruct.study_planes import StudyPlanes
 from headsr.volumes import Grid
 from headsr.weights import TrainedModel
 
@@ -24,11 +26,17 @@ _HEAD_LEVEL, _HEAD_SHARE = 0.1, 0.05  # a slice is asked about if this share of 
 
 
 class _Family(NamedTuple):
-    """The slices of one plane through one scan, what it says of all of them, and which show head."""
+    """The slices of one plane, what one scan or all of them say of all of these, and which show head."""
 
     condition: Condition
     order: tuple[int, int, int]
     shown: Tensor
+
+    @classmethod
+    def of(cls, condition: Condition, order: tuple[int, int, int]) -> _Family:
+        """The slices that a condition is of, those that show head by its image."""
+        share = (condition.image > _HEAD_LEVEL).float().mean(dim=(1, 2, 3))
+        return cls(condition, order, torch.nonzero(share >= _HEAD_SHARE).flatten().cpu())
 
 
 class SlicePrior:
@@ -37,8 +45,9 @@ class SlicePrior:
     The two routes of methods e.3 in one: each visit moves a few slices x to x + (D(z0) - D(z)), z = E(x), z0 the clean
     latent that the model expects behind z with noise at a random time; the difference of two decodings cancels what the
     autoencoder itself loses. The visited targets are kept, and the fit regresses on them in every step ("sample, then
-    fit"), each with RED-diff's weight min(s/a, 1) of its noise. The slices are those that show what a scan leaves out
-    (``slice_orders``), conditioned on that scan's interpolation, exactly as in training.
+    fit"), each with RED-diff's weight min(s/a, 1) of its noise. The slices are those that show what scans leave out.
+    Of them the model is told what it was told in its training: of slices through one scan (``slice_orders``) that
+    scan's interpolation, or of slices through the head least squares over all scans (``StudyPlanes``).
 
     The pull is stronger the more the scans leave open: the recipe's weight times the unknowns per measured number
     beyond one, 3 for one scan of factor 4 and 1/3 for three. A model that sees one scan at a time knows less than three
@@ -49,7 +58,7 @@ class SlicePrior:
         device = study.scans[0].data.device
         self.model, self.fit, self.source_key = model.module, fit, study.source_key
         self.precision = choose_precision(model.precision, device)
-        self.families = [family for scan in study.scans for family in _families(scan, study.head, device)]
+        self.families = _of_study(study) if model.told == "least_squares" else _of_scans(study, device)
         self.total = torch.zeros(study.head.shape, device=device)
         self.weight = torch.zeros(study.head.shape, device=device)
         self.visits = 0
@@ -104,14 +113,22 @@ class SlicePrior:
         return change[:, 0, :height, :width], (deviation / signal).clamp_max(1.0)[:, :, 0]
 
 
-def _families(scan: Measurement, head: Grid, device: torch.device) -> list[_Family]:
-    interpolated, families = spline_of(scan, head), []
-    for order in slice_orders(scan.operator):
-        slices = torch.as_tensor(interpolated, device=device).permute(order).contiguous()
-        shown = torch.nonzero((slices > _HEAD_LEVEL).float().mean(dim=(1, 2)) >= _HEAD_SHARE).flatten().cpu()
-        if len(shown):
-            families.append(_Family(_condition(scan, head, slices, order), order, shown))
-    return families
+def _of_study(study: Study) -> list[_Family]:
+    """The slices in every plane that shows what the scans leave out, with what all of them say."""
+    planes = StudyPlanes(Evidence.of(study), study.head.voxel_size)
+    found = [_Family.of(planes.condition(plane), planes.order(plane)) for plane in planes.telling]
+    return [family for family in found if len(family.shown)]
+
+
+def _of_scans(study: Study, device: torch.device) -> list[_Family]:
+    """The slices through each scan that show what it leaves out, with what that scan says."""
+    families = []
+    for scan in study.scans:
+        interpolated = torch.as_tensor(spline_of(scan, study.head), device=device)
+        for order in slice_orders(scan.operator):
+            slices = interpolated.permute(order).contiguous()
+            families.append(_Family.of(_condition(scan, study.head, slices, order), order))
+    return [family for family in families if len(family.shown)]
 
 
 def _condition(scan: Measurement, head: Grid, slices: Tensor, order: tuple[int, int, int]) -> Condition:

@@ -1,4 +1,4 @@
-"""Difference of high frequencies in the Haar wavelet basis, of images with any number of axes."""
+"""Differences of frequencies in the Haar wavelet basis, of images with any number of axes."""
 
 from __future__ import annotations
 
@@ -30,6 +30,28 @@ def wavelet_loss(predicted: Tensor, target: Tensor, *, levels: int = 2) -> Tenso
         low, *details = stationary_haar(low, dilation=2**level)
         total = total + sum(band.abs().mean() for band in details)
     return total / levels
+
+
+def low_band_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """What the coarse band has of the mean squared error.
+
+    With ``detail_bands_loss`` of the same weight it is the mean squared error itself (Parseval), but for the outermost
+    pixels: to which the loss that Diffusion-4K's code computes comes down (Zhang et al. 2025).
+    """
+    low, *_ = _squares_by_band(predicted, target)
+    return low
+
+
+def detail_bands_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """What the bands of details have of the mean squared error: see low_band_loss."""
+    _, *details = _squares_by_band(predicted, target)
+    return sum(details)
+
+
+def _squares_by_band(predicted: Tensor, target: Tensor) -> list[Tensor]:
+    """Each band's part of the mean squared error, in fp32 under autocast too: at every shift, as a loss has no grid."""
+    bands = stationary_haar(predicted.float() - target.float())
+    return [band.square().mean() / len(bands) for band in bands]
 
 
 def _signed_sum(band: tuple[int, ...], corners: list[tuple[tuple[int, ...], Tensor]]) -> Tensor:

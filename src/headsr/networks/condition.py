@@ -11,10 +11,10 @@ from torch import Tensor
 class Condition(NamedTuple):
     """What scans say of N slices, and how these lie in the head.
 
-    ``image`` (N, 1, H, W) is what they show in normalised intensities, and ``shown`` (N, 1, H, W) how many scans show
-    each pixel; both are 0 where none does. ``plane`` (N,) is the array axis across the slices, ``pixel_mm`` (N, 2) the
-    spacing of their rows and columns, ``thickness_mm`` (N,) how thick the scans' own slices are along the rows, and 0
-    where nothing is shown.
+    ``image`` (N, 1, H, W) is what they show in normalised intensities, one scan's interpolation or least squares over
+    all, and ``shown`` (N, 1, H, W) how many scans show each pixel; both are 0 where none does. ``plane`` (N,) is the
+    array axis across the slices, ``pixel_mm`` (N, 2) the spacing of their rows and columns, ``thickness_mm`` (N,) how
+    thick the thickest of the scans' own slices are along the rows, and 0 where nothing is shown.
     """
 
     image: Tensor

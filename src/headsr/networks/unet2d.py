@@ -84,10 +84,10 @@ class LatentUnet(nn.Module):
         with in_full_precision(condition.image.device):
             gathered = F.pixel_unshuffle(condition.image.float(), self.condition_factor)
             mean = F.conv2d(gathered, self.estimate_weight, self.estimate_bias, padding=1)
-            known = self._shown(condition).float() > 0
+            known = self.shown(condition).float() > 0
             return mean * known, torch.where(known, self.estimate_deviation, 1.0)
 
-    def _shown(self, condition: Condition) -> Tensor:
+    def shown(self, condition: Condition) -> Tensor:
         """How many scans show what a latent is of, (N, 1, h, w)."""
         return F.avg_pool2d(condition.shown, self.condition_factor)
 
@@ -97,7 +97,7 @@ class LatentUnet(nn.Module):
         embedding = self.time(sinusoids(timesteps, self.time_width)) + self.plane(condition.plane)
         embedding = embedding + self.lengths(_lengths(condition))
         gathered = F.pixel_unshuffle(condition.image, self.condition_factor)
-        features = torch.cat([latents, self.estimate(condition)[0], gathered, self._shown(condition)], dim=1)
+        features = torch.cat([latents, self.estimate(condition)[0], gathered, self.shown(condition)], dim=1)
         height, width = latents.shape[-2:]
         features = self.first(padded(features, 2 ** len(self.shrink)))
         skips = []

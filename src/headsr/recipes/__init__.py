@@ -43,7 +43,7 @@ from headsr.recipes.methods import (
     TotalVariation,
     Unrolled,
 )
-from headsr.recipes.models import DATA, MODELS, Budget, Data, DataRecipe, Ldm, Model, ModelRecipe
+from headsr.recipes.models import DATA, MODELS, Budget, Data, DataRecipe, Ldm, Model, ModelRecipe, Told
 from headsr.recipes.shipped import Shipped
 from headsr.recipes.tables import VARIANTS, Column, Expectation, Table
 
@@ -51,7 +51,7 @@ __all__ = [
     "DATA", "DATASETS", "METHODS", "MODELS", "PROFILES", "VARIANTS", "VIEWS", "Average", "Blind", "BlindStage",
     "Budget", "Column", "Data", "DataRecipe", "Dataset", "DatasetRecipe", "Degradation", "Expectation", "Fit",
     "GridField", "Inr", "LabelMaps", "Ldm", "Method", "MethodRecipe", "Model", "ModelRecipe", "RecipeError",
-    "Recipes", "Shipped", "SliceNetwork", "Spline", "Stack", "Table", "Tikhonov", "TotalVariation", "Unrolled",
+    "Recipes", "Shipped", "SliceNetwork", "Spline", "Stack", "Table", "Tikhonov", "Told", "TotalVariation", "Unrolled",
     "architectures_of", "build", "check_config", "config_files",
     "every_part", "expanded", "load_config", "load_datasets", "load_recipes", "merged",
     "model_references", "parts_of_method", "parts_of_model", "plain", "stated", "stated_in", "tracked", "versions",

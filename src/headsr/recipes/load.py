@@ -152,6 +152,7 @@ def load_recipes(config: Mapping[str, Any], read_from: Sequence[str] = ()) -> Re
         if isinstance(model, Shipped):  # trained elsewhere, on data that need not be here
             continue
         _refuse_wrong_pool(model, recipes, where.of("models", name))
+        _refuse_other_latents(model, recipes, where.of("models", name))
         _refuse_other_datasets(model, recipes, f"{where.of('models', name)}.data.datasets")
     for table in config["tables"]:
         if table not in recipes.tables:
@@ -434,6 +435,16 @@ def _refuse_wrong_pool(model: Model, recipes: Recipes, where: str) -> None:
         raise RecipeError(
             f"{where}: the pool of {blind!r}, {recipes.blind[blind].pool} pairs, must be a multiple of budget.batch, "
             f"{model.budget.batch}"
+        )
+
+
+def _refuse_other_latents(model: Model, recipes: Recipes, where: str) -> None:
+    """A denoiser goes on in the latents that it learned in. Of shipped ones the training itself compares them."""
+    start = recipes.models.get(getattr(model, "denoiser", ""))
+    if isinstance(start, Model) and start.autoencoder != model.autoencoder:
+        raise RecipeError(
+            f"{where}.denoiser: {model.denoiser!r} lives in the latents of {start.autoencoder!r}, not in those of "
+            f"{model.autoencoder!r}. Name one of the same"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from headsr.parts import LOSSES, NETWORKS, Part
 from headsr.recipes.convert import FOR_MACHINE, FOR_PEOPLE, Among, Ascending, Doc, Kinds, Names, Range, unknown
-from headsr.recipes.data import LEAST_PIXELS, Count, Seed, Suffix
+from headsr.recipes.data import LEAST_PIXELS, Count, Probability, Seed, Suffix
 from headsr.recipes.shipped import Shipped
 
 PRECISIONS = ("fp32", "bf16", "auto")
@@ -17,6 +17,7 @@ IMAGE_FEATURES = "image_features"  # a kind of model that no recipe trains: netw
 FALLING = 5  # one part in so many of a training's segments has a falling rate, where its schedule is a decay
 Rate = Annotated[float, Range(0, 1, above=True)]
 Decay = Annotated[float, Range(0, 1, below=True)]
+Told = Literal["spline", "least_squares"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class Data:
 
     kind: ClassVar[str]
     part: ClassVar[Part]
+    # What a denoiser is told of a slice: the interpolation of one scan, or least squares over all of a study.
+    told: ClassVar[Told] = "spline"
     suffixes: Annotated[tuple[Suffix, ...], Doc("Contrasts to train on.")]
     datasets: Annotated[tuple[Annotated[str, Names("datasets")], ...], Doc("Only these datasets; empty is all.")] = ()
 
@@ -128,16 +131,10 @@ class Patches(Data):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Studies(Paintable):
-    """Blocks of heads with the scans simulated from each: operator and data.
+class Measured(Paintable):
+    """Blocks of heads and what a drawn acquisition measures of them: ``scans`` at once, spaced by ``factor`` voxels and
+    turned by up to ``tilt_degrees``, with ``noise`` in units of the range. A share ``short`` of them ends within."""
 
-    One acquisition is drawn per step and shared by the batch: ``scans`` at once, spaced by ``factor`` voxels and
-    turned by up to ``tilt_degrees``, with ``noise`` in units of the range.
-    """
-
-    kind: ClassVar[str] = "studies"
-    part: ClassVar[Part] = Part("headsr.training.data.studies.StudySampler", version=3)
-    block: Annotated[tuple[Count, Count, Count], Doc("Voxels of a block along x, y and z.")]
     scans: Annotated[tuple[Count, Count], Ascending(), Doc("Fewest and most scans of a study.")] = (1, 3)
     factor: Annotated[
         tuple[Annotated[float, Range(1, 16)], Annotated[float, Range(1, 16)]], Ascending(), Doc("Slice spacing.")
@@ -147,6 +144,19 @@ class Studies(Paintable):
         0.05,
     )
     tilt_degrees: Annotated[float, Range(0, 45), Doc("Greatest turn of a scan.")] = 0.0
+    short: Annotated[Probability, Doc("Share of the scans that end within the block.")] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studies(Measured):
+    """Blocks of heads with the scans simulated from each: operator and data.
+
+    One acquisition is drawn per step and shared by the batch.
+    """
+
+    kind: ClassVar[str] = "studies"
+    part: ClassVar[Part] = Part("headsr.training.data.studies.StudySampler", version=3)
+    block: Annotated[tuple[Count, Count, Count], Doc("Voxels of a block along x, y and z.")]
 
     @property
     def voxels(self) -> int:
@@ -154,7 +164,24 @@ class Studies(Paintable):
         return math.prod(self.block)
 
 
-DATA: dict[str, type[Data]] = {one.kind: one for one in (Slices, MarkedSlices, Patches, Studies)}
+@dataclass(frozen=True, kw_only=True)
+class StudySlices(Measured):
+    """2-D slices of blocks in any plane, what least squares makes of them from the scans, and how many of these cover
+    what. A block of ``crop`` voxels a side is measured for every ``per_block`` slices of a batch."""
+
+    kind: ClassVar[str] = "study_slices"
+    part: ClassVar[Part] = Part("headsr.training.data.study_slices.StudySlicePairs")
+    told: ClassVar[Told] = "least_squares"
+    crop: Annotated[int, Range(4, 4096), Doc("Pixels a side of a slice.")]
+    per_block: Annotated[Count, Doc("Slices of a batch that are of one block; more are cheaper and more alike.")] = 16
+
+    @property
+    def block(self) -> tuple[int, int, int]:
+        """Voxels of a block along x, y and z."""
+        return (self.crop,) * 3
+
+
+DATA: dict[str, type[Data]] = {one.kind: one for one in (Slices, MarkedSlices, Patches, Studies, StudySlices)}
 DataRecipe = Annotated[Data, Kinds(DATA)]
 
 
@@ -325,14 +352,21 @@ class Autoencoder(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class Ldm(Model):
-    """Denoises the latents of an autoencoder, given what a scan shows of the slice and how it lies."""
+    """Denoises the latents of an autoencoder, given what scans show of the slice and how it lies.
+
+    With data of kind slices that is one thick scan, with study_slices least squares over all scans of a study.
+    ``denoiser`` names the trained one, in the latents of the same autoencoder, that it starts from ('' starts from
+    random weights).
+    """
 
     kind: ClassVar[str] = "ldm"
     part: ClassVar[Part] = Part("headsr.training.tasks.ldm.DenoisingTask", version=2)
     losses_of: ClassVar[tuple[str, ...]] = ("images", "residuals")
+    data_kinds: ClassVar[tuple[str, ...]] = ("slices", "study_slices")
     assembly: ClassVar[Part] = Part("headsr.networks.latent_diffusion.LatentDiffusion")
     kept: ClassVar[tuple[str, ...]] = ("autoencoder",)
     autoencoder: Annotated[str, Names("models", ("autoencoder",)), Doc("The autoencoder whose latents it lives in.")]
+    denoiser: Annotated[str, Names("models", ("ldm",)), Doc("The denoiser that it starts from.")] = ""
     unconditional: Annotated[Decay, Doc("Share of the slices of which it is shown nothing.")] = 0.2
     weighting: Annotated[
         Literal["even", "min_snr"],

@@ -96,7 +96,5 @@ def refine(study: Study, model: TrainedModel, *, at_once: int | None) -> Refined
     """What the network makes of a study, (1, 1, X, Y, Z), correcting ``at_once`` voxels at most (None: all)."""
     device = study.scans[0].data.device
     precision = choose_precision(model.precision, device)
-    operators = [scan.operator for scan in study.scans]
-    evidence = Evidence(operators, [scan.data[None, None] for scan in study.scans], [s.noise for s in study.scans])
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is not None):
-        return model.module(evidence, at_once=at_once)
+        return model.module(Evidence.of(study), at_once=at_once)

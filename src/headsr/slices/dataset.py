@@ -22,7 +22,7 @@ PLANES = tuple(sorted(AXES, key=AXES.get))  # sagittal, coronal, axial: a plane'
 _CROSSES_LEFT_RIGHT = ("axial", "coronal")
 _OPEN_PLANES = 256
 # A crop shows head where so much of it is brighter than that, of the range; a place is drawn so often at most.
-_HEAD_LEVEL, _HEAD_SHARE, _PLACES = 0.1, 0.25, 8
+HEAD_LEVEL, HEAD_SHARE, _PLACES = 0.1, 0.25, 8
 
 
 class Visit(NamedTuple):
@@ -137,8 +137,8 @@ def _crop(image: NDArray[np.float32], size: int, generator: np.random.Generator)
     best, most = None, -1.0
     for _ in range(_PLACES):
         crop = _square(image, size, generator)
-        share = float((crop > _HEAD_LEVEL).mean())
-        if share >= _HEAD_SHARE:
+        share = float((crop > HEAD_LEVEL).mean())
+        if share >= HEAD_SHARE:
             return crop
         if share > most:
             best, most = crop, share

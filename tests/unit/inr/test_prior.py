@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from headsr.acquisition.evidence import Evidence
 from headsr.acquisition.measurement import Measurement, Study, load_study
+from headsr.acquisition.operator import Acquisition
 from headsr.degrade.lowres import stack_operator
 from headsr.inr import prior as prior_module
 from headsr.inr.fit import fit_field
@@ -11,6 +13,7 @@ from headsr.networks.build import build_network
 from headsr.networks.latent_diffusion import LatentDiffusion
 from headsr.recipes import Fit, MethodRecipe, Stack, build
 from headsr.reconstruct.estimate import estimate_of
+from headsr.reconstruct.study_planes import StudyPlanes
 from headsr.weights import TrainedModel
 
 FIT = {
@@ -110,7 +113,45 @@ def test_visits_depend_on_the_seed_and_on_nothing_else(study: Study, ldm: Traine
     assert torch.isfinite(first.total).all()
 
 
-def test_a_fit_with_a_prior_ends_consistent_and_says_what_the_prior_wanted(measure, ldm: TrainedModel) -> None:
+def test_a_prior_of_studies_is_told_least_squares_and_what_the_scans_cover(
+    tiny_head, ldm: TrainedModel, monkeypatch
+) -> None:
+    """An axial scan of the whole head and a sagittal one of a part of it, seen in all three planes together."""
+    truth, grid = tiny_head
+    scans = []
+    for view, axis, slices in (("axial", 2, slice(None)), ("sagittal", 0, slice(1, 3))):
+        scan = grid.thick(axis, 4)
+        start, shape = [0, 0, 0], list(scan.shape)
+        start[axis], shape[axis] = slices.start or 0, len(range(scan.shape[axis])[slices])
+        operator = Acquisition(grid, scan.block(tuple(start), tuple(shape)), axis=axis)
+        scans.append(Measurement(view, operator, operator.forward(torch.from_numpy(truth)), 0.01))
+    study = Study(grid, tuple(scans), 1.0, 0.0, "some", "KEY")
+    prior = SlicePrior(ldm._replace(told="least_squares"), study, fit=fit_block())
+    assert [family.order for family in prior.families] == [(0, 2, 1), (1, 2, 0), (2, 0, 1)]
+    asked = []
+    change = SlicePrior._change
+    monkeypatch.setattr(
+        SlicePrior, "_change", lambda self, *words: asked.append((words[1], change(self, *words))) or asked[-1][1]
+    )
+    volume = torch.rand(grid.shape, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        prior.visit(volume)
+    planes, start = StudyPlanes(Evidence.of(study), grid.voxel_size), Evidence.of(study).start[0, 0]
+    for plane, (condition, (wanted, _)) in enumerate(asked):
+        whole = planes.condition(plane)
+        known = [
+            next(n for n in range(len(whole.image)) if torch.equal(whole.image[n], one)) for one in condition.image
+        ]
+        torch.testing.assert_close(condition.image[:, 0], start.permute(planes.order(plane))[known])
+        assert all(torch.equal(one, other[known]) for one, other in zip(condition, whole, strict=True))
+        assert wanted.shape == condition.image[:, 0].shape and wanted.isfinite().all()
+    sagittal, coronal, _ = (condition for condition, _ in asked)
+    assert set(coronal.shown.unique().tolist()) == {1.0, 2.0} and set(sagittal.shown.unique().tolist()) <= {1.0, 2.0}
+
+
+@pytest.mark.parametrize("told", ["spline", "least_squares"])
+def test_a_fit_with_a_prior_ends_consistent_and_says_what_the_prior_wanted(measure, ldm: TrainedModel, told) -> None:
+    ldm = ldm._replace(told=told)
     method = build(MethodRecipe, {"kind": "inr", "prior": "ldm", "fit": FIT}, "inr_prior")
     estimate = estimate_of(load_study(measure(["axial"])), method, {"ldm": ldm})
     assert all(entry["rms_after"] <= entry["allowed"] for entry in estimate.record["consistency"]["views"])

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from headsr.losses.adversarial import relativistic_loss, vanilla_loss
@@ -10,10 +11,10 @@ from headsr.losses.gradient import gradient_loss
 from headsr.losses.perceptual import perceptual_loss
 from headsr.losses.pixel import l1_loss, mse_loss, psnr
 from headsr.losses.posterior import kl_divergence
-from headsr.losses.wavelet import stationary_haar, wavelet_loss
+from headsr.losses.wavelet import detail_bands_loss, low_band_loss, stationary_haar, wavelet_loss
 from headsr.parts import LOSSES
 
-IMAGE_LOSSES = [l1_loss, mse_loss, gradient_loss, wavelet_loss]
+IMAGE_LOSSES = [l1_loss, mse_loss, gradient_loss, wavelet_loss, low_band_loss, detail_bands_loss]
 SHAPES = [(2, 1, 9, 7), (2, 1, 9, 7, 8)]
 
 
@@ -29,7 +30,7 @@ def test_a_loss_of_equal_images_is_zero_and_its_sign_does_not_matter(loss, image
     assert loss(a, b) == loss(b, a) > 0
 
 
-@pytest.mark.parametrize("loss", [gradient_loss, wavelet_loss])
+@pytest.mark.parametrize("loss", [gradient_loss, wavelet_loss, detail_bands_loss])
 def test_edges_are_blind_to_an_offset(loss, images):
     a, b = images
     assert loss(a + 0.5, b) == pytest.approx(loss(a, b).item(), abs=1e-5)
@@ -85,6 +86,25 @@ def test_haar_bands_of_known_patterns():
     assert [float(band) for band in stationary_haar(columns)] == [0, 2, 0, 0]
     assert [float(band) for band in stationary_haar(columns.mT)] == [0, 0, 2, 0]
     assert [float(band) for band in stationary_haar(torch.ones(1, 1, 2, 2))] == [2, 0, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 6, 8), (2, 1, 6, 8, 4)])
+def test_both_parts_of_the_bands_together_are_the_mean_squared_error(shape):
+    """Of an error that is zero at the border, where cells of two voxels reach beyond the image."""
+    error = F.pad(torch.rand(shape), [1, 1] * (len(shape) - 2))
+    nothing = torch.zeros_like(error)
+    cells = math.prod((n - 1) / n for n in error.shape[2:])
+    together = cells * (low_band_loss(error, nothing) + detail_bands_loss(error, nothing))
+    assert together == pytest.approx(mse_loss(error, nothing).item(), rel=1e-5)
+
+
+def test_what_is_even_is_in_the_low_band_and_what_changes_sign_from_pixel_to_pixel_in_the_details():
+    even, nothing = torch.full((1, 2, 8, 10), 0.5), torch.zeros(1, 2, 8, 10)
+    rows, columns = torch.arange(8.0)[:, None], torch.arange(10.0)
+    for odd in (rows + 0 * columns, 0 * rows + columns, rows + columns):
+        assert detail_bands_loss(even * (1 - 2 * (odd % 2)), nothing) == pytest.approx(0.25)
+        assert low_band_loss(even * (1 - 2 * (odd % 2)), nothing) == 0
+    assert low_band_loss(even, nothing) == pytest.approx(0.25) and detail_bands_loss(even, nothing) == 0
 
 
 def test_the_wavelet_loss_favours_no_shift():

@@ -10,6 +10,7 @@ from headsr.recipes import (
     RecipeError,
     load_config,
     load_recipes,
+    plain,
 )
 
 
@@ -33,6 +34,17 @@ def test_a_name_that_nothing_defines_is_refused(path, value, message):
     config = copy.deepcopy(load_config([]))
     config["overrides"] = {path[0]: {path[1]: {path[2]: value}}}
     with pytest.raises(RecipeError, match=message):
+        load_recipes(config)
+
+
+def test_a_denoiser_goes_on_in_the_latents_that_it_learned_in():
+    config = copy.deepcopy(load_config([]))
+    assert load_recipes(config).models["ldm_wavelet"].denoiser == "ldm"
+    other = load_recipes(config).models["kl_f4"]
+    config["overrides"] = {"models": {"other": plain(other), "ldm_wavelet": {"autoencoder": "other"}}}
+    with pytest.raises(
+        RecipeError, match=r"ldm_wavelet\.denoiser: 'ldm' lives in the latents of 'kl_f4', not in those of"
+    ):
         load_recipes(config)
 
 

@@ -10,6 +10,7 @@ from headsr.training.data import anatomies, painted_slices
 from headsr.training.data.anatomies import Painted
 from headsr.training.data.painted_slices import PaintedSliceSampler
 from headsr.training.data.slices import SlicePairs
+from headsr.training.data.study_slices import StudySlicePairs
 
 CPU = torch.device("cpu")
 
@@ -96,6 +97,18 @@ def test_visits_are_a_function_of_the_step(index):
     after, alone = batch(7, 4, 5, 6), batch(7)
     assert torch.equal(after.images, alone.images) and torch.equal(after.pixel_mm, alone.pixel_mm)
     assert torch.equal(after.planes, alone.planes) and after.seeds == alone.seeds
+
+
+def test_a_denoiser_trains_on_slices_of_painted_studies_of_many_voxel_sizes(index):
+    model = load_recipes(load_config([])).models["ldm_studies"]
+    changes = {"data": {"crop": 24, "per_block": 4}, "budget": {"batch": 12}}
+    model = build(ModelRecipe, merged(plain(model), changes), "model")
+    batch, again = (StudySlicePairs(model, index, split="train", blind=None, device=CPU).batch(3) for _ in range(2))
+    assert torch.equal(batch.clean, again.clean) and torch.equal(batch.condition.image, again.condition.image)
+    assert batch.clean.shape == batch.condition.image.shape == (12, 1, 24, 24)
+    assert (batch.clean - batch.condition.image).square().mean() < 0.1 * batch.clean.square().mean()
+    sizes = batch.condition.pixel_mm.reshape(3, 8)
+    assert torch.equal(sizes, sizes[:, :1].expand(-1, 8)) and len(set(sizes[:, 0].tolist())) == 3
 
 
 @pytest.mark.parametrize("view", ["edge_on", "in_plane"])

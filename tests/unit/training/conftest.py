@@ -27,6 +27,18 @@ NEVER = {
 BLIND = {"first": NEVER, "second": {**NEVER, "thick_probability": 0.0}, "second_probability": 0.0}
 ORIGINS = {"demo": {"version": "v1", "license": "CC0", "citation": "Nobody (2025)"}}
 SLICES = {"kind": "slices", "suffixes": ["T1w"], "crop": 16, "degradation": "thick"}
+STUDY_SLICES = {"kind": "study_slices", "suffixes": ["T1w"], "crop": 16, "per_block": 4, "factor": [2, 4], "short": 0.3}
+LDM = {
+    "network": {
+        "architecture": "unet2d",
+        "channels": [4, 8],
+        "blocks": 1,
+        "attention": [False, True],
+        "head_width": 4,
+    },
+    "losses": {"denoising": 1.0, "wavelet": 0.1},
+    "autoencoder": "kl",
+}
 KINDS = {
     "baseline": {
         "network": {"architecture": "residual2d", "channels": 4, "blocks": 1},
@@ -41,17 +53,8 @@ KINDS = {
         "network": {"architecture": "kl", "channels": [4, 4, 8], "blocks": 1},
         "losses": {"l1": 1.0, "kl": 1e-6},
     },
-    "ldm": {
-        "network": {
-            "architecture": "unet2d",
-            "channels": [4, 8],
-            "blocks": 1,
-            "attention": [False, True],
-            "head_width": 4,
-        },
-        "losses": {"denoising": 1.0, "wavelet": 0.1},
-        "autoencoder": "kl",
-    },
+    "ldm": LDM,
+    "ldm_studies": {**LDM, "kind": "ldm", "data": STUDY_SLICES},
     "slice_encoder": {
         "network": {"architecture": "slice_encoder", "channels": [8, 16], "blocks": 1, "unshuffle": 1},
         "data": {**SLICES, "kind": "marked_slices"},
@@ -99,7 +102,7 @@ def blind():
 
 @pytest.fixture(scope="session")
 def recipe_of():
-    """Make the recipe of a kind of model, with changes to its blocks."""
+    """Make the recipe of a kind of model, or of one with other data, with changes to its blocks."""
 
     def make(kind, *, steps=4, segments=1, **changes):
         block = {

@@ -40,7 +40,7 @@ def sampler(index, **change):
 def test_a_study_is_what_its_operators_measure_of_the_heads(index):
     batch, again = (sampler(index, noise=[0.0, 0.0]).batch(7) for _ in range(2))
     evidence = batch.evidence
-    assert batch.heads.shape == (3, 1, 12, 14, 10)
+    assert batch.heads.shape == (3, 1, 12, 14, 10) and batch.voxel_mm.tolist() == [[2.0] * 3] * 3
     assert all(map(torch.equal, evidence.scans, again.evidence.scans))
     assert evidence.operators[0].head.shape == tuple(batch.heads.shape[2:])
     for operator, scan in zip(evidence.operators, evidence.scans, strict=True):
@@ -84,6 +84,20 @@ def test_acquisitions_are_of_every_kind():
     noise = [max(said) for _, said in drawn]
     assert 0.1 < np.mean([n == 0 for n in noise]) < 0.4 and max(noise) > 0.03
     assert 0.01 < np.mean(turned) < 0.15
+
+
+def test_some_scans_end_within_the_head():
+    data, short = (recipe(**{**STUDIES, "short": share}).data for share in (0.0, 0.5))
+    found = []
+    for seed in range(60):
+        for operator in draw_acquisitions(short, np.random.default_rng(seed), CPU)[0]:
+            seen = operator.adjoint(torch.ones(operator.scan.shape)).movedim(operator.axis, 0).flatten(1).amax(1) > 0
+            found.append(float(seen.float().mean()))
+            ends = seen.diff().sum()
+            assert ends <= 2 or operator.thickness is not None, "a run of slices"
+    assert 0.2 < np.mean(np.array(found) < 0.85) < 0.6 and min(found) < 0.6
+    whole = draw_acquisitions(data, np.random.default_rng(3), CPU)
+    assert whole[1] == draw_acquisitions(recipe(**STUDIES).data, np.random.default_rng(3), CPU)[1]
 
 
 def test_blank_batches_have_the_shapes_of_batches(index):

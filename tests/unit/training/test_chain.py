@@ -26,14 +26,20 @@ def companions_of(recipe_of, model):
     """The weights of the companions that a kind of model needs."""
 
     def make(kind):
-        return [model(recipe_of("autoencoder", steps=3), "kl")] if kind == "ldm" else []
+        return [model(recipe_of("autoencoder", steps=3), "kl")] if kind.startswith("ldm") else []
 
     return make
 
 
 @pytest.mark.parametrize(
     ("kind", "shape"),
-    [("baseline", "cosine"), ("adversarial", "constant"), ("autoencoder", "cosine"), ("ldm", "constant")],
+    [
+        ("baseline", "cosine"),
+        ("adversarial", "constant"),
+        ("autoencoder", "cosine"),
+        ("ldm", "constant"),
+        ("ldm_studies", "constant"),
+    ],
 )
 def test_segments_are_one_training(recipe_of, train, companions_of, kind, shape):
     companions = companions_of(kind)
@@ -98,7 +104,7 @@ def dying_at(batch, terms):
     return dies
 
 
-@pytest.mark.parametrize("kind", ["adversarial", "ldm"])
+@pytest.mark.parametrize("kind", ["adversarial", "ldm", "ldm_studies"])
 def test_a_segment_killed_in_the_middle_ends_in_the_same_bytes(
     recipe_of, train, companions_of, monkeypatch, capsys, kind
 ):

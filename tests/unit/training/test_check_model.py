@@ -27,6 +27,7 @@ def test_a_check_says_what_the_first_step_consists_of(check):
     found = check("adversarial")
     assert found["losses"] == {"network": ["l1", "relativistic"], "discriminator": ["relativistic"]}
     assert set(found["parameters"]) == {"network", "discriminator"}
+    assert check("ldm_studies")["losses"] == {"network": ["denoising", "wavelet"]}
 
 
 def test_a_check_takes_seconds_and_no_data_whatever_the_size(check):
@@ -55,6 +56,7 @@ def test_a_check_takes_seconds_and_no_data_whatever_the_size(check):
         ("adversarial", {"data": {"crop": 8}, "discriminator": {"layers": 5}}, r"models/model\.yaml: model: "),
         ("autoencoder", {"data": {"crop": 18}}, r"slices of \(18, 18\) pixels: both sizes must be multiples of 4"),
         ("ldm", {"data": {"crop": 18}}, "both sizes must be multiples of 4"),
+        ("ldm_studies", {"data": {"crop": 18}}, "both sizes must be multiples of 4"),
         ("ldm", {"network": {"latent_channels": 8}}, "expects 8 latent channels, the autoencoder makes 4"),
         ("ldm", {"network": {"condition_factor": 8}}, "8 times smaller than the slice, the autoencoder makes them 4"),
         ("ldm", {"network": {"head_width": 3}}, r"models/model\.yaml: model: "),
@@ -70,6 +72,13 @@ def test_a_generator_that_starts_from_another_network_is_refused(check, recipe_o
     with pytest.raises(RecipeError, match="size mismatch"):
         check("adversarial", start, generator="edsr")
     check("adversarial", {"edsr": recipe_of("baseline")}, generator="edsr")
+
+
+def test_a_denoiser_that_starts_from_another_network_is_refused(check, recipe_of):
+    with pytest.raises(RecipeError, match="size mismatch"):
+        check("ldm", {"ldm": recipe_of("ldm", network={"channels": [8, 8]})}, denoiser="ldm")
+    found = check("ldm", {"ldm": recipe_of("ldm_studies")}, denoiser="ldm", losses={"detail_bands": 1.0})
+    assert found["losses"] == {"network": ["denoising", "detail_bands", "wavelet"]}
 
 
 def test_the_features_of_an_autoencoder_can_be_compared(check):

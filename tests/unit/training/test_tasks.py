@@ -86,15 +86,21 @@ def test_an_autoencoder_learns_to_reconstruct_and_its_latents_are_normal(recipe_
     assert latents.std(dim=(0, 2, 3)).tolist() == pytest.approx([1] * 4, abs=0.3)
 
 
-def test_a_denoiser_starts_from_the_best_linear_estimate(recipe_of, model, task_of):
-    task = task_of(recipe_of("ldm"), [model(recipe_of("autoencoder", steps=3), "kl")])
+@pytest.mark.parametrize("kind", ["ldm", "ldm_studies"])
+def test_a_denoiser_starts_from_the_best_linear_estimate(recipe_of, model, task_of, kind):
+    task = task_of(recipe_of(kind), [model(recipe_of("autoencoder", steps=3), "kl")])
     networks = task.networks()
     task.begin(networks)
-    pairs = task.setting.train.batch(3, 32)
-    estimate, deviation = networks["network"].estimate(pairs.condition)
-    error, deviation = task.latents(pairs.clean) - estimate, deviation[0, :, 0, 0]
-    assert error.std(dim=(0, 2, 3)).tolist() == pytest.approx(deviation.tolist(), rel=0.15)
-    assert error.mean(dim=(0, 2, 3)).tolist() == pytest.approx([0] * 4, abs=0.1)
+    errors = []
+    for step in range(16):
+        pairs = task.setting.train.batch(step, 32)
+        known = networks["network"].shown(pairs.condition)[:, 0] > 0
+        errors.append(
+            (task.latents(pairs.clean) - networks["network"].estimate(pairs.condition)[0]).movedim(1, -1)[known]
+        )
+    error, deviation = torch.cat(errors), networks["network"].estimate_deviation.flatten()
+    assert error.std(dim=0).tolist() == pytest.approx(deviation.tolist(), rel=1e-3)
+    assert error.mean(dim=0).tolist() == pytest.approx([0] * 4, abs=1e-3)
     assert (deviation < 0.9).all(), "the latents have deviation 1"
     losses = [task.terms("network", networks, step)["denoising"].item() for step in range(30)]
     assert sum(losses) / 30 == pytest.approx(1, abs=0.25)
@@ -146,6 +152,32 @@ def test_the_export_of_a_denoiser_is_all_that_a_prior_needs(recipe_of, model):
     assert sample(prior.module.unet, noisy, condition, steps=2).shape == latents.shape
     last = lines_of(weights)[-1]
     assert {"val_psnr_sampled", "val_psnr_spline", "val_psnr_autoencoder", "val_psnr_at_0.3"} <= last.keys()
+
+
+def test_weights_say_what_their_denoiser_is_told(recipe_of, model):
+    """Those of one thick scan as they always did, without a word."""
+    kl = [model(recipe_of("autoencoder", steps=3), "kl")]
+    for kind, told, said in (("ldm", "spline", None), ("ldm_studies", "least_squares", "least_squares")):
+        weights = model(recipe_of(kind, steps=2), kind, companions=kl)
+        assert load_model(weights).told == told and read_metadata(weights).get("told") == said
+        assert f"val_psnr_{told}" in lines_of(weights)[0]
+
+
+def test_a_denoiser_learns_more_than_its_linear_estimate_whatever_its_seed(recipe_of, model):
+    """In 120 steps it gains 0.12 to 0.24 dB (five seeds). Where it is to find other slices of the batch, which nothing
+    tells it, it ends between 0.05 dB below and 0.01 above (four seeds): luck is no match for the margin.
+
+    The autoencoder has learned nothing: its latents are cosines of blocks, as many as pixels, in which nothing is lost.
+    """
+    sixteen = {"latent_channels": 16}
+    kl = model(recipe_of("autoencoder", steps=1, network=sixteen, optimizer={"learning_rate": 1e-9}), "kl")
+    training = {"budget": {"batch": 8}, "optimizer": {"learning_rate": 0.006}, "ema_decay": 0.98}
+    training |= {"schedule": {"shape": "cosine", "warm_up": 10}, "losses": {"wavelet": 0.0}}
+    for seed in (1, 2, 3):
+        recipe = recipe_of("ldm", steps=120, seed=seed, network={"channels": [16, 32], **sixteen}, **training)
+        linear, *_, last = lines_of(model(recipe, f"ldm_{seed}", companions=[kl]))
+        for time in ("0.1", "0.3"):
+            assert last[f"val_psnr_at_{time}"] > linear[f"val_psnr_at_{time}"] + 0.1
 
 
 def test_a_discriminator_s_turn_leaves_the_generator_alone(recipe_of, task_of):
@@ -219,6 +251,26 @@ def test_a_generator_starts_from_the_baseline_that_it_names(recipe_of, model, ta
     task.begin(networks)
     start = load_model(edsr).module.state_dict()
     assert all(torch.equal(tensor, start[name]) for name, tensor in networks["network"].state_dict().items())
+
+
+BANDS = {"denoising": 0.0, "wavelet": 0.0, "low_band": 0.5, "detail_bands": 2.0}
+
+
+def test_a_denoiser_starts_from_the_one_that_it_names(recipe_of, model, task_of):
+    kl = model(recipe_of("autoencoder", steps=3), "kl")
+    ldm = model(recipe_of("ldm", steps=2), "ldm", companions=[kl])
+    task = task_of(recipe_of("ldm", denoiser="ldm", losses=BANDS), [kl, ldm])
+    networks = task.networks()
+    task.begin(networks)
+    start = load_model(ldm).module.unet.state_dict()
+    assert all(torch.equal(tensor, start[name]) for name, tensor in networks["network"].state_dict().items())
+    assert start["estimate_weight"].abs().sum() > 0, "the linear estimate is of the weights"
+    assert set(task.terms("network", networks, 1)) == {"low_band", "detail_bands"}
+    first, *_ = lines_of(model(task.setting.recipe, "tuned", companions=[kl, ldm]))
+    assert first["val_psnr_at_0.3"] == lines_of(ldm)[-1]["val_psnr_at_0.3"]
+    other = model(recipe_of("autoencoder", steps=2), "other/kl")
+    with pytest.raises(ValueError, match=r"denoiser: 'ldm' lives in the latents of another autoencoder than 'kl'"):
+        (task := task_of(task.setting.recipe, [other, ldm])).begin(task.networks())
 
 
 def test_batches_can_be_accumulated(recipe_of, train):

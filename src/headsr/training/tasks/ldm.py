@@ -17,6 +17,7 @@ from headsr.networks.condition import Condition
 from headsr.networks.latent_diffusion import LatentDiffusion
 from headsr.networks.unet2d import LatentUnet
 from headsr.training.data.slices import Pairs
+from headsr.training.data.study_slices import StudySlices
 from headsr.training.task import OneNetwork, Setting
 
 _VALIDATION_TIMES = (0.1, 0.3, 0.6)  # fractions of the chain at which the denoiser is validated
@@ -41,20 +42,26 @@ class DenoisingTask(OneNetwork):
 
     @torch.no_grad()
     def begin(self, networks: Mapping[str, nn.Module]) -> None:
-        """Set the linear estimate of clean latents from degraded slices: least squares over 3 x 3 latents.
+        """Take the weights of the denoiser that the recipe names; where it names none, set the linear estimate.
 
-        The deviation per channel is that of its residuals; solved by normal equations in fp64, with a trace of ridge.
+        It is that of clean latents from the images of conditions, least squares over 3 x 3 latents of which something
+        is shown. The deviation per channel is that of its residuals; solved by normal equations in fp64, with a trace
+        of ridge.
         """
         unet: LatentUnet = networks["network"]
+        if name := self.setting.recipe.denoiser:
+            unet.load_state_dict(self._started_from(name).state_dict())
+            return
         gram, cross, squares, count = 0.0, 0.0, 0.0, 0
         for step in range(_ESTIMATE_BATCHES):
             pairs = self.setting.train.batch(step, _ESTIMATE_BATCH)
-            targets = self.latents(pairs.clean).permute(0, 2, 3, 1).flatten(0, 2).double()
-            gathered = F.pixel_unshuffle(pairs.degraded, unet.condition_factor)
+            known = unet.shown(pairs.condition).double().gt(0).flatten()[:, None]
+            targets = self.latents(pairs.clean).permute(0, 2, 3, 1).flatten(0, 2).double() * known
+            gathered = F.pixel_unshuffle(pairs.condition.image, unet.condition_factor)
             inputs = F.unfold(F.pad(gathered, (1, 1, 1, 1)), 3).transpose(1, 2).flatten(0, 1).double()
-            inputs = F.pad(inputs, (0, 1), value=1.0)
+            inputs = F.pad(inputs, (0, 1), value=1.0) * known
             gram, cross = gram + inputs.mT @ inputs, cross + inputs.mT @ targets
-            squares, count = squares + targets.square().sum(dim=0), count + len(inputs)
+            squares, count = squares + targets.square().sum(dim=0), count + known.sum()
         ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
         solution = torch.linalg.solve(gram + ridge, cross)
         error = squares - 2 * (solution * cross).sum(dim=0) + (solution * (gram @ solution)).sum(dim=0)
@@ -87,7 +94,7 @@ class DenoisingTask(OneNetwork):
         clean, latents = pairs.clean, self.latents(pairs.clean)
         noise = torch.randn(latents.shape, generator=generator_of(self.setting.recipe.seed, "validation")).to(latents)
         measures = {
-            "val_psnr_spline": psnr(pairs.degraded, clean),
+            f"val_psnr_{self.setting.recipe.data.told}": psnr(pairs.condition.image, clean),
             "val_psnr_autoencoder": psnr(self._image(latents), clean),
         }
         for fraction in _VALIDATION_TIMES:
@@ -98,14 +105,26 @@ class DenoisingTask(OneNetwork):
 
     @torch.no_grad()
     def finish(self, network: nn.Module) -> dict[str, float]:
-        """PSNR in dB of validation slices sampled from pure noise, given the degraded slice."""
+        """PSNR in dB of validation slices sampled from pure noise, given what scans show of them."""
         pairs = self.setting.validation
         shape = self.latents(pairs.clean).shape
         noise = torch.randn(shape, generator=generator_of(self.setting.recipe.seed, "sampling")).to(pairs.clean)
         latents = sample(network, noise, pairs.condition, steps=_SAMPLING_STEPS)
         return {"val_psnr_sampled": psnr(self._image(latents), pairs.clean)}
 
-    def _condition(self, pairs: Pairs, step: int) -> Condition:
+    def _started_from(self, name: str) -> LatentUnet:
+        """A trained denoiser; ValueError where its latents are those of another autoencoder."""
+        start, latents_of = self.setting.companions[name].module, self.setting.recipe.autoencoder
+        own, other = self.autoencoder.state_dict(), start.autoencoder.state_dict()
+        without_numbers = self.setting.device.type == "meta"
+        if own.keys() != other.keys() or not all(without_numbers or torch.equal(own[key], other[key]) for key in own):
+            raise ValueError(
+                f"denoiser: {name!r} lives in the latents of another autoencoder than {latents_of!r}. "
+                "Name one of the same"
+            )
+        return start.unet
+
+    def _condition(self, pairs: Pairs | StudySlices, step: int) -> Condition:
         """What the denoiser is told in a step of training: of some slices nothing is shown."""
         drawn = torch.rand(len(pairs.clean), generator=generator_of(self.setting.recipe.seed, "shown", step))
         return pairs.condition.without((drawn < self.setting.recipe.unconditional).to(pairs.clean.device))
