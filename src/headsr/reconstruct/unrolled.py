@@ -95,6 +95,7 @@ def _shown(label: str, module: nn.Module, head: Grid, at_once: int) -> Iterator[
 def refine(study: Study, model: TrainedModel, *, at_once: int | None) -> Refined:
     """What the network makes of a study, (1, 1, X, Y, Z), correcting ``at_once`` voxels at most (None: all)."""
     device = study.scans[0].data.device
-    precision = choose_precision(model.precision, device)
+    precision, evidence = choose_precision(model.precision, device), Evidence.of(study)
+    # Bf16 is for the network: what the scans show is found in full precision.
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is not None):
-        return model.module(Evidence.of(study), at_once=at_once)
+        return model.module(evidence, at_once=at_once)

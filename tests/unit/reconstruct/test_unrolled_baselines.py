@@ -37,7 +37,7 @@ def record(psnr: float) -> dict:
 
 def test_every_row_has_a_name_of_its_own_and_the_bars_come_first() -> None:
     rows = list(unrolled.rows())
-    assert len({row.name for row in rows}) == len(rows) == 17 * len(HEADS) + 4
+    assert len({row.name for row in rows}) == len(rows) == 19 * len(HEADS) + 4
     assert rows[0].name == "orthogonal_x4_box_noise0/sub-chris_T1w"
     assert {row.factor for row in rows[: 6 * len(HEADS)]} == {4}
     assert {row.head for row in rows if row.kind == "flat"} == {FLAT}
