@@ -48,7 +48,7 @@ from headsr.weights import load_model
 RECIPE = "kl_f4"
 SMALL = {
     "network": {"channels": [32, 64, 128], "blocks": 1, "latent_channels": 8},
-    "data": {"source": "labels", "datasets": ["synthseg"], "crop": 64},
+    "data": {"source": "labels", "datasets": ["synthseg"], "crop": 64, "visits": 4},
     "budget": {"batch": 8, "segments": 1},
     "optimizer": {"learning_rate": 7e-4},
     "schedule": {"warm_up": 100},

@@ -29,13 +29,12 @@ import torch
 import torch.nn.functional as F
 from networks_2d import peak_mib
 from PIL import Image
-from slice_networks import PLANES, rows, scores
+from slice_networks import PLANES, features_of, rows, scores
 from unrolled import made, measured, truth_of
 
 from headsr.devices import choose_device, choose_precision, generator_of
 from headsr.diffusion.sample import predict_clean, sample
 from headsr.diffusion.schedule import SCHEDULE
-from headsr.evaluate.features import embedded
 from headsr.evaluate.metrics.sets import kid
 from headsr.files import sha256_of, whole
 from headsr.inr.prior import SlicePrior
@@ -128,16 +127,6 @@ def stacks_of(prior, study, make):
         volumes[family.order[0]] = stack.permute(tuple(np.argsort(family.order))).cpu().numpy()
         count += len(stack)
     return volumes, (time.process_time() - start) / count
-
-
-def features_of(encoder, volume, inside, axes):
-    """The features of the slices that show head, across some axes."""
-    parts = []
-    for axis in axes:
-        shown = np.moveaxis(inside, axis, 0).mean(axis=(1, 2)) >= 0.05
-        slices = np.ascontiguousarray(np.moveaxis(volume, axis, 0)[shown], dtype=np.float32)
-        parts.append(embedded(encoder, slices, torch.device("cpu")))
-    return torch.cat(parts)
 
 
 def measure(row, volumes, study, truth, inside, encoder):

@@ -84,6 +84,16 @@ class Cache:
         return self.rows[row.name]
 
 
+def features_of(encoder, volume, inside, axes):
+    """The features of the slices that show head, across some axes."""
+    parts = []
+    for axis in axes:
+        shown = np.moveaxis(inside, axis, 0).mean(axis=(1, 2)) >= 0.05
+        slices = np.ascontiguousarray(np.moveaxis(volume, axis, 0)[shown], dtype=np.float32)
+        parts.append(embedded(encoder, slices, torch.device("cpu")))
+    return torch.cat(parts)
+
+
 class Sets:
     """The features of all heads' slices, by degradation and by what made them."""
 
@@ -91,11 +101,8 @@ class Sets:
         self.encoder, self.features = encoder, {}
 
     def add(self, row, name, volume, inside):
-        for axis in PLANES[row.kind]:
-            shown = np.moveaxis(inside, axis, 0).mean(axis=(1, 2)) >= 0.05
-            slices = np.ascontiguousarray(np.moveaxis(volume, axis, 0)[shown])
-            made = embedded(self.encoder, slices, torch.device("cpu")).numpy()
-            self.features.setdefault(row.degradation, {}).setdefault(name, []).append(made)
+        found = features_of(self.encoder, volume, inside, PLANES[row.kind]).numpy()
+        self.features.setdefault(row.degradation, {}).setdefault(name, []).append(found)
 
     def lines(self):
         yield "| scans | of | KID x 1000 | standard error | slices |\n|---|---|---:|---:|---:|"
